@@ -1,0 +1,79 @@
+"""lexmax: learned-sparse and multi-vector retrieval.
+
+The public names are loaded on first use, so that ``import lexmax`` stays fast and pulls no model library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .index.collection import Collection
+    from .index.errors import (
+        DatasetError,
+        DuplicateDocumentError,
+        EncoderMismatchError,
+        IndexFormatError,
+        IndexLockedError,
+        IndexNotFoundError,
+        LexmaxError,
+        RepresentationError,
+        StorageError,
+    )
+    from .index.representations import SparseVectors
+    from .retrieval.build import build_index
+    from .retrieval.encoders.registry import load_encoder
+    from .retrieval.hits import Hits
+    from .retrieval.retriever import Result, Retriever
+
+_HOMES = {
+    "Collection": "index.collection",
+    "DatasetError": "index.errors",
+    "DuplicateDocumentError": "index.errors",
+    "EncoderMismatchError": "index.errors",
+    "IndexFormatError": "index.errors",
+    "IndexLockedError": "index.errors",
+    "IndexNotFoundError": "index.errors",
+    "LexmaxError": "index.errors",
+    "RepresentationError": "index.errors",
+    "StorageError": "index.errors",
+    "SparseVectors": "index.representations",
+    "Hits": "retrieval.hits",
+    "Result": "retrieval.retriever",
+    "Retriever": "retrieval.retriever",
+    "build_index": "retrieval.build",
+    "load_encoder": "retrieval.encoders.registry",
+}
+
+__all__ = [
+    "Collection",
+    "DatasetError",
+    "DuplicateDocumentError",
+    "EncoderMismatchError",
+    "Hits",
+    "IndexFormatError",
+    "IndexLockedError",
+    "IndexNotFoundError",
+    "LexmaxError",
+    "RepresentationError",
+    "Result",
+    "Retriever",
+    "SparseVectors",
+    "StorageError",
+    "__version__",
+    "build_index",
+    "load_encoder",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Evaluation: datasets, runs, measures, latency."""

@@ -1,0 +1,1 @@
+"""What rests: representations, file formats, segments and documents."""

@@ -1,0 +1,1 @@
+"""What computes: encode, search, build and answer."""

@@ -1,0 +1,59 @@
+"""The encoder contract: text in, representation out, and a fingerprint that an index can hold it to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from ...index.representations import SparseVectors
+
+Side = Literal["document", "query"]
+
+
+class Encoder(Protocol):
+    """Turns texts into sparse vectors; pure, so the same texts always give the same vectors.
+
+    Attributes
+    ----------
+    kind : str
+        The method's name in the registry: "bm25", "splade", "inference-free".
+    settings : mapping
+        Everything JSON-serialisable that is needed to make this encoder again with ``load_encoder(kind, **settings)``,
+        including ``model`` (folder or id) when there is one.
+    fingerprint : str
+        ``kind:<16 hex digits>``: a hash over whatever changes the vectors (weights, tokenizer, activation, lengths,
+        pruning), and nothing that does not (device, batch size, the model's path).
+    """
+
+    kind: str
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def vocabulary(self) -> Sequence[str] | None:
+        """Strings of the fixed term numbers; None when every batch brings its own (BM25)."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
+        """Encode documents; row ``i`` belongs to ``texts[i]``, an empty text gives an empty or a valid row."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> SparseVectors:
+        """Encode queries; row ``i`` belongs to ``texts[i]``."""
+        ...
+
+    def surface_terms(self, text: str) -> set[str]:
+        """Vocabulary strings that stand in the text itself: every other term is an expansion."""
+        ...
+
+
+def fingerprint_of(kind: str, facts: Mapping[str, Any]) -> str:
+    """Return ``kind:<16 hex digits>`` over a canonical JSON of ``facts``."""
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return f"{kind}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -1,0 +1,1 @@
+"""Numba kernels of query processing: arrays in, arrays out, no I/O."""

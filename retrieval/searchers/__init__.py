@@ -1,0 +1,1 @@
+"""Searchers over a snapshot: `exhaustive` is the oracle, `blockmax` the fast exact one."""
