@@ -1,0 +1,339 @@
+"""A collection: what a user creates, writes to and compacts; its readers are snapshots.
+
+Writing is transactional. Nothing that `add`, `delete` or `compact` do can be seen, and nothing survives a crash, before
+`commit` replaces the manifest; after it, everything survives. One writer at a time holds the lock.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from . import manifest as manifests
+from .bm25 import SCALE, Bm25
+from .documents import Document
+from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError
+from .manifest import BuildState, EncoderRecord, Manifest, SegmentRecord
+from .merge import merge_segments, plan_merges
+from .metadata import extend_fields
+from .quantize import fit_scale
+from .representations import SparseVectors
+from .segments import Mask, Segment, SegmentBuilder, write_deletes
+from .snapshot import Snapshot, open_segments
+from .storage import write_lock
+from .strings import StringTable
+from .vocabulary import MAX_TABLES, GrowingVocabulary, Vocabulary, renumber
+
+MAX_DOCUMENT_ID_BYTES = 1024
+LOCK_NAME = "write.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferLimits:
+    """How much a writer holds in memory before it writes a segment."""
+
+    n_postings: int = 1 << 25
+    n_text_bytes: int = 1 << 28
+
+
+class Collection:
+    """A writer; make one with `create` or `open` and use it as a context manager. Not for use by several threads."""
+
+    def __init__(self, path: Path, manifest: Manifest, lock: ExitStack, limits: BufferLimits) -> None:
+        self.path = path
+        self._committed, self._lock, self._limits = manifest, lock, limits
+        self._bm25 = Bm25(**manifest.bm25) if manifest.bm25 else None
+        self.build = manifest.build
+        """Progress of an unfinished build; set it before `commit`."""
+        self._reset()
+
+    @classmethod
+    def create(
+        cls, path: Path | str, *, encoder: EncoderRecord, bm25: Bm25 | None = None,
+        vocabulary: Sequence[str] | None = None, limits: BufferLimits | None = None,
+    ) -> Collection:  # fmt: skip
+        """Create an empty index; it exists once `commit` is called.
+
+        Parameters
+        ----------
+        path : Path or str
+            A folder that does not exist or holds no index.
+        encoder : EncoderRecord
+        bm25 : Bm25 or None
+            Given: vectors hold term counts, which this index weighs. None: vectors hold final weights.
+        vocabulary : sequence of str or None
+            Strings of the encoder's fixed term numbers.
+        limits : BufferLimits or None
+
+        Raises
+        ------
+        FileExistsError
+            There is an index already.
+        IndexLockedError
+            Another writer is at it.
+        """
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = ExitStack()
+        lock.enter_context(write_lock(folder / LOCK_NAME))
+        if (folder / manifests.FILE_NAME).exists():
+            lock.close()
+            raise FileExistsError(f"{folder} holds an index already: remove it, add to it, or choose another folder")
+        scale = SCALE if bm25 else None
+        manifest = Manifest(encoder=encoder, bm25=asdict(bm25) if bm25 else None, scale=scale)
+        collection = cls(folder, manifest, lock, limits or BufferLimits())
+        collection._vocabulary.new = list(vocabulary or [])
+        return collection
+
+    @classmethod
+    def open(cls, path: Path | str, *, limits: BufferLimits | None = None) -> Collection:
+        """Open an index for writing, and remove what an interrupted writer left behind.
+
+        Raises
+        ------
+        IndexNotFoundError, IndexFormatError, IndexLockedError
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise IndexNotFoundError(folder)
+        manifests.read(folder)  # fails before a lock file is made in a folder that is no index
+        lock = ExitStack()
+        lock.enter_context(write_lock(folder / LOCK_NAME))
+        try:
+            collection = cls(folder, manifests.read(folder), lock, limits or BufferLimits())
+            collection._remove_unused()
+        except BaseException:
+            lock.close()
+            raise
+        return collection
+
+    @property
+    def manifest(self) -> Manifest:
+        """The last commit."""
+        return self._committed
+
+    def snapshot(self) -> Snapshot:
+        """Open the last commit for reading."""
+        return Snapshot.open(self.path)
+
+    def add(self, documents: Sequence[Document], vectors: SparseVectors, *, replace: bool = False) -> int:
+        """Add documents with their vectors, row for row; all of them or, when an error is raised, none.
+
+        Parameters
+        ----------
+        documents : sequence of Document
+        vectors : SparseVectors, as many rows
+        replace : bool
+            Delete live documents of the same doc_id first.
+
+        Returns
+        -------
+        int
+            Documents that were replaced.
+
+        Raises
+        ------
+        DuplicateDocumentError
+            A doc_id is live already (without ``replace``), or occurs twice in ``documents``.
+        DatasetError
+            An empty or overlong doc_id, or metadata of another type than before.
+        RepresentationError
+            The number of rows differs, or the vectors are of another kind than the index's.
+        """
+        if len(documents) != len(vectors):
+            raise RepresentationError(f"{len(documents)} documents with {len(vectors)} vectors")
+        if (vectors.vocabulary is None) != (self._bm25 is None):
+            raise RepresentationError(f"{self.path}: the index holds {'term counts' if self._bm25 else 'weights'}")
+        doc_ids = [document.doc_id for document in documents]
+        _check_ids(doc_ids)
+        fields = dict(self._fields)
+        for document in documents:
+            if document.metadata:
+                extend_fields(fields, document.doc_id, document.metadata)
+        n_replaced = self._make_room(doc_ids, replace=replace)
+        self._fields = fields
+        if vectors.vocabulary is not None:
+            vectors = renumber(vectors, self._vocabulary.number(vectors.vocabulary))
+        self._pending.extend(documents, vectors, fields)
+        self._pending_ids.update(doc_ids)
+        full = self._pending.n_postings >= self._limits.n_postings
+        if full or self._pending.documents.n_bytes >= self._limits.n_text_bytes:
+            self._flush()
+        return n_replaced
+
+    def delete(self, doc_ids: Sequence[str]) -> list[str]:
+        """Delete documents; returns the doc_ids that are not in the index. Raises nothing for those."""
+        if not self._pending_ids.isdisjoint(doc_ids):
+            self._flush()
+        wanted = list(dict.fromkeys(doc_ids))
+        missing = np.ones(len(wanted), np.bool_)
+        for i, segment in enumerate(self._segments):
+            found = segment.find(wanted)
+            hits = found[found >= 0]
+            missing &= found < 0
+            if len(hits):
+                live = np.ones(segment.record.n_docs, np.bool_) if segment.live is None else segment.live.copy()
+                live[hits] = False
+                segment.live = live
+                self._changed.add(i)
+        return [doc_id for doc_id, absent in zip(wanted, missing.tolist(), strict=True) if absent]
+
+    def compact(self) -> None:
+        """Merge segments and drop deleted documents; visible after `commit`. Document order is kept.
+
+        Raises
+        ------
+        IndexFormatError
+            A segment is damaged; the index stays as it is.
+        """
+        self._flush()
+        merged: list[Segment] = []
+        base = 0
+        for group in plan_merges(self._segments):
+            whole = len(group) == 1 and group[0].live is None
+            if whole and (self._bm25 is None or len(self._segments) == 1):
+                segment = group[0]
+                segment.base = base
+            else:
+                record = merge_segments(self.path, self._next_name("segment"), group, self._fields,
+                                        scale=self._scale or 1.0, bm25=self._bm25,
+                                        average_length=self._live_average_length())  # fmt: skip
+                if record.n_docs == 0:
+                    continue
+                segment = Segment(self.path, record, base, self._fields)
+            merged.append(segment)
+            base += segment.record.n_docs
+        self._segments, self._changed = merged, set()
+
+    def commit(self) -> Manifest:
+        """Make everything since the last commit, and ``build``, durable and visible at once."""
+        self._flush()
+        records = [self._record(i, segment) for i, segment in enumerate(self._segments)]
+        manifest = replace(
+            self._committed,
+            generation=self._committed.generation + 1,
+            scale=self._scale,
+            vocabulary=self._write_vocabulary(),
+            fields=self._fields,
+            segments=records,
+            build=self.build,
+        )
+        manifests.publish(self.path, manifest)
+        self._committed = manifest
+        self._remove_unused()
+        self._reset()
+        return manifest
+
+    def close(self) -> None:
+        """Forget what was not committed and release the lock."""
+        self._lock.close()
+
+    def __enter__(self) -> Collection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def _reset(self) -> None:
+        """Start from the last commit."""
+        manifest = self._committed
+        self._segments = open_segments(self.path, manifest)
+        self._vocabulary = GrowingVocabulary(Vocabulary.open(self.path, manifest.vocabulary))
+        self._fields, self._scale = dict(manifest.fields), manifest.scale
+        self._changed: set[int] = set()
+        self._n_names = 0
+        self._new_builder()
+
+    def _new_builder(self) -> None:
+        self._pending = SegmentBuilder(self._fields)
+        self._pending_ids: set[str] = set()
+
+    def _make_room(self, doc_ids: Sequence[str], *, replace: bool) -> int:
+        if len(set(doc_ids)) < len(doc_ids):
+            twice = [doc_id for doc_id in dict.fromkeys(doc_ids) if doc_ids.count(doc_id) > 1]
+            raise DuplicateDocumentError(twice, len(twice))
+        live = self._live_ids(doc_ids)
+        if live and not replace:
+            raise DuplicateDocumentError(live, len(live))
+        if live:
+            self.delete(live)
+        return len(live)
+
+    def _live_ids(self, doc_ids: Sequence[str]) -> list[str]:
+        live = {doc_id for doc_id in doc_ids if doc_id in self._pending_ids}
+        for segment in self._segments:
+            found = segment.find(doc_ids)
+            live.update(doc_ids[i] for i in np.flatnonzero(found >= 0))
+        return [doc_id for doc_id in doc_ids if doc_id in live]
+
+    def _flush(self) -> None:
+        """Write the pending documents as a segment that no manifest names yet."""
+        if not len(self._pending.documents):
+            return
+        if self._scale is None:
+            self._scale = fit_scale(self._pending.max_weight())
+        n_docs = sum(segment.record.n_docs for segment in self._segments) + len(self._pending.documents)
+        total = sum(segment.record.total_length for segment in self._segments)
+        average = (total + self._pending.total_length()) / n_docs if self._bm25 else 0.0
+        name = self._next_name("segment")
+        record = self._pending.write(self.path, name, scale=self._scale, bm25=self._bm25, average_length=average)
+        base = n_docs - record.n_docs
+        self._segments.append(Segment(self.path, record, base, self._fields))
+        self._new_builder()
+
+    def _live_average_length(self) -> float:
+        total = n_docs = 0
+        for segment in self._segments:
+            if "lengths" in segment.inverted.file:
+                lengths = segment.inverted.file["lengths"]
+                kept = lengths if segment.live is None else lengths[segment.live]
+                total, n_docs = total + int(kept.sum(dtype=np.int64)), n_docs + len(kept)
+        return total / max(1, n_docs)
+
+    def _record(self, i: int, segment: Segment) -> SegmentRecord:
+        """Return the segment's record, its deletes written anew when they changed."""
+        if i not in self._changed:
+            return segment.record
+        live: Mask = segment.live if segment.live is not None else np.ones(0, np.bool_)
+        name = self._next_name("deletes") + ".lex"
+        write_deletes(self.path / name, live)
+        return replace(segment.record, deletes=name, n_deleted=segment.record.n_docs - int(live.sum()))
+
+    def _write_vocabulary(self) -> list[str]:
+        new, names = self._vocabulary.new, list(self._committed.vocabulary)
+        if not new:
+            return names
+        if len(names) >= MAX_TABLES:
+            known = self._vocabulary.known
+            new, names = [text for table in known.tables for text in table.to_arrow().to_pylist()] + new, []
+        name = self._next_name("vocabulary") + ".lex"
+        StringTable.of(new).write(self.path / name)
+        return [*names, name]
+
+    def _next_name(self, kind: str) -> str:
+        """Name a file that was never named before: by the coming generation and a count."""
+        self._n_names += 1
+        return f"{kind}-{self._committed.generation + 1:06d}-{self._n_names:03d}"
+
+    def _remove_unused(self) -> None:
+        """Remove files that the committed manifest does not name; readers that hold them open are not disturbed."""
+        used = self._committed.files() | {manifests.FILE_NAME, LOCK_NAME}
+        for path in self.path.iterdir():
+            if path.name in used or path.name.split("-")[0] not in {"segment", "deletes", "vocabulary"}:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _check_ids(doc_ids: Sequence[str]) -> None:
+    for doc_id in doc_ids:
+        if not doc_id or len(doc_id.encode(errors="surrogatepass")) > MAX_DOCUMENT_ID_BYTES:
+            raise DatasetError(f"doc_id {doc_id[:40]!r} must have 1 to {MAX_DOCUMENT_ID_BYTES} bytes")

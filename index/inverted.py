@@ -1,0 +1,229 @@
+"""The inverted part of a segment: posting lists, block maxima and the document rows they came from.
+
+Arrays of ``inverted.lex``; T distinct terms, P postings, n documents, windows of W documents, blocks of 8::
+
+    terms (T,) i32 ascending         term numbers; a term's position here is its *rank*
+    starts (T+1,) i64                postings of rank t are starts[t]:starts[t+1], in document order
+    slots (P,) u16 | impacts (P,) u8 document number inside its window, quantised weight
+    run_starts (T+1,) i64 | run_windows (R,) u16 | run_offsets (R,) u32   where each window's postings begin
+    kth (T, 4) u8                    1st, 10th, 100th and 1000th largest impact
+    dense_rows (T,) i32 | dense (F, blocks) u8   block maxima of the F frequent terms; -1: none
+    forward_indptr (n+1,) i64 | forward_ranks (P,) u16 or u32 | forward_impacts (P,) u8   document rows
+    counts (P,) u8 | lengths (n,) u32    BM25 only: what the impacts were computed from
+
+A term that is not frequent needs no block maxima: adding the impacts of its postings to their blocks is a bound too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import IndexFormatError
+from .kernels import postings as kernels
+from .kernels.postings import BLOCK, KTH
+from .quantize import Impacts
+from .representations import Int32s, Int64s
+from .storage import ArrayFile, ArrayFileWriter
+
+KIND = "inverted"
+SMALL_WINDOW, LARGE_WINDOW = 4096, 32768
+LARGE_INDEX_DOCS = 200_000
+DENSE_SHARE = 0.01
+"""A term in more than this share of the documents gets a dense row of block maxima."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImpactRows:
+    """Document rows ready to be inverted.
+
+    Attributes
+    ----------
+    indptr : (n + 1,) int64
+    terms : (P,) int32, ascending in a row
+    impacts : (P,) uint8, 1..255
+    counts, lengths : (P,) uint8 and (n,) uint32, or None
+        BM25's term counts (capped at 255) and document lengths in tokens.
+    """
+
+    indptr: Int64s
+    terms: Int32s
+    impacts: Impacts
+    counts: npt.NDArray[np.uint8] | None = None
+    lengths: npt.NDArray[np.uint32] | None = None
+
+
+class PostingArrays(NamedTuple):
+    """What query kernels read; all read-only. See the module's picture."""
+
+    starts: Int64s
+    slots: npt.NDArray[np.uint16]
+    impacts: Impacts
+    run_starts: Int64s
+    run_windows: npt.NDArray[np.uint16]
+    run_offsets: npt.NDArray[np.uint32]
+    kth: Impacts
+    dense_rows: Int32s
+    dense: Impacts
+    forward_indptr: Int64s
+    forward_ranks: npt.NDArray[Any]
+    forward_impacts: Impacts
+
+
+def write_inverted(path: Path, rows: ImpactRows) -> None:
+    """Invert ``rows`` and write ``inverted.lex``."""
+    n_docs = len(rows.indptr) - 1
+    window = SMALL_WINDOW if n_docs < LARGE_INDEX_DOCS else LARGE_WINDOW
+    present = np.bincount(rows.terms) > 0 if len(rows.terms) else np.zeros(0, np.bool_)
+    terms = np.flatnonzero(present).astype(np.int32)
+    rank_of = np.cumsum(present, dtype=np.uint32) - np.uint32(1)
+    ranks = rank_of[rows.terms]
+    starts, run_starts = kernels.count_postings(rows.indptr, ranks, len(terms), window)
+    slots, impacts, run_windows, run_offsets = kernels.transpose(
+        rows.indptr, ranks, rows.impacts, starts, run_starts, window
+    )
+    frequent = np.flatnonzero(np.diff(starts) > max(DENSE_SHARE * n_docs, BLOCK))
+    dense_rows = np.full(len(terms), -1, np.int32)
+    dense_rows[frequent] = np.arange(len(frequent))
+    n_blocks = -(-n_docs // window) * (window // BLOCK)
+    dense = kernels.block_maxima(
+        frequent, starts, slots, impacts, run_starts, run_windows, run_offsets, window, n_blocks
+    )
+    with ArrayFileWriter(path, KIND) as out:
+        out.add("shape", np.array([n_docs, window], np.int64), structural=True)
+        out.add("terms", terms, structural=True)
+        out.add("starts", starts, structural=True)
+        out.add("run_starts", run_starts, structural=True)
+        out.add("run_windows", run_windows, structural=True)
+        out.add("run_offsets", run_offsets, structural=True)
+        out.add("kth", kernels.kth_impacts(starts, impacts, KTH))
+        out.add("dense_rows", dense_rows, structural=True)
+        out.add("forward_indptr", rows.indptr, structural=True)
+        out.add("slots", slots)
+        out.add("impacts", impacts)
+        out.add("dense", dense)
+        out.add("forward_ranks", ranks.astype(np.uint16) if len(terms) <= 1 << 16 else ranks)
+        out.add("forward_impacts", rows.impacts)
+        if rows.counts is not None and rows.lengths is not None:
+            out.add("counts", rows.counts)
+            out.add("lengths", rows.lengths)
+
+
+class InvertedIndex:
+    """One segment's inverted part, memory-mapped.
+
+    Raises
+    ------
+    IndexFormatError
+        Damaged file, or offsets that do not fit each other (kernels check no bounds, so this is checked here).
+    """
+
+    def __init__(self, path: Path, *, verify: bool | None = None) -> None:
+        self.file = ArrayFile(path, KIND, verify=verify)
+        self.n_docs, self.window = (int(number) for number in self.file["shape"])
+        self.terms: Int32s = self.file["terms"]
+        self.arrays = PostingArrays(*(self.file[name] for name in PostingArrays._fields))
+        self._validate()
+
+    @property
+    def n_postings(self) -> int:
+        """Number of postings."""
+        return len(self.arrays.slots)
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of 8 documents, whole windows of them."""
+        return int(self.arrays.dense.shape[1])
+
+    def ranks(self, terms: Int32s) -> npt.NDArray[np.int64]:
+        """Rank of each term number, -1 for a term without postings."""
+        if not len(self.terms):
+            return np.full(len(terms), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
+        return np.where(self.terms[at] == terms, at, -1).astype(np.int64)
+
+    def document_frequencies(self, terms: Int32s) -> Int64s:
+        """Postings of each term number."""
+        ranks = self.ranks(terms)
+        lengths = self.arrays.starts[ranks + 1] - self.arrays.starts[ranks]
+        return np.where(ranks >= 0, lengths, 0)
+
+    def max_impacts(self, terms: Int32s) -> Int64s:
+        """Largest impact of each term number, 0 without postings."""
+        ranks = self.ranks(terms)
+        if not len(self.terms):
+            return np.zeros(len(terms), np.int64)
+        return np.where(ranks >= 0, self.arrays.kth[ranks, 0], 0).astype(np.int64)
+
+    def row(self, position: int) -> tuple[Int32s, Impacts]:
+        """Term numbers and impacts of one document."""
+        span = slice(*(int(end) for end in self.arrays.forward_indptr[position : position + 2]))
+        return self.terms[self.arrays.forward_ranks[span]], self.arrays.forward_impacts[span]
+
+    def rows(self, live: npt.NDArray[np.bool_] | None = None) -> ImpactRows:
+        """Document rows as they were written, those where ``live`` is false left out. Copies."""
+        arrays = self.arrays
+        widths = np.diff(arrays.forward_indptr)
+        kept = np.ones(self.n_docs, np.bool_) if live is None else live
+        entries = np.repeat(kept, widths)
+        indptr = np.zeros(int(kept.sum()) + 1, np.int64)
+        np.cumsum(widths[kept], out=indptr[1:])
+        has_counts = "counts" in self.file
+        return ImpactRows(
+            indptr=indptr,
+            terms=self.terms[arrays.forward_ranks[entries]],
+            impacts=arrays.forward_impacts[entries],
+            counts=self.file["counts"][entries] if has_counts else None,
+            lengths=self.file["lengths"][kept] if has_counts else None,
+        )
+
+    def check(self) -> None:
+        """Verify every checksum, and that postings and document rows are each other's transposition."""
+        self.file.verify()
+        arrays = self.arrays
+        document = kernels.transposition_differs(
+            arrays.forward_indptr, arrays.forward_ranks, arrays.forward_impacts,
+            arrays.starts, arrays.slots, arrays.impacts, self.window,
+        )  # fmt: skip
+        if document >= 0:
+            raise IndexFormatError(
+                self.file.path, expected="postings that transpose the document rows", found=f"a difference at {document}"
+            )
+
+    def _validate(self) -> None:
+        arrays, n_terms, n_postings = self.arrays, len(self.terms), self.n_postings
+        n_windows = -(-self.n_docs // self.window) if self.window else 0
+        sound = (
+            self.window % BLOCK == 0
+            and 0 < self.window <= 1 << 16
+            and _is_indptr(arrays.starts, n_terms, n_postings)
+            and _is_indptr(arrays.run_starts, n_terms, len(arrays.run_windows))
+            and _is_indptr(arrays.forward_indptr, self.n_docs, n_postings)
+            and len(arrays.run_offsets) == len(arrays.run_windows)
+            and len(arrays.impacts) == len(arrays.forward_ranks) == len(arrays.forward_impacts) == n_postings
+            and arrays.kth.shape == (n_terms, len(KTH))
+            and len(arrays.dense_rows) == n_terms
+            and arrays.dense.shape[1] == n_windows * (self.window // BLOCK)
+            and (not n_terms or -1 <= arrays.dense_rows.min() <= arrays.dense_rows.max() < len(arrays.dense))
+            and bool(np.all(self.terms[1:] > self.terms[:-1]))
+        )
+        if sound:
+            broken = kernels.check_runs(
+                arrays.starts, arrays.run_starts, arrays.run_windows, arrays.run_offsets, n_windows
+            )
+            sound = broken < 0
+        if not sound:
+            raise IndexFormatError(self.file.path, expected="offsets that fit", found="offsets that do not fit each other")
+
+
+def _is_indptr(offsets: Int64s, n_rows: int, n_entries: int) -> bool:
+    return (
+        len(offsets) == n_rows + 1
+        and offsets[0] == 0
+        and offsets[-1] == n_entries
+        and bool(np.all(offsets[1:] >= offsets[:-1]))
+    )

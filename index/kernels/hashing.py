@@ -1,0 +1,56 @@
+"""64-bit hashes of strings, and their search in a sorted array of hashes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from . import kernel
+
+
+@kernel
+def hash_strings(characters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """FNV-1a with a final mix. String ``i`` is ``characters[offsets[i]:offsets[i + 1]]``; offsets lie inside."""
+    hashes = np.empty(len(offsets) - 1, np.uint64)
+    for i in range(len(hashes)):
+        h = np.uint64(0xCBF29CE484222325)
+        for p in range(offsets[i], offsets[i + 1]):
+            h = (h ^ np.uint64(characters[p])) * np.uint64(0x100000001B3)
+        h ^= h >> np.uint64(32)
+        h *= np.uint64(0x9E3779B97F4A7C15)
+        hashes[i] = h ^ (h >> np.uint64(29))
+    return hashes
+
+
+@kernel
+def find_strings(
+    characters: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int64],
+    hashes: npt.NDArray[np.uint64],
+    order: npt.NDArray[np.int32],
+    wanted: npt.NDArray[np.uint8],
+    wanted_offsets: npt.NDArray[np.int64],
+    wanted_hashes: npt.NDArray[np.uint64],
+) -> npt.NDArray[np.int32]:
+    """Position of each wanted string, or -1.
+
+    ``hashes`` ascends and ``order[i]`` is the position of the string with ``hashes[i]``; equal hashes are told apart by
+    comparing the strings. Of equal strings the first in ``order`` is found.
+    """
+    found = np.full(len(wanted_offsets) - 1, -1, np.int32)
+    for i in range(len(found)):
+        length = wanted_offsets[i + 1] - wanted_offsets[i]
+        p = np.searchsorted(hashes, wanted_hashes[i])
+        while p < len(hashes) and hashes[p] == wanted_hashes[i] and found[i] < 0:
+            candidate = order[p]
+            start = offsets[candidate]
+            if offsets[candidate + 1] - start == length:
+                same = True
+                for j in range(length):
+                    if characters[start + j] != wanted[wanted_offsets[i] + j]:
+                        same = False
+                        break
+                if same:
+                    found[i] = candidate
+            p += 1
+    return found

@@ -1,0 +1,147 @@
+"""Build the inverted part: transpose document rows into posting lists cut at windows, and take their maxima.
+
+Documents are cut into windows of ``window`` documents (a multiple of 8, at most 65,536) and blocks of 8. A posting is a slot
+(document number inside its window) and an impact. A *run* is the part of a posting list that lies in one window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from . import kernel
+
+BLOCK = 8
+"""Documents of a block; the best size measured for Block-Max Pruning on learned-sparse vectors."""
+KTH = np.array([1, 10, 100, 1000])
+"""Ranks whose impact is kept for each term, to seed thresholds."""
+
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+
+
+@kernel
+def count_postings(indptr: I64, ranks: U32, n_terms: int, window: int) -> tuple[I64, I64]:
+    """Return where each term's postings and runs start: two (n_terms + 1,) arrays. ``ranks < n_terms``."""
+    starts, run_starts = np.zeros(n_terms + 1, np.int64), np.zeros(n_terms + 1, np.int64)
+    last = np.full(n_terms, -1, np.int64)
+    for d in range(len(indptr) - 1):
+        w = d // window
+        for p in range(indptr[d], indptr[d + 1]):
+            t = ranks[p]
+            starts[t + 1] += 1
+            if last[t] != w:
+                last[t] = w
+                run_starts[t + 1] += 1
+    for t in range(n_terms):
+        starts[t + 1] += starts[t]
+        run_starts[t + 1] += run_starts[t]
+    return starts, run_starts
+
+
+@kernel
+def transpose(
+    indptr: I64, ranks: U32, impacts: U8, starts: I64, run_starts: I64, window: int
+) -> tuple[U16, U8, U16, U32]:
+    """Fill posting lists in document order: slots and impacts of postings, windows and offsets of runs.
+
+    A run's offset is the position of its first posting, counted from the start of its term.
+    """
+    n_terms = len(starts) - 1
+    slots, posting_impacts = np.empty(starts[n_terms], np.uint16), np.empty(starts[n_terms], np.uint8)
+    run_windows, run_offsets = np.empty(run_starts[n_terms], np.uint16), np.empty(run_starts[n_terms], np.uint32)
+    cursor, run_cursor = starts[:-1].copy(), run_starts[:-1].copy()
+    last = np.full(n_terms, -1, np.int64)
+    for d in range(len(indptr) - 1):
+        w = d // window
+        for p in range(indptr[d], indptr[d + 1]):
+            t = ranks[p]
+            c = cursor[t]
+            if last[t] != w:
+                last[t] = w
+                run_windows[run_cursor[t]] = w
+                run_offsets[run_cursor[t]] = c - starts[t]
+                run_cursor[t] += 1
+            slots[c] = d - w * window
+            posting_impacts[c] = impacts[p]
+            cursor[t] = c + 1
+    return slots, posting_impacts, run_windows, run_offsets
+
+
+@kernel
+def kth_impacts(starts: I64, impacts: U8, ranks: I64) -> U8:
+    """(n_terms, len(ranks)) the ranks[j]-th largest impact of each term, 0 where it has fewer postings."""
+    n_terms = len(starts) - 1
+    result = np.zeros((n_terms, len(ranks)), np.uint8)
+    histogram = np.zeros(256, np.int64)
+    for t in range(n_terms):
+        histogram[:] = 0
+        for p in range(starts[t], starts[t + 1]):
+            histogram[impacts[p]] += 1
+        count, j = 0, 0
+        for impact in range(255, 0, -1):
+            count += histogram[impact]
+            while j < len(ranks) and count >= ranks[j]:
+                result[t, j] = impact
+                j += 1
+    return result
+
+
+@kernel
+def block_maxima(
+    terms: I64, starts: I64, slots: U16, impacts: U8, run_starts: I64, run_windows: U16, run_offsets: U32,
+    window: int, n_blocks: int,
+) -> U8:  # fmt: skip
+    """(len(terms), n_blocks) largest impact of each listed term in each block of 8 documents."""
+    maxima = np.zeros((len(terms), n_blocks), np.uint8)
+    for i in range(len(terms)):
+        t = terms[i]
+        for r in range(run_starts[t], run_starts[t + 1]):
+            first = starts[t] + run_offsets[r]
+            end = starts[t] + run_offsets[r + 1] if r + 1 < run_starts[t + 1] else starts[t + 1]
+            base = run_windows[r] * (window // BLOCK)
+            for p in range(first, end):
+                block = base + slots[p] // BLOCK
+                if impacts[p] > maxima[i, block]:
+                    maxima[i, block] = impacts[p]
+    return maxima
+
+
+@kernel
+def check_runs(starts: I64, run_starts: I64, run_windows: U16, run_offsets: U32, n_windows: int) -> int:
+    """Return the first term whose runs are not ascending and inside its postings and the windows, or -1."""
+    for t in range(len(starts) - 1):
+        a, b = run_starts[t], run_starts[t + 1]
+        if b <= a or run_offsets[a] != 0 or run_windows[b - 1] >= n_windows:
+            return t
+        if run_offsets[b - 1] >= starts[t + 1] - starts[t]:
+            return t
+        for r in range(a + 1, b):
+            if run_offsets[r] <= run_offsets[r - 1] or run_windows[r] <= run_windows[r - 1]:
+                return t
+    return -1
+
+
+@kernel
+def transposition_differs(
+    indptr: I64, ranks: npt.NDArray[np.unsignedinteger], forward: U8, starts: I64, slots: U16, impacts: U8,
+    window: int,
+) -> int:  # fmt: skip
+    """Return the first document whose forward row is not what its postings say, or -1; the proof `lexmax check` asks for.
+
+    Postings are in document order, so a cursor for each term walks them while the documents pass by.
+    """
+    cursor = starts[:-1].copy()
+    for d in range(len(indptr) - 1):
+        for p in range(indptr[d], indptr[d + 1]):
+            t = ranks[p]
+            if t >= len(cursor):
+                return d
+            c = cursor[t]
+            if c >= starts[t + 1] or slots[c] != d % window or impacts[c] != forward[p] or impacts[c] == 0:
+                return d
+            cursor[t] = c + 1
+    return -1

@@ -1,0 +1,93 @@
+"""Typed metadata: each field has one type in the whole index, fixed when it is first seen.
+
+Types are ``bool``, ``int64``, ``float64``, ``string``, ``list<string>`` and ``json`` (anything nested: kept, not
+filterable). An int64 field widens to float64; any other disagreement is an error that names document and field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from .errors import DatasetError
+
+ARROW_TYPES: dict[str, pa.DataType] = {
+    "bool": pa.bool_(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "list<string>": pa.list_(pa.string()),
+    "json": pa.string(),
+}
+
+
+def type_of(value: Any) -> str | None:
+    """Return the type of one metadata value; None for a null. Raises ValueError for what JSON cannot hold."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("an integer beyond 64 bits")
+        return "int64"
+    if isinstance(value, float):
+        return "float64"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        return "list<string>"
+    if isinstance(value, list | tuple | dict):
+        return "json"
+    raise ValueError(f"a value of type {type(value).__name__}")
+
+
+def extend_fields(fields: dict[str, str], doc_id: str, metadata: Mapping[str, Any]) -> None:
+    """Add the types of one document's metadata to ``fields`` in place.
+
+    Raises
+    ------
+    DatasetError
+        A value's type disagrees with the field's type; ``fields`` is then unchanged.
+    """
+    new: dict[str, str] = {}
+    for name, value in metadata.items():
+        try:
+            found = type_of(value)
+        except ValueError as problem:
+            raise DatasetError(f"document {doc_id!r}: metadata field {name!r} holds {problem}") from None
+        known = fields.get(name)
+        if found is None or found == known or (known, found) == ("float64", "int64"):
+            continue
+        if known == "json" and found == "list<string>":
+            continue
+        if known is not None and (known, found) not in {("int64", "float64"), ("list<string>", "json")}:
+            raise DatasetError(
+                f"document {doc_id!r}: metadata field {name!r} is {found} here and {known} in earlier documents"
+            )
+        new[name] = found
+    fields.update(new)
+
+
+def to_struct(fields: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> pa.StructArray:
+    """Turn metadata rows into one Arrow struct column with a child for each field; absent values are null."""
+    children = []
+    for name, kind in fields.items():
+        values = [row.get(name) for row in rows]
+        if kind == "json":
+            values = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
+        elif kind == "float64":
+            values = [None if value is None else float(value) for value in values]
+        children.append(pa.array(values, ARROW_TYPES[kind]))
+    if not children:
+        return pa.StructArray.from_buffers(pa.struct([]), len(rows), [None])
+    return pa.StructArray.from_arrays(children, names=list(fields))
+
+
+def from_row(fields: Mapping[str, str], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one document's metadata as the user gave it, without nulls."""
+    kept = {name: value for name, value in row.items() if value is not None}
+    return {name: json.loads(value) if fields.get(name) == "json" else value for name, value in kept.items()}

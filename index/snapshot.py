@@ -1,0 +1,211 @@
+"""A snapshot: one committed state of an index, open for reading and never disturbed by later commits."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import manifest as manifests
+from .bm25 import idf
+from .documents import Document
+from .errors import IndexFormatError, RepresentationError
+from .filters import Filter
+from .manifest import Manifest
+from .representations import Int32s, Int64s, SparseVectors
+from .segments import Mask, Segment
+from .vocabulary import Vocabulary, renumber
+
+MAX_CACHED_FILTERS = 32
+
+
+class Snapshot:
+    """Segments, vocabulary and statistics of one generation; make one with `open`. Safe to use from many threads."""
+
+    def __init__(self, path: Path, manifest: Manifest, segments: Sequence[Segment], vocabulary: Vocabulary) -> None:
+        self.path, self.manifest = path, manifest
+        self.segments, self.vocabulary = list(segments), vocabulary
+        self._bases = np.array([segment.base for segment in segments], np.int64)
+        self._masks: OrderedDict[str, list[Mask | None]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path | str, *, verify: bool | None = None) -> Snapshot:
+        """Open the newest commit.
+
+        Parameters
+        ----------
+        path : Path or str
+            The index folder.
+        verify : bool or None
+            True: verify every checksum. None: those of small files and of all structural arrays. False: the latter.
+
+        Raises
+        ------
+        IndexNotFoundError, IndexFormatError
+            No index there, or a damaged one.
+        """
+        folder = Path(path)
+        manifest = manifests.read(folder)
+        while True:
+            try:
+                return cls(folder, manifest, open_segments(folder, manifest, verify=verify),
+                           Vocabulary.open(folder, manifest.vocabulary, verify=verify))  # fmt: skip
+            except IndexFormatError:
+                newest = manifests.read(folder)  # a commit may have removed what the older manifest named
+                if newest.generation == manifest.generation:
+                    raise
+                manifest = newest
+
+    @property
+    def n_docs(self) -> int:
+        """Live documents."""
+        return self.manifest.n_docs
+
+    @property
+    def generation(self) -> int:
+        """Number of the commit, from 1."""
+        return self.manifest.generation
+
+    def query_vectors(self, queries: SparseVectors) -> SparseVectors:
+        """Bring encoded queries into this snapshot's term numbers, BM25's idf multiplied in; unknown terms are dropped.
+
+        Raises
+        ------
+        RepresentationError
+            The queries name terms as strings, and the index has no such vocabulary, or the reverse.
+        """
+        bm25 = self.manifest.bm25
+        if (queries.vocabulary is None) != (bm25 is None):
+            raise RepresentationError(
+                f"{self.path}: made by encoder {self.manifest.encoder.kind}: queries of another kind cannot be searched"
+            )
+        if queries.vocabulary is not None:
+            queries = renumber(queries, self.vocabulary.find(queries.vocabulary))
+        if bm25 is None:
+            return queries
+        weights = queries.weights * idf(sum(s.record.n_docs for s in self.segments), self.document_frequencies(queries.terms))
+        return SparseVectors(queries.indptr, queries.terms, weights)
+
+    def document_frequencies(self, terms: Int32s) -> Int64s:
+        """Documents that hold each term number; deleted ones count until compaction."""
+        total = np.zeros(len(terms), np.int64)
+        for segment in self.segments:
+            total += segment.inverted.document_frequencies(terms)
+        return total
+
+    def max_impacts(self, terms: Int32s) -> Int64s:
+        """Largest impact of each term number in any segment."""
+        top = np.zeros(len(terms), np.int64)
+        for segment in self.segments:
+            np.maximum(top, segment.inverted.max_impacts(terms), out=top)
+        return top
+
+    def masks(self, filter: str | None = None) -> list[Mask | None]:
+        """For each segment, which documents may be returned: (n_docs,) bool, or None for all of them.
+
+        Raises
+        ------
+        ValueError
+            The filter expression is malformed, or names an unknown field.
+        """
+        if filter is None:
+            return [segment.live for segment in self.segments]
+        with self._lock:
+            if filter in self._masks:
+                self._masks.move_to_end(filter)
+                return self._masks[filter]
+        parsed = Filter(filter, self.manifest.fields)
+        masks: list[Mask | None] = []
+        for segment in self.segments:
+            mask = parsed.mask(segment.documents)
+            masks.append(mask if segment.live is None else mask & segment.live)
+        with self._lock:
+            self._masks[filter] = masks
+            if len(self._masks) > MAX_CACHED_FILTERS:
+                self._masks.popitem(last=False)
+        return masks
+
+    def locate(self, doc_num: int) -> tuple[Segment, int]:
+        """Segment of a doc_num and the position in it."""
+        at = int(np.searchsorted(self._bases, doc_num, side="right")) - 1
+        return self.segments[at], doc_num - self.segments[at].base
+
+    def find(self, doc_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """doc_num of each live doc_id, -1 where it is absent."""
+        numbers = np.full(len(doc_ids), -1, np.int64)
+        for segment in self.segments:
+            found = segment.find(doc_ids)
+            numbers = np.where(found >= 0, found + segment.base, numbers)
+        return numbers
+
+    def doc_ids(self, doc_nums: Sequence[int]) -> list[str]:
+        """doc_id of each doc_num."""
+        located = (self.locate(int(doc_num)) for doc_num in doc_nums)
+        return [segment.documents.doc_ids[position] for segment, position in located]
+
+    def get_many(self, doc_nums: Sequence[int]) -> list[Document]:
+        """Documents by doc_num, in that order."""
+        located = (self.locate(int(doc_num)) for doc_num in doc_nums)
+        return [segment.documents.get_many([position])[0] for segment, position in located]
+
+    def document_row(self, doc_num: int) -> SparseVectors:
+        """One document's terms and dequantised weights, as a row."""
+        segment, position = self.locate(doc_num)
+        terms, impacts = segment.inverted.row(position)
+        order = np.argsort(terms)
+        weights = (impacts[order] / np.float32(self.manifest.scale or 1.0)).astype(np.float32)
+        return SparseVectors(np.array([0, len(terms)], np.int64), terms[order].astype(np.int32), weights)
+
+    def info(self) -> dict[str, Any]:
+        """Facts about the index, ready for JSON: sizes, encoder, quantisation error, segments."""
+        manifest, segments = self.manifest, self.segments
+        n_postings = sum(segment.record.n_postings for segment in segments)
+        inverted_bytes = sum(segment.inverted.file.n_bytes for segment in segments)
+        return {
+            "path": str(self.path),
+            "generation": manifest.generation,
+            "n_docs": manifest.n_docs,
+            "n_deleted": sum(segment.record.n_deleted for segment in segments),
+            "n_terms": len(self.vocabulary),
+            "n_postings": n_postings,
+            "postings_per_doc": round(n_postings / max(1, sum(s.record.n_docs for s in segments)), 2),
+            "n_bytes": sum(segment.n_bytes for segment in segments) + sum(t.n_bytes for t in self.vocabulary.tables),
+            "inverted_bytes_per_posting": round(inverted_bytes / max(1, n_postings), 2),
+            "encoder": {
+                "kind": manifest.encoder.kind,
+                "fingerprint": manifest.encoder.fingerprint,
+                "settings": manifest.encoder.settings,
+            },
+            "bm25": manifest.bm25,
+            "scale": manifest.scale,
+            "metadata_fields": manifest.fields,
+            "complete": manifest.build is None,
+            "segments": [
+                {
+                    "name": segment.record.name,
+                    "n_docs": segment.record.n_docs,
+                    "n_deleted": segment.record.n_deleted,
+                    "n_postings": segment.record.n_postings,
+                    "window": segment.inverted.window,
+                    "quantisation_error": segment.record.error,
+                    "bytes": {**segment.inverted.file.sizes(), "documents": segment.documents.file.n_bytes,
+                              "doc_ids": segment.documents.ids_n_bytes},
+                }
+                for segment in segments
+            ],
+        }  # fmt: skip
+
+
+def open_segments(folder: Path, manifest: Manifest, *, verify: bool | None = None) -> list[Segment]:
+    """Open the segments that a manifest names."""
+    segments, base = [], 0
+    for record in manifest.segments:
+        segments.append(Segment(folder, record, base, manifest.fields, verify=verify))
+        base += record.n_docs
+    return segments

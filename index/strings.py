@@ -1,0 +1,98 @@
+"""String tables: an ordered list of strings with a hash index, memory-mapped, so that opening one costs nothing.
+
+Used for doc_ids (string -> doc_num) and for vocabularies (string -> term number)::
+
+    characters (total,) u8 UTF-8 | offsets (n+1,) i64 | hashes (n,) u64 ascending | order (n,) i32
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .errors import IndexFormatError
+from .kernels.hashing import find_strings, hash_strings
+from .representations import Int32s, Int64s
+from .storage import ArrayFile, ArrayFileWriter
+
+KIND = "strings"
+AnyArray = TypeVar("AnyArray", bound=npt.NDArray[Any])
+
+
+class StringTable:
+    """An immutable list of strings that finds positions by string; make one with `of` or `open`."""
+
+    def __init__(
+        self, characters: npt.NDArray[np.uint8], offsets: Int64s, hashes: npt.NDArray[np.uint64], order: Int32s
+    ) -> None:
+        self._characters, self._offsets, self._hashes, self._order = characters, offsets, hashes, order
+        self.n_bytes = characters.nbytes + offsets.nbytes + hashes.nbytes + order.nbytes
+
+    @classmethod
+    def of(cls, strings: Sequence[str]) -> StringTable:
+        """Build a table in memory; of equal strings the first is found."""
+        characters, offsets = _pack(strings)
+        hashes = hash_strings(characters, offsets)
+        order = np.argsort(hashes, kind="stable")
+        return cls(characters, offsets, _frozen(hashes[order]), _frozen(order.astype(np.int32)))
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool | None = None) -> StringTable:
+        """Map a table; raises IndexFormatError when its offsets do not fit its characters."""
+        file = ArrayFile(path, KIND, verify=verify)
+        table = cls(file["characters"], file["offsets"], file["hashes"], file["order"])
+        offsets, order = table._offsets, table._order
+        sound = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(table._characters)
+        sound = sound and bool(np.all(offsets[1:] >= offsets[:-1])) and len(table._hashes) == len(order) == len(table)
+        if not sound or (len(order) and (order.min() < 0 or order.max() >= len(order))):
+            raise IndexFormatError(path, expected="consistent offsets", found="offsets that do not fit")
+        return table
+
+    def write(self, path: Path) -> None:
+        """Write the table as an array file."""
+        with ArrayFileWriter(path, KIND) as out:
+            out.add("offsets", self._offsets, structural=True)
+            out.add("hashes", self._hashes, structural=True)
+            out.add("order", self._order, structural=True)
+            out.add("characters", self._characters)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, position: int) -> str:
+        return bytes(self._characters[self._offsets[position] : self._offsets[position + 1]]).decode()
+
+    def take(self, positions: Iterable[int]) -> list[str]:
+        """Strings at ``positions``."""
+        return [self[int(position)] for position in positions]
+
+    def find(self, strings: Sequence[str]) -> Int32s:
+        """Position of each string, -1 where it is absent."""
+        wanted, wanted_offsets = _pack(strings)
+        wanted_hashes = hash_strings(wanted, wanted_offsets)
+        return find_strings(
+            self._characters, self._offsets, self._hashes, self._order, wanted, wanted_offsets, _frozen(wanted_hashes)
+        )
+
+    def to_arrow(self) -> pa.LargeStringArray:
+        """Return the strings as an Arrow column, without copying."""
+        buffers = (pa.py_buffer(self._offsets), pa.py_buffer(self._characters))
+        return pa.LargeStringArray.from_buffers(len(self), *buffers)
+
+
+def _pack(strings: Sequence[str]) -> tuple[npt.NDArray[np.uint8], Int64s]:
+    column = pa.array(strings, pa.large_string())
+    _, offsets, characters = column.buffers()
+    packed = np.frombuffer(characters, np.uint8) if characters is not None else np.empty(0, np.uint8)
+    return _frozen(packed), _frozen(np.frombuffer(offsets, np.int64)[: len(column) + 1])
+
+
+def _frozen(array: AnyArray) -> AnyArray:
+    """Kernels are compiled for read-only arrays alone, as memory maps are: one compilation serves both."""
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,195 @@
+"""Block-Max Pruning (Mallia, Suel, Tonellotto, SIGIR 2024): bound blocks of 8 documents, score the best ones first.
+
+Steps: `bound_blocks` adds weight x block maximum over the query's terms; `collect_blocks` lists the blocks that may hold an
+answer, best bound first; `score_block` scores a block's documents from their rows. Exact with ``alpha`` = 1: a block is
+skipped only when its bound, which no score in it exceeds, is not above the threshold, and documents that tie with the k-th
+best are told apart by doc_num. With ``alpha`` < 1 bounds are taken at ``alpha`` of their value: faster, approximate.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ...index.inverted import PostingArrays
+from ...index.kernels.postings import BLOCK
+from ...index.representations import Int32s
+from . import kernel
+from .scan import Accumulator, Allowed, Ranks, largest
+from .topk import Keys, key_of, push
+
+GROUP = 32
+"""Blocks whose bounds are skipped together."""
+N_BUCKETS = 256
+ROUNDS = np.array([0.85, 0.7, 0.0])
+"""Blocks are collected in rounds by bound, so that most are never sorted: above 85 % of the best bound, 70 %, the rest."""
+
+
+@kernel
+def add_dense(bounds: Accumulator, row: npt.NDArray[np.uint8], weight: int) -> None:
+    """Add ``weight x row`` to the bounds."""
+    w = bounds.dtype.type(weight)
+    for i in range(len(row)):
+        bounds[i] += w * bounds.dtype.type(row[i])
+
+
+@kernel
+def add_dense_4(
+    bounds: Accumulator, a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], c: npt.NDArray[np.uint8],
+    d: npt.NDArray[np.uint8], weights: Accumulator,
+) -> None:  # fmt: skip
+    """Add four weighted rows in one pass over the bounds, which is what the memory bus allows."""
+    kind = bounds.dtype.type
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
+    for i in range(len(a)):
+        bounds[i] += w0 * kind(a[i]) + w1 * kind(b[i]) + w2 * kind(c[i]) + w3 * kind(d[i])
+
+
+@kernel
+def add_postings(arrays: PostingArrays, window: int, t: int, weight: int, bounds: Accumulator) -> None:
+    """Add a rare term's bounds from its postings: the largest impact of those in one block, which stand together."""
+    w = bounds.dtype.type(weight)
+    for r in range(arrays.run_starts[t], arrays.run_starts[t + 1]):
+        first = arrays.starts[t] + arrays.run_offsets[r]
+        last = r + 1 == arrays.run_starts[t + 1]
+        end = arrays.starts[t + 1] if last else arrays.starts[t] + arrays.run_offsets[r + 1]
+        base = np.int64(arrays.run_windows[r]) * (window // BLOCK)
+        p = first
+        while p < end:
+            block, top = arrays.slots[p] // BLOCK, arrays.impacts[p]
+            p += 1
+            while p < end and arrays.slots[p] // BLOCK == block:
+                top = max(top, arrays.impacts[p])
+                p += 1
+            bounds[base + block] += w * bounds.dtype.type(top)
+
+
+@kernel
+def bound_blocks(arrays: PostingArrays, window: int, ranks: Ranks, weights: Accumulator, bounds: Accumulator) -> None:
+    """Fill ``bounds`` (>= n_blocks + 8192 entries) so that no document of block b scores above ``bounds[b]``."""
+    bounds[:] = 0
+    dense = np.empty(len(ranks), np.int64)
+    n_dense = 0
+    for i in range(len(ranks)):
+        if arrays.dense_rows[ranks[i]] >= 0:
+            dense[n_dense] = i
+            n_dense += 1
+        else:
+            add_postings(arrays, window, ranks[i], weights[i], bounds)
+    j = 0
+    four = np.empty(4, bounds.dtype)
+    while j + 4 <= n_dense:
+        for x in range(4):
+            four[x] = weights[dense[j + x]]
+        add_dense_4(
+            bounds,
+            arrays.dense[arrays.dense_rows[ranks[dense[j]]]],
+            arrays.dense[arrays.dense_rows[ranks[dense[j + 1]]]],
+            arrays.dense[arrays.dense_rows[ranks[dense[j + 2]]]],
+            arrays.dense[arrays.dense_rows[ranks[dense[j + 3]]]],
+            four,
+        )
+        j += 4
+    while j < n_dense:
+        add_dense(bounds, arrays.dense[arrays.dense_rows[ranks[dense[j]]]], weights[dense[j]])
+        j += 1
+
+
+@kernel
+def collect_blocks(
+    bounds: Accumulator, groups: Accumulator, low: int, high: int, shift: int, n_blocks: int
+) -> Int32s:
+    """Blocks with ``low < bound <= high``, by falling ``bound >> shift``; ``bound >> shift`` is below N_BUCKETS."""
+    starts = np.zeros(N_BUCKETS + 1, np.int64)
+    for g in range(len(groups)):
+        if groups[g] <= low:
+            continue
+        for b in range(g * GROUP, min((g + 1) * GROUP, n_blocks)):
+            if low < bounds[b] <= high:
+                starts[N_BUCKETS - (bounds[b] >> shift)] += 1
+    for bucket in range(N_BUCKETS):
+        starts[bucket + 1] += starts[bucket]
+    blocks = np.empty(starts[N_BUCKETS], np.int32)
+    for g in range(len(groups)):
+        if groups[g] <= low:
+            continue
+        for b in range(g * GROUP, min((g + 1) * GROUP, n_blocks)):
+            if low < bounds[b] <= high:
+                bucket = N_BUCKETS - 1 - (bounds[b] >> shift)
+                blocks[starts[bucket]] = b
+                starts[bucket] += 1
+    return blocks
+
+
+@kernel
+def score_document(arrays: PostingArrays, d: int, table: npt.NDArray[np.uint32]) -> int:
+    """Score one document from its row; ``table`` has the query's weight by rank and a power of two of entries."""
+    score = np.int64(0)
+    last = len(table) - 1
+    for p in range(arrays.forward_indptr[d], arrays.forward_indptr[d + 1]):
+        weight = table[arrays.forward_ranks[p] & last]
+        if weight != 0:
+            score += np.int64(weight) * np.int64(arrays.forward_impacts[p])
+    return score
+
+
+@kernel
+def search_blocks(
+    arrays: PostingArrays, n_docs: int, base: int, table: npt.NDArray[np.uint32], bounds: Accumulator,
+    groups: Accumulator, allowed: Allowed, keys: Keys, n: int, k: int, floor: int, threshold: int, alpha: float,
+    budget: int,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Score blocks best first until no bound passes the threshold.
+
+    Parameters
+    ----------
+    table : (power of two,) uint32
+        Query weight by rank.
+    bounds, groups : as `bound_blocks` made them, and their maxima over groups of 32
+    allowed : (n_docs,) bool, or empty for all
+    keys, n, k, floor : see `topk`
+    threshold : int
+        Scores not above it are known not to matter.
+    budget : int
+        Blocks to score at most.
+
+    Returns
+    -------
+    (n, floor, n_scored), with n_scored = -1 when the budget did not suffice: the answer is then incomplete.
+    """
+    n_blocks = (n_docs + BLOCK - 1) // BLOCK
+    best = largest(groups)
+    shift = 0
+    while best >> shift >= N_BUCKETS:
+        shift += 1
+    high, n_scored = best, 0
+    for share in ROUNDS:
+        threshold = max(threshold, (floor >> 32) - 1)
+        low = max(np.int64(threshold / alpha), np.int64(share * best))
+        blocks = collect_blocks(bounds, groups, low, high, shift, n_blocks)
+        if share < ROUNDS[0] and n_scored + len(blocks) > 2 * budget:
+            return n, floor, -1
+        for b in blocks:
+            if alpha * np.float64(bounds[b]) <= threshold:
+                continue
+            n_scored += 1
+            if n_scored > budget:
+                return n, floor, -1
+            for d in range(b * BLOCK, min((b + 1) * BLOCK, n_docs)):
+                score = score_document(arrays, d, table)
+                if score > threshold and (len(allowed) == 0 or allowed[d]):
+                    key = key_of(score, base + d)
+                    if key > floor:
+                        n, floor = push(keys, n, k, key, floor)
+                        threshold = max(threshold, (floor >> 32) - 1)
+        if low <= np.int64(threshold / alpha):
+            break
+        high = low
+    return n, floor, n_scored
+
+
+@kernel
+def group_maxima(bounds: Accumulator, groups: Accumulator) -> None:
+    """Fill ``groups[g]`` with the largest of ``bounds[32 g : 32 g + 32]``."""
+    for g in range(len(groups)):
+        groups[g] = largest(bounds[g * GROUP : (g + 1) * GROUP])

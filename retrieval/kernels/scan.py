@@ -1,0 +1,120 @@
+"""Windowed term-at-a-time scan: exact top k at a cost that depends on the postings alone, whatever k is.
+
+Each window of documents is scored into an accumulator that stays in cache; then groups of 256 documents whose best score
+does not pass the threshold are skipped at the speed of a vector maximum. Exact: a document is skipped only when its score
+is not above ``threshold``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...index.inverted import PostingArrays
+from ...index.representations import Int64s
+from . import kernel
+from .topk import Keys, key_of, push
+
+GROUP = 256
+Ranks = npt.NDArray[np.int64]
+Accumulator = npt.NDArray[Any]
+Allowed = npt.NDArray[np.bool_]
+
+
+@kernel
+def accumulate(
+    accumulator: Accumulator, slots: npt.NDArray[np.uint16], impacts: npt.NDArray[np.uint8], weight: Any
+) -> None:
+    """Add ``weight x impact`` at each posting's slot; the caller made sure that no sum passes the accumulator's type."""
+    for i in range(len(slots)):
+        slot = slots[i]
+        accumulator[slot] += weight * accumulator.dtype.type(impacts[i])
+
+
+@kernel
+def largest(scores: Accumulator) -> int:
+    """Return the maximum of a non-empty array."""
+    top = scores[0]
+    for i in range(len(scores)):
+        top = max(top, scores[i])
+    return np.int64(top)
+
+
+@kernel
+def score_window(
+    arrays: PostingArrays, ranks: Ranks, weights: Accumulator, cursors: Int64s, w: int, accumulator: Accumulator
+) -> bool:
+    """Score window ``w``; ``cursors`` are each term's next run and move on. False when no term occurs in the window."""
+    found = False
+    for i in range(len(ranks)):
+        t, r = ranks[i], cursors[i]
+        if r == arrays.run_starts[t + 1] or arrays.run_windows[r] != w:
+            continue
+        if not found:
+            accumulator[:] = 0
+            found = True
+        first = arrays.starts[t] + arrays.run_offsets[r]
+        cursors[i] = r + 1
+        last = r + 1 == arrays.run_starts[t + 1]
+        end = arrays.starts[t + 1] if last else arrays.starts[t] + arrays.run_offsets[r + 1]
+        accumulate(accumulator, arrays.slots[first:end], arrays.impacts[first:end], weights[i])
+    return found
+
+
+@kernel
+def scan_segment(
+    arrays: PostingArrays, window: int, n_docs: int, base: int, ranks: Ranks, weights: Accumulator,
+    accumulator: Accumulator, allowed: Allowed, keys: Keys, n: int, k: int, floor: int, threshold: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Push every document of the segment that can be among the k best.
+
+    Parameters
+    ----------
+    ranks, weights : (n_terms,)
+        The query; weights in the accumulator's dtype.
+    accumulator : (65,536,) uint16 or uint32
+        Scratch; any slot value fits it, so a damaged posting cannot write elsewhere.
+    allowed : (n_docs,) bool, or empty for all
+    keys, n, k, floor
+        See `topk`; keys of earlier segments stay and compete.
+    threshold : int
+        Scores not above it are known not to matter, beside the floor.
+
+    Returns
+    -------
+    (n, floor)
+    """
+    cursors = arrays.run_starts[ranks]
+    threshold = max(threshold, floor >> 32)
+    for w in range((n_docs + window - 1) // window):
+        first = w * window
+        size = min(window, n_docs - first)
+        if not score_window(arrays, ranks, weights, cursors, w, accumulator[:]):
+            continue
+        for g in range(0, size, GROUP):
+            end = min(g + GROUP, size)
+            if largest(accumulator[g:end]) <= threshold:
+                continue
+            for slot in range(g, end):
+                score = np.int64(accumulator[slot])
+                if score <= threshold or (len(allowed) > 0 and not allowed[first + slot]):
+                    continue
+                n, floor = push(keys, n, k, key_of(score, base + first + slot), floor)
+                threshold = max(threshold, floor >> 32)
+    return n, floor
+
+
+@kernel
+def score_all(arrays: PostingArrays, window: int, ranks: Ranks, weights: Int64s, scores: Int64s) -> None:
+    """Exhaustive scoring into (n_docs,) int64 ``scores``: the oracle's loop, without windows, groups or thresholds."""
+    for i in range(len(ranks)):
+        t = ranks[i]
+        for r in range(arrays.run_starts[t], arrays.run_starts[t + 1]):
+            first = arrays.starts[t] + arrays.run_offsets[r]
+            last = r + 1 == arrays.run_starts[t + 1]
+            end = arrays.starts[t + 1] if last else arrays.starts[t] + arrays.run_offsets[r + 1]
+            base = np.int64(arrays.run_windows[r]) * window
+            for p in range(first, end):
+                scores[base + arrays.slots[p]] += weights[i] * np.int64(arrays.impacts[p])
