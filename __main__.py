@@ -50,7 +50,12 @@ def _build(options: argparse.Namespace) -> int:
     bad = _bad_records(options)
     with _bar("documents", options.corpus) as bar, _compiling():
         report = build_index(
-            options.corpus, options.out, encoder=_encoder(options), fields=_fields(options), bad=bad, progress=bar
+            options.corpus,
+            options.out,
+            encoder=_encoder(options),
+            fields=_fields(options),
+            bad=bad,
+            progress=bar,
         )
     _tell_report(report, bad, f"built {options.out}")
     return 0
@@ -155,8 +160,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _eval(options: argparse.Namespace) -> int:
     _require("ranx", "eval", "lexmax eval")
-    from .eval.beir import DEFAULT_MEASURES, evaluate_index
+    from .eval.beir import evaluate_index
     from .eval.datasets import load_dataset
+    from .eval.measures import DEFAULT_MEASURES
     from .eval.runs import write_run
     from .retrieval.retriever import Retriever
 
@@ -174,7 +180,8 @@ def _eval(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="lexmax", description="Learned-sparse and multi-vector retrieval: build an index, search it, serve it, evaluate it."
+        prog="lexmax",
+        description="Learned-sparse and multi-vector retrieval: build an index, search it, serve it, evaluate it.",
     )
     parser.add_argument("--version", action="version", version=f"lexmax {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -223,7 +230,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="port (default 8000)")
     serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     _add_model_options(serve)
-    evaluate = command("eval", _eval, "evaluate an index on a dataset with judgments", "lexmax eval scifact/ --index IDX --json")
+    evaluate = command(
+        "eval",
+        _eval,
+        "evaluate an index on a dataset with judgments",
+        "lexmax eval scifact/ --index IDX --json",
+    )
     evaluate.add_argument("dataset", metavar="DATASET", help="a BEIR folder or an ir_datasets id")
     evaluate.add_argument("--index", required=True, metavar="IDX")
     evaluate.add_argument("--split", default="test", help="which judgments of a BEIR folder (default test)")
@@ -251,15 +263,25 @@ def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", metavar="DIR_OR_ID", help="a model folder, or an id in the cache or on the hub")
     group.add_argument("--device", default="cpu", help="where a model runs: cpu, cuda, ... (default cpu)")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                       help="an encoder's setting, such as k1=0.9, stemmer=german, document_top_k=150, dtype=bfloat16")  # fmt: skip
+                       help="an encoder's setting: k1=0.9, stemmer=german, document_top_k=150, ...")  # fmt: skip
 
 
 def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("corpus")
     group.add_argument("--id-field", metavar="NAME", default="_id", help="key of the document id (default _id)")
-    group.add_argument("--title-field", metavar="NAME", action="append", help="key of the title; repeat to join (default title)")
+    group.add_argument(
+        "--title-field",
+        metavar="NAME",
+        action="append",
+        help="key of the title; repeat to join (default title)",
+    )
     group.add_argument("--text-field", metavar="NAME", action="append", help="key of the text; repeat to join (default text)")
-    group.add_argument("--metadata-field", metavar="NAME", action="append", help="key to keep as metadata (default: all scalars)")
+    group.add_argument(
+        "--metadata-field",
+        metavar="NAME",
+        action="append",
+        help="key to keep as metadata (default: all scalars)",
+    )
     group.add_argument("--skip-bad", action="store_true", help="leave out malformed and duplicate records, and list them")
 
 
@@ -361,7 +383,7 @@ def _compiling() -> Iterator[None]:
     """Tell the user when kernels are compiled, which happens once on a machine and takes some seconds."""
     from numba.core import event
 
-    class Teller(event.Listener):  # type: ignore[misc]
+    class Teller(event.Listener):
         told = False
 
         def on_start(self, _: object) -> None:
@@ -373,11 +395,11 @@ def _compiling() -> Iterator[None]:
             pass
 
     teller = Teller()
-    event.register("numba:compile", teller)
+    event.register("numba:compile", teller)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        event.unregister("numba:compile", teller)
+        event.unregister("numba:compile", teller)  # type: ignore[no-untyped-call]
 
 
 def _require(package: str, extra: str, what: str) -> None:

@@ -36,9 +36,7 @@ class Bm25:
         if not (self.k1 >= 0 and 0 <= self.b <= 1):
             raise ValueError(f"BM25 needs k1 >= 0 and 0 <= b <= 1, not k1={self.k1}, b={self.b}")
 
-    def document_weights(
-        self, counts: npt.NDArray[np.uint8], indptr: Int64s, lengths: Int64s, average_length: float
-    ) -> Floats:
+    def document_weights(self, counts: npt.NDArray[np.uint8], indptr: Int64s, lengths: Int64s, average_length: float) -> Floats:
         """Weights in (0, 1] of the (nnz,) counts; row ``i`` has ``lengths[i]`` tokens."""
         norms = self.k1 * (1 - self.b + self.b * lengths / max(average_length, 1e-9))
         tf = counts.astype(np.float32)

@@ -54,7 +54,9 @@ def _checked_segment(folder: Path, manifest: Manifest, record: SegmentRecord, ba
     segment = Segment(folder, record, base, manifest.fields, verify=True)
     segment.inverted.check()
     if segment.inverted.n_postings != record.n_postings:
-        raise IndexFormatError(folder / record.name, expected=f"{record.n_postings} postings", found=segment.inverted.n_postings)
+        raise IndexFormatError(
+            folder / record.name, expected=f"{record.n_postings} postings", found=segment.inverted.n_postings
+        )
     return segment
 
 

@@ -19,7 +19,7 @@ from . import manifest as manifests
 from .bm25 import SCALE, Bm25
 from .documents import Document
 from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError
-from .manifest import BuildState, EncoderRecord, Manifest, SegmentRecord
+from .manifest import EncoderRecord, Manifest, SegmentRecord
 from .merge import merge_segments, plan_merges
 from .metadata import extend_fields
 from .quantize import fit_scale
@@ -51,6 +51,13 @@ class Collection:
         self._bm25 = Bm25(**manifest.bm25) if manifest.bm25 else None
         self.build = manifest.build
         """Progress of an unfinished build; set it before `commit`."""
+        self._segments: list[Segment]
+        self._vocabulary: GrowingVocabulary
+        self._fields: dict[str, str]
+        self._scale: float | None
+        self._changed: set[int]
+        self._pending: SegmentBuilder
+        self._pending_ids: set[str]
         self._reset()
 
     @classmethod
@@ -246,13 +253,12 @@ class Collection:
         self._segments = open_segments(self.path, manifest)
         self._vocabulary = GrowingVocabulary(Vocabulary.open(self.path, manifest.vocabulary))
         self._fields, self._scale = dict(manifest.fields), manifest.scale
-        self._changed: set[int] = set()
-        self._n_names = 0
+        self._changed, self._n_names = set(), 0
         self._new_builder()
 
     def _new_builder(self) -> None:
         self._pending = SegmentBuilder(self._fields)
-        self._pending_ids: set[str] = set()
+        self._pending_ids = set()
 
     def _make_room(self, doc_ids: Sequence[str], *, replace: bool) -> int:
         if len(set(doc_ids)) < len(doc_ids):
@@ -269,7 +275,7 @@ class Collection:
         live = {doc_id for doc_id in doc_ids if doc_id in self._pending_ids}
         for segment in self._segments:
             found = segment.find(doc_ids)
-            live.update(doc_ids[i] for i in np.flatnonzero(found >= 0))
+            live.update(doc_ids[i] for i in np.flatnonzero(found >= 0).tolist())
         return [doc_id for doc_id in doc_ids if doc_id in live]
 
     def _flush(self) -> None:

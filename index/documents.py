@@ -95,11 +95,14 @@ def write_batches(folder: Path, batches: Sequence[pa.RecordBatch], fields: Mappi
     """Write ``documents.lex``; every batch's metadata is brought to the types in ``fields``."""
     kind = pa.struct([(name, metadata.ARROW_TYPES[field_type]) for name, field_type in fields.items()])
     schema = pa.schema([("title", pa.string()), ("text", pa.large_string()), ("metadata", kind)])
-    with ArrayFileWriter(folder / "documents.lex", KIND) as out, out.stream("arrow") as sink:
-        with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), schema) as writer:
-            for batch in batches:
-                columns = [batch.column(0), batch.column(1), _conform(batch.column(2), kind)]
-                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    with (
+        ArrayFileWriter(folder / "documents.lex", KIND) as out,
+        out.stream("arrow") as sink,
+        pa.ipc.new_file(pa.PythonFile(sink, mode="w"), schema) as writer,
+    ):
+        for batch in batches:
+            columns = [batch.column(0), batch.column(1), _conform(batch.column(2), kind)]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
 def _conform(column: pa.StructArray, kind: pa.StructType) -> pa.StructArray:

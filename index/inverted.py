@@ -18,14 +18,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import IndexFormatError
 from .kernels import postings as kernels
-from .kernels.postings import BLOCK, KTH
+from .kernels.postings import BLOCK, KTH, PostingArrays
 from .quantize import Impacts
 from .representations import Int32s, Int64s
 from .storage import ArrayFile, ArrayFileWriter
@@ -57,23 +56,6 @@ class ImpactRows:
     lengths: npt.NDArray[np.uint32] | None = None
 
 
-class PostingArrays(NamedTuple):
-    """What query kernels read; all read-only. See the module's picture."""
-
-    starts: Int64s
-    slots: npt.NDArray[np.uint16]
-    impacts: Impacts
-    run_starts: Int64s
-    run_windows: npt.NDArray[np.uint16]
-    run_offsets: npt.NDArray[np.uint32]
-    kth: Impacts
-    dense_rows: Int32s
-    dense: Impacts
-    forward_indptr: Int64s
-    forward_ranks: npt.NDArray[Any]
-    forward_impacts: Impacts
-
-
 def write_inverted(path: Path, rows: ImpactRows) -> None:
     """Invert ``rows`` and write ``inverted.lex``."""
     n_docs = len(rows.indptr) - 1
@@ -83,16 +65,12 @@ def write_inverted(path: Path, rows: ImpactRows) -> None:
     rank_of = np.cumsum(present, dtype=np.uint32) - np.uint32(1)
     ranks = rank_of[rows.terms]
     starts, run_starts = kernels.count_postings(rows.indptr, ranks, len(terms), window)
-    slots, impacts, run_windows, run_offsets = kernels.transpose(
-        rows.indptr, ranks, rows.impacts, starts, run_starts, window
-    )
+    slots, impacts, run_windows, run_offsets = kernels.transpose(rows.indptr, ranks, rows.impacts, starts, run_starts, window)
     frequent = np.flatnonzero(np.diff(starts) > max(DENSE_SHARE * n_docs, BLOCK))
     dense_rows = np.full(len(terms), -1, np.int32)
     dense_rows[frequent] = np.arange(len(frequent))
     n_blocks = -(-n_docs // window) * (window // BLOCK)
-    dense = kernels.block_maxima(
-        frequent, starts, slots, impacts, run_starts, run_windows, run_offsets, window, n_blocks
-    )
+    dense = kernels.block_maxima(frequent, starts, slots, impacts, run_starts, run_windows, run_offsets, window, n_blocks)
     with ArrayFileWriter(path, KIND) as out:
         out.add("shape", np.array([n_docs, window], np.int64), structural=True)
         out.add("terms", terms, structural=True)
@@ -191,7 +169,9 @@ class InvertedIndex:
         )  # fmt: skip
         if document >= 0:
             raise IndexFormatError(
-                self.file.path, expected="postings that transpose the document rows", found=f"a difference at {document}"
+                self.file.path,
+                expected="postings that transpose the document rows",
+                found=f"a difference at {document}",
             )
 
     def _validate(self) -> None:
@@ -212,9 +192,7 @@ class InvertedIndex:
             and bool(np.all(self.terms[1:] > self.terms[:-1]))
         )
         if sound:
-            broken = kernels.check_runs(
-                arrays.starts, arrays.run_starts, arrays.run_windows, arrays.run_offsets, n_windows
-            )
+            broken = kernels.check_runs(arrays.starts, arrays.run_starts, arrays.run_windows, arrays.run_offsets, n_windows)
             sound = broken < 0
         if not sound:
             raise IndexFormatError(self.file.path, expected="offsets that fit", found="offsets that do not fit each other")

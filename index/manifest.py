@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import IndexFormatError, IndexNotFoundError, StorageError
-from .storage import replace_file
+from .storage import DAMAGED, replace_file
 
 FILE_NAME = "manifest.json"
 FORMAT = "lexmax-index"
@@ -109,7 +109,7 @@ def read(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         raise IndexNotFoundError(folder) from None
     except ValueError as failure:
-        raise IndexFormatError(path, expected="JSON", found=failure, advice="damaged file") from failure
+        raise IndexFormatError(path, expected="JSON", found=failure, advice=DAMAGED) from failure
     except OSError as failure:
         raise StorageError(f"{path}: cannot be read: {failure.strerror}") from failure
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -117,9 +117,9 @@ def read(folder: Path) -> Manifest:
     if record.get("version", 0) > FORMAT_VERSION:
         found = record["version"]
         raise IndexFormatError(path, expected=f"version <= {FORMAT_VERSION}", found=found, advice="upgrade lexmax")
-    body = record.get("body")
+    body: Any = record.get("body")
     if _checksum(body) != record.get("crc32"):
-        raise IndexFormatError(path, expected=f"checksum {record.get('crc32')}", found=_checksum(body), advice="damaged file")
+        raise IndexFormatError(path, expected=f"checksum {record.get('crc32')}", found=_checksum(body), advice=DAMAGED)
     return _parse(path, body)
 
 

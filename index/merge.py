@@ -64,9 +64,7 @@ def merge_segments(
     StringTable.of([doc_id for segment in segments for doc_id in _live_ids(segment)]).write(folder / "doc_ids.lex")
     sync_folder(folder)
     sync_folder(index)
-    return SegmentRecord(
-        name=name, n_docs=len(rows.indptr) - 1, n_postings=len(rows.terms), total_length=total, error=error
-    )
+    return SegmentRecord(name=name, n_docs=len(rows.indptr) - 1, n_postings=len(rows.terms), total_length=total, error=error)
 
 
 def _live_batches(segments: Sequence[Segment]) -> Iterator[pa.RecordBatch]:

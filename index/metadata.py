@@ -65,9 +65,7 @@ def extend_fields(fields: dict[str, str], doc_id: str, metadata: Mapping[str, An
         if known == "json" and found == "list<string>":
             continue
         if known is not None and (known, found) not in {("int64", "float64"), ("list<string>", "json")}:
-            raise DatasetError(
-                f"document {doc_id!r}: metadata field {name!r} is {found} here and {known} in earlier documents"
-            )
+            raise DatasetError(f"document {doc_id!r}: metadata field {name!r} is {found} here and {known} in earlier documents")
         new[name] = found
     fields.update(new)
 

@@ -25,7 +25,7 @@ def quantize(weights: Floats, scale: float) -> Impacts:
     """Round weights > 0 to impacts 1..255."""
     impacts = np.rint(weights * np.float32(scale))
     np.clip(impacts, 1, MAX_IMPACT, out=impacts)
-    return impacts.astype(np.uint8)
+    return np.asarray(impacts, np.uint8)
 
 
 def measured_error(weights: Floats, impacts: Impacts, scale: float) -> dict[str, float]:

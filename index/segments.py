@@ -25,7 +25,13 @@ class Segment:
     """An open segment; ``base`` is the doc_num of its first document, ``live`` says which are not deleted (None: all)."""
 
     def __init__(
-        self, index: Path, record: SegmentRecord, base: int, fields: Mapping[str, str], *, verify: bool | None = None
+        self,
+        index: Path,
+        record: SegmentRecord,
+        base: int,
+        fields: Mapping[str, str],
+        *,
+        verify: bool | None = None,
     ) -> None:
         folder = index / record.name
         self.record, self.base = record, base
@@ -55,7 +61,7 @@ def _read_live(index: Path, record: SegmentRecord, *, verify: bool | None) -> Ma
     file = ArrayFile(index / record.deletes, DELETES_KIND, verify=verify)
     if len(file["deleted"]) != -(-record.n_docs // 8):
         raise IndexFormatError(file.path, expected=f"a bit for each of {record.n_docs} documents", found=len(file["deleted"]))
-    live = np.unpackbits(file["deleted"], count=record.n_docs) == 0
+    live: Mask = np.unpackbits(file["deleted"], count=record.n_docs) == 0
     if record.n_docs - int(live.sum()) != record.n_deleted:
         raise IndexFormatError(file.path, expected=f"{record.n_deleted} deleted", found=record.n_docs - int(live.sum()))
     return live
@@ -90,9 +96,7 @@ class SegmentBuilder:
         """Sum of all counts: the documents' total length in tokens."""
         return int(sum(vectors.weights.sum(dtype=np.float64) for vectors in self._vectors))
 
-    def write(
-        self, index: Path, name: str, *, scale: float, bm25: Bm25 | None, average_length: float
-    ) -> SegmentRecord:
+    def write(self, index: Path, name: str, *, scale: float, bm25: Bm25 | None, average_length: float) -> SegmentRecord:
         """Write the segment and make it durable; nothing is visible until a manifest names it."""
         indptr, terms, weights = _concatenate(self._vectors)
         self._vectors = []
@@ -113,22 +117,16 @@ class SegmentBuilder:
         self.documents.write(folder)
         sync_folder(folder)
         sync_folder(index)
-        return SegmentRecord(
-            name=name, n_docs=len(self.documents), n_postings=len(terms), total_length=total, error=error
-        )
+        return SegmentRecord(name=name, n_docs=len(self.documents), n_postings=len(terms), total_length=total, error=error)
 
 
-def weigh_counts(
-    rows: ImpactRows, bm25: Bm25, average_length: float, scale: float
-) -> tuple[ImpactRows, dict[str, float]]:
+def weigh_counts(rows: ImpactRows, bm25: Bm25, average_length: float, scale: float) -> tuple[ImpactRows, dict[str, float]]:
     """Compute BM25 impacts from the counts and lengths in ``rows``, and their quantisation error."""
     if rows.counts is None or rows.lengths is None:
         raise ValueError("BM25 needs counts and lengths")
     weights = bm25.document_weights(rows.counts, rows.indptr, rows.lengths.astype(np.int64), average_length)
     impacts = quantize(weights, scale)
-    weighed = ImpactRows(
-        indptr=rows.indptr, terms=rows.terms, impacts=impacts, counts=rows.counts, lengths=rows.lengths
-    )
+    weighed = ImpactRows(indptr=rows.indptr, terms=rows.terms, impacts=impacts, counts=rows.counts, lengths=rows.lengths)
     return weighed, measured_error(weights, impacts, scale)
 
 

@@ -33,6 +33,7 @@ from .errors import IndexFormatError, IndexLockedError, StorageError
 MAGIC = b"\x89LEXMAX\n"
 FORMAT_VERSION = 1
 ALIGNMENT = 64
+DAMAGED = "the file is damaged: restore it from a copy or build the index again"
 SMALL_FILE_BYTES = 64 << 20
 """Files up to this size are verified wholly at every open: it costs at most some tens of milliseconds."""
 
@@ -92,24 +93,30 @@ class ArrayFileWriter:
         if array.dtype.name not in _DTYPES:
             raise TypeError(f"array files hold {sorted(_DTYPES)}, not {array.dtype}")
         with self.stream(name, dtype=array.dtype.name, shape=array.shape, structural=structural) as sink:
-            sink.write(memoryview(array.reshape(-1).view(np.uint8)))
+            sink.write(array.reshape(-1).view(np.uint8).data)
 
     @contextmanager
     def stream(
-        self, name: str, *, dtype: str = "uint8", shape: tuple[int, ...] | None = None, structural: bool = False
+        self,
+        name: str,
+        *,
+        dtype: str = "uint8",
+        shape: tuple[int, ...] | None = None,
+        structural: bool = False,
     ) -> Iterator[ChecksumSink]:
         """Append an array written piece by piece; a one-dimensional array of bytes unless ``shape`` is given."""
         offset = self._file.tell()
         sink = ChecksumSink(self._file)
         yield sink
-        self._file.write(bytes(-self._file.tell() % ALIGNMENT))
+        n_bytes = sink.n_bytes
+        sink.write(bytes(-n_bytes % ALIGNMENT))  # the checksum covers the padding too
         self._directory.append(
             {
                 "name": name,
                 "dtype": dtype,
-                "shape": list(shape) if shape is not None else [sink.n_bytes],
+                "shape": list(shape) if shape is not None else [n_bytes],
                 "offset": offset,
-                "n_bytes": sink.n_bytes,
+                "n_bytes": n_bytes,
                 "crc32": sink.crc32,
                 "structural": structural,
             }
@@ -131,9 +138,9 @@ class ArrayFileWriter:
         directory = json.dumps(self._directory).encode()
         offset = self._file.tell()
         self._file.write(directory)
-        prelude = _PRELUDE.pack(
-            MAGIC, FORMAT_VERSION, self.kind.encode(), offset, len(directory), zlib.crc32(directory), 0
-        )[:-4]
+        prelude = _PRELUDE.pack(MAGIC, FORMAT_VERSION, self.kind.encode(), offset, len(directory), zlib.crc32(directory), 0)[
+            :-4
+        ]
         self._file.seek(0)
         self._file.write(prelude + struct.pack("<I", zlib.crc32(prelude)))
         self._file.flush()
@@ -189,7 +196,8 @@ class ArrayFile:
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         entry = self._entry(name)
-        return self._raw(entry).view(entry["dtype"]).reshape(entry["shape"])
+        array: npt.NDArray[Any] = self._raw(entry).view(entry["dtype"]).reshape(entry["shape"])
+        return array
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -208,13 +216,14 @@ class ArrayFile:
         for name, entry in self._entries.items():
             if structural_only and not entry["structural"]:
                 continue
-            found = zlib.crc32(self._raw(entry))
+            end = entry["offset"] + -(-entry["n_bytes"] // ALIGNMENT) * ALIGNMENT
+            found = zlib.crc32(self._bytes[entry["offset"] : end].data)
             if found != entry["crc32"]:
                 raise IndexFormatError(
                     self.path,
                     expected=f"CRC-32 {entry['crc32']:08x} of array {name!r} at byte {entry['offset']}",
                     found=f"{found:08x}",
-                    advice="the file is damaged: restore it from a copy or build the index again",
+                    advice=DAMAGED,
                 )
 
     def _entry(self, name: str) -> dict[str, Any]:
@@ -232,19 +241,18 @@ class ArrayFile:
             raise IndexFormatError(path, expected=f"magic {MAGIC!r}", found=found, advice="not a lexmax file")
         prelude = self._bytes[: _PRELUDE.size].tobytes()
         _, version, kind, offset, length, crc, prelude_crc = _PRELUDE.unpack(prelude)
-        if zlib.crc32(prelude[:-4]) != prelude_crc:
-            raise IndexFormatError(path, expected="an intact prelude", found="a wrong checksum", advice="damaged file")
+        if zlib.crc32(prelude[:-4]) != prelude_crc or self._bytes[_PRELUDE.size : ALIGNMENT].any():
+            raise IndexFormatError(path, expected="an intact prelude", found="a wrong checksum", advice=DAMAGED)
         if version > FORMAT_VERSION:
-            raise IndexFormatError(
-                path, expected=f"format version <= {FORMAT_VERSION}", found=version, advice="upgrade lexmax"
-            )
+            raise IndexFormatError(path, expected=f"format version <= {FORMAT_VERSION}", found=version, advice="upgrade lexmax")
         if kind.rstrip(b"\0").decode() != self.kind:
             raise IndexFormatError(path, expected=f"a file of kind {self.kind!r}", found=kind.rstrip(b"\0"))
         if size != offset + length:
             raise IndexFormatError(path, expected=f"{offset + length} bytes", found=size, advice="truncated or extended")
         directory = self._bytes[offset:].tobytes()
         if zlib.crc32(directory) != crc:
-            raise IndexFormatError(path, expected=f"directory CRC-32 {crc:08x}", found=f"{zlib.crc32(directory):08x}")
+            found = f"{zlib.crc32(directory):08x}"
+            raise IndexFormatError(path, expected=f"directory CRC-32 {crc:08x}", found=found, advice=DAMAGED)
         return {entry["name"]: entry for entry in json.loads(directory)}
 
 

@@ -28,7 +28,11 @@ class StringTable:
     """An immutable list of strings that finds positions by string; make one with `of` or `open`."""
 
     def __init__(
-        self, characters: npt.NDArray[np.uint8], offsets: Int64s, hashes: npt.NDArray[np.uint64], order: Int32s
+        self,
+        characters: npt.NDArray[np.uint8],
+        offsets: Int64s,
+        hashes: npt.NDArray[np.uint64],
+        order: Int32s,
     ) -> None:
         self._characters, self._offsets, self._hashes, self._order = characters, offsets, hashes, order
         self.n_bytes = characters.nbytes + offsets.nbytes + hashes.nbytes + order.nbytes
@@ -76,7 +80,13 @@ class StringTable:
         wanted, wanted_offsets = _pack(strings)
         wanted_hashes = hash_strings(wanted, wanted_offsets)
         return find_strings(
-            self._characters, self._offsets, self._hashes, self._order, wanted, wanted_offsets, _frozen(wanted_hashes)
+            self._characters,
+            self._offsets,
+            self._hashes,
+            self._order,
+            wanted,
+            wanted_offsets,
+            _frozen(wanted_hashes),
         )
 
     def to_arrow(self) -> pa.LargeStringArray:

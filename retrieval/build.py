@@ -82,8 +82,7 @@ def build_index(
     with _open_or_create(Path(out), sources, encoder, limits) as collection:
         writer = _Writer(collection, encoder, bad, progress, replace=False)
         report = writer.run(read_corpus(sources, fields=fields, bad=bad), list(sources), commit_every_s)
-        if len(collection.manifest.segments) > 1:
-            collection.compact()
+        collection.compact()
         collection.build = None
         collection.commit()
     return report
@@ -116,16 +115,12 @@ def encoder_record(encoder: Encoder) -> EncoderRecord:
     return EncoderRecord(kind=encoder.kind, fingerprint=encoder.fingerprint, settings=dict(encoder.settings))
 
 
-def _open_or_create(
-    out: Path, sources: Sequence[str], encoder: Encoder, limits: BufferLimits | None
-) -> Collection:
+def _open_or_create(out: Path, sources: Sequence[str], encoder: Encoder, limits: BufferLimits | None) -> Collection:
     try:
         state = read_manifest(out).build
     except IndexNotFoundError:
         bm25 = encoder.bm25 if isinstance(encoder, LexicalEncoder) else None
-        return Collection.create(
-            out, encoder=encoder_record(encoder), bm25=bm25, vocabulary=encoder.vocabulary, limits=limits
-        )
+        return Collection.create(out, encoder=encoder_record(encoder), bm25=bm25, vocabulary=encoder.vocabulary, limits=limits)
     if state is None:
         raise FileExistsError(f"{out} holds an index already: remove it, choose another folder, or use `lexmax add`")
     if state.sources != list(sources):
@@ -172,7 +167,7 @@ class _Writer:
             if sources is not None and last_id:
                 self._save(sources, last_id)
             raise
-        n_skipped = (self._bad.n_records if self._bad else 0)
+        n_skipped = self._bad.n_records if self._bad else 0
         return BuildReport(
             n_added=self._n_added, n_replaced=self._n_replaced, n_skipped=n_skipped, n_resumed=n_resumed,
             elapsed_s=time.monotonic() - start,

@@ -113,8 +113,8 @@ def read_corpus(
         See the module's table.
     fields : Fields, optional
         Which keys hold what; by default BEIR's ``_id``, ``title``, ``text`` and ``metadata``. TSV columns
-        have no names and do not heed it. In ir_datasets the id is always ``doc_id``, and by default no
-        metadata is kept, for other fields there often repeat the text.
+        have no names and do not heed it. In ir_datasets the id is always ``doc_id``, and only
+        metadata that is named is kept, for other fields there often repeat the text.
     bad : BadRecords, optional
         Takes malformed records; without it the first one raises.
     stdin : binary file, optional
@@ -137,12 +137,11 @@ def read_corpus(
     return (document for path, items, parse in readers for document in _documents(path, items, parse, bad))
 
 
-def _open_source(
-    source: str, fields: Fields | None, stdin: BinaryIO | None
-) -> tuple[str, Iterable[Any], _Parse]:
+def _open_source(source: str, fields: Fields | None, stdin: BinaryIO | None) -> tuple[str, Iterable[Any], _Parse]:
     """Return a source's name in messages, its raw records (read later), and what makes documents of them."""
     if source.startswith("ir_datasets:"):
-        fields = replace(fields or Fields(metadata=()), id="doc_id")
+        fields = fields or Fields()
+        fields = replace(fields, id="doc_id", metadata=fields.metadata or ())
         docs = _ir_datasets_docs(source.removeprefix("ir_datasets:"))
         return source, docs, lambda doc: _from_named_tuple(doc, fields)
     fields = fields or Fields()
@@ -201,9 +200,7 @@ def _from_record(record: Mapping[str, Any], fields: Fields) -> Document:
         raise ValueError(f"{fields.id!r} must be a string or an integer as id, found {found}")
     title, text = _joined(record, fields.title), _joined(record, fields.text)
     if title is None and text is None:
-        raise ValueError(
-            f"no text: none of the keys {', '.join(map(repr, fields.title + fields.text))} is there"
-        )
+        raise ValueError(f"no text: none of the keys {', '.join(map(repr, fields.title + fields.text))} is there")
     return Document(doc_id=doc_id, title=title or "", text=text or "", metadata=_metadata(record, fields))
 
 
@@ -333,9 +330,7 @@ def _parquet_columns(path: Path, schema: Any, fields: Fields) -> list[str]:
     import pyarrow.types as types
 
     if fields.id not in schema.names:
-        raise DatasetError(
-            f"no column {fields.id!r} to take the id from; there are {schema.names}", path=path
-        )
+        raise DatasetError(f"no column {fields.id!r} to take the id from; there are {schema.names}", path=path)
     wanted = {*fields.named, *(fields.metadata or ())}
     if fields.metadata is None:
         wanted.update(column.name for column in schema if not types.is_nested(column.type))

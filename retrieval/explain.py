@@ -49,7 +49,12 @@ class Explanation:
 
 
 def explain(
-    snapshot: Snapshot, encoder: Encoder, query: IntegerQuery, query_text: str, doc_num: int, document_text: str
+    snapshot: Snapshot,
+    encoder: Encoder,
+    query: IntegerQuery,
+    query_text: str,
+    doc_num: int,
+    document_text: str,
 ) -> Explanation:
     """Explain the score of one document for one query."""
     row: SparseVectors = snapshot.document_row(doc_num)
@@ -57,7 +62,10 @@ def explain(
     in_query_text, in_document_text = encoder.surface_terms(query_text), encoder.surface_terms(document_text)
     matches = []
     for term, integer, weight in zip(
-        snapshot.vocabulary.strings(shared), query.weights[in_query].tolist(), row.weights[in_row].tolist(), strict=True
+        snapshot.vocabulary.strings(shared),
+        query.weights[in_query].tolist(),
+        row.weights[in_row].tolist(),
+        strict=True,
     ):
         query_weight = integer / query.scale
         matches.append(

@@ -57,6 +57,7 @@ class Retriever:
         check_encoder(snapshot.manifest.encoder, encoder)
         self.encoder, self._kind = encoder, searcher
         self._reload_lock = threading.Lock()
+        self._current: Searcher | None
         self._use(snapshot)
 
     @classmethod
@@ -133,7 +134,14 @@ class Retriever:
             k < 1, alpha or beta out of range, or a malformed filter.
         """
         return self.search_vectors(
-            self.encode(texts), texts, k, filter=filter, explain=explain, alpha=alpha, beta=beta, n_threads=n_threads
+            self.encode(texts),
+            texts,
+            k,
+            filter=filter,
+            explain=explain,
+            alpha=alpha,
+            beta=beta,
+            n_threads=n_threads,
         )
 
     def encode(self, texts: Sequence[str]) -> SparseVectors:
@@ -231,9 +239,7 @@ class Retriever:
 
     def _use(self, snapshot: Snapshot) -> None:
         """Search this snapshot from now on; one assignment, so that no thread sees half of it."""
-        self._current: Searcher | None = (
-            BlockMaxSearcher(snapshot) if self._kind == "blockmax" else ExhaustiveSearcher(snapshot)
-        )
+        self._current = BlockMaxSearcher(snapshot) if self._kind == "blockmax" else ExhaustiveSearcher(snapshot)
 
     def _searching(self) -> Searcher:
         current = self._current
@@ -253,7 +259,12 @@ class Retriever:
 
 
 def _search(
-    searcher: Searcher, vectors: SparseVectors, k: int, filter: str | None, options: SearchOptions, n_threads: int | None
+    searcher: Searcher,
+    vectors: SparseVectors,
+    k: int,
+    filter: str | None,
+    options: SearchOptions,
+    n_threads: int | None,
 ) -> Hits:
     allowed = None if filter is None else searcher.snapshot.masks(filter)
     if isinstance(searcher, ExhaustiveSearcher):
@@ -263,5 +274,9 @@ def _search(
 
 def _result(document: Document, score: float) -> Result:
     return Result(
-        doc_id=document.doc_id, score=score, title=document.title, text=document.text, metadata=document.metadata
+        doc_id=document.doc_id,
+        score=score,
+        title=document.title,
+        text=document.text,
+        metadata=document.metadata,
     )

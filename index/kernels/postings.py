@@ -6,6 +6,8 @@ Documents are cut into windows of ``window`` documents (a multiple of 8, at most
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +23,23 @@ U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
+
+
+class PostingArrays(NamedTuple):
+    """What query kernels read of a segment, all read-only; `index.inverted` draws the picture."""
+
+    starts: I64
+    slots: U16
+    impacts: U8
+    run_starts: I64
+    run_windows: U16
+    run_offsets: U32
+    kth: U8
+    dense_rows: I32
+    dense: U8
+    forward_indptr: I64
+    forward_ranks: npt.NDArray[Any]
+    forward_impacts: U8
 
 
 @kernel
@@ -43,16 +62,17 @@ def count_postings(indptr: I64, ranks: U32, n_terms: int, window: int) -> tuple[
 
 
 @kernel
-def transpose(
-    indptr: I64, ranks: U32, impacts: U8, starts: I64, run_starts: I64, window: int
-) -> tuple[U16, U8, U16, U32]:
+def transpose(indptr: I64, ranks: U32, impacts: U8, starts: I64, run_starts: I64, window: int) -> tuple[U16, U8, U16, U32]:
     """Fill posting lists in document order: slots and impacts of postings, windows and offsets of runs.
 
     A run's offset is the position of its first posting, counted from the start of its term.
     """
     n_terms = len(starts) - 1
     slots, posting_impacts = np.empty(starts[n_terms], np.uint16), np.empty(starts[n_terms], np.uint8)
-    run_windows, run_offsets = np.empty(run_starts[n_terms], np.uint16), np.empty(run_starts[n_terms], np.uint32)
+    run_windows, run_offsets = (
+        np.empty(run_starts[n_terms], np.uint16),
+        np.empty(run_starts[n_terms], np.uint32),
+    )
     cursor, run_cursor = starts[:-1].copy(), run_starts[:-1].copy()
     last = np.full(n_terms, -1, np.int64)
     for d in range(len(indptr) - 1):

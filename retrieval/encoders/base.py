@@ -30,10 +30,14 @@ class Encoder(Protocol):
     kind: str
 
     @property
-    def settings(self) -> Mapping[str, Any]: ...
+    def settings(self) -> Mapping[str, Any]:
+        """What makes this encoder again."""
+        ...
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """What the index holds this encoder to."""
+        ...
 
     @property
     def vocabulary(self) -> Sequence[str] | None:

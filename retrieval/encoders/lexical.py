@@ -19,8 +19,41 @@ from .base import fingerprint_of
 
 _WORD = re.compile(r"\w\w+", re.UNICODE)
 STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
-    "this to was will with".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "but",
+        "by",
+        "for",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "such",
+        "that",
+        "the",
+        "their",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "to",
+        "was",
+        "will",
+        "with",
+    ]
 )
 """Lucene's English stop words."""
 
@@ -46,9 +79,7 @@ class LexicalEncoder:
     kind = "bm25"
     vocabulary: Sequence[str] | None = None
 
-    def __init__(
-        self, *, k1: float = 1.2, b: float = 0.75, stemmer: str = "english", stop_words: str = "english"
-    ) -> None:
+    def __init__(self, *, k1: float = 1.2, b: float = 0.75, stemmer: str = "english", stop_words: str = "english") -> None:
         self.bm25 = Bm25(k1=k1, b=b)
         if stemmer != "none" and stemmer not in Stemmer.algorithms():
             raise ValueError(f"unknown stemmer {stemmer!r}; there are none, {', '.join(Stemmer.algorithms())}")
@@ -59,7 +90,12 @@ class LexicalEncoder:
     @property
     def settings(self) -> Mapping[str, Any]:
         """What makes this encoder again."""
-        return {"k1": self.bm25.k1, "b": self.bm25.b, "stemmer": self._stemmer, "stop_words": self._stop_words}
+        return {
+            "k1": self.bm25.k1,
+            "b": self.bm25.b,
+            "stemmer": self._stemmer,
+            "stop_words": self._stop_words,
+        }
 
     @cached_property
     def fingerprint(self) -> str:

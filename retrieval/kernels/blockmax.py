@@ -11,10 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...index.inverted import PostingArrays
-from ...index.kernels.postings import BLOCK
-from ...index.representations import Int32s
-from . import kernel
+from ...index.kernels.postings import BLOCK, I32, PostingArrays
+from . import Integer, kernel
 from .scan import Accumulator, Allowed, Ranks, largest
 from .topk import Keys, key_of, push
 
@@ -26,7 +24,7 @@ ROUNDS = np.array([0.85, 0.7, 0.0])
 
 
 @kernel
-def add_dense(bounds: Accumulator, row: npt.NDArray[np.uint8], weight: int) -> None:
+def add_dense(bounds: Accumulator, row: npt.NDArray[np.uint8], weight: Integer) -> None:
     """Add ``weight x row`` to the bounds."""
     w = bounds.dtype.type(weight)
     for i in range(len(row)):
@@ -46,7 +44,7 @@ def add_dense_4(
 
 
 @kernel
-def add_postings(arrays: PostingArrays, window: int, t: int, weight: int, bounds: Accumulator) -> None:
+def add_postings(arrays: PostingArrays, window: Integer, t: Integer, weight: Integer, bounds: Accumulator) -> None:
     """Add a rare term's bounds from its postings: the largest impact of those in one block, which stand together."""
     w = bounds.dtype.type(weight)
     for r in range(arrays.run_starts[t], arrays.run_starts[t + 1]):
@@ -65,7 +63,7 @@ def add_postings(arrays: PostingArrays, window: int, t: int, weight: int, bounds
 
 
 @kernel
-def bound_blocks(arrays: PostingArrays, window: int, ranks: Ranks, weights: Accumulator, bounds: Accumulator) -> None:
+def bound_blocks(arrays: PostingArrays, window: Integer, ranks: Ranks, weights: Accumulator, bounds: Accumulator) -> None:
     """Fill ``bounds`` (>= n_blocks + 8192 entries) so that no document of block b scores above ``bounds[b]``."""
     bounds[:] = 0
     dense = np.empty(len(ranks), np.int64)
@@ -97,8 +95,8 @@ def bound_blocks(arrays: PostingArrays, window: int, ranks: Ranks, weights: Accu
 
 @kernel
 def collect_blocks(
-    bounds: Accumulator, groups: Accumulator, low: int, high: int, shift: int, n_blocks: int
-) -> Int32s:
+    bounds: Accumulator, groups: Accumulator, low: Integer, high: Integer, shift: Integer, n_blocks: Integer
+) -> I32:
     """Blocks with ``low < bound <= high``, by falling ``bound >> shift``; ``bound >> shift`` is below N_BUCKETS."""
     starts = np.zeros(N_BUCKETS + 1, np.int64)
     for g in range(len(groups)):
@@ -122,7 +120,7 @@ def collect_blocks(
 
 
 @kernel
-def score_document(arrays: PostingArrays, d: int, table: npt.NDArray[np.uint32]) -> int:
+def score_document(arrays: PostingArrays, d: Integer, table: npt.NDArray[np.uint32]) -> Integer:
     """Score one document from its row; ``table`` has the query's weight by rank and a power of two of entries."""
     score = np.int64(0)
     last = len(table) - 1
@@ -135,10 +133,10 @@ def score_document(arrays: PostingArrays, d: int, table: npt.NDArray[np.uint32])
 
 @kernel
 def search_blocks(
-    arrays: PostingArrays, n_docs: int, base: int, table: npt.NDArray[np.uint32], bounds: Accumulator,
-    groups: Accumulator, allowed: Allowed, keys: Keys, n: int, k: int, floor: int, threshold: int, alpha: float,
-    budget: int,
-) -> tuple[int, int, int]:  # fmt: skip
+    arrays: PostingArrays, n_docs: Integer, base: Integer, table: npt.NDArray[np.uint32], bounds: Accumulator,
+    groups: Accumulator, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer, alpha: float,
+    budget: Integer,
+) -> tuple[Integer, Integer, Integer]:  # fmt: skip
     """Score blocks best first until no bound passes the threshold.
 
     Parameters
@@ -148,9 +146,9 @@ def search_blocks(
     bounds, groups : as `bound_blocks` made them, and their maxima over groups of 32
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor : see `topk`
-    threshold : int
+    threshold : Integer
         Scores not above it are known not to matter.
-    budget : int
+    budget : Integer
         Blocks to score at most.
 
     Returns

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.inverted import PostingArrays
-from ...index.representations import Int64s
-from . import kernel
+from ...index.kernels.postings import I64, PostingArrays
+from . import Integer, kernel
 from .topk import Keys, key_of, push
 
 GROUP = 256
@@ -24,9 +23,7 @@ Allowed = npt.NDArray[np.bool_]
 
 
 @kernel
-def accumulate(
-    accumulator: Accumulator, slots: npt.NDArray[np.uint16], impacts: npt.NDArray[np.uint8], weight: Any
-) -> None:
+def accumulate(accumulator: Accumulator, slots: npt.NDArray[np.uint16], impacts: npt.NDArray[np.uint8], weight: Any) -> None:
     """Add ``weight x impact`` at each posting's slot; the caller made sure that no sum passes the accumulator's type."""
     for i in range(len(slots)):
         slot = slots[i]
@@ -34,7 +31,7 @@ def accumulate(
 
 
 @kernel
-def largest(scores: Accumulator) -> int:
+def largest(scores: Accumulator) -> Integer:
     """Return the maximum of a non-empty array."""
     top = scores[0]
     for i in range(len(scores)):
@@ -44,7 +41,12 @@ def largest(scores: Accumulator) -> int:
 
 @kernel
 def score_window(
-    arrays: PostingArrays, ranks: Ranks, weights: Accumulator, cursors: Int64s, w: int, accumulator: Accumulator
+    arrays: PostingArrays,
+    ranks: Ranks,
+    weights: Accumulator,
+    cursors: I64,
+    w: Integer,
+    accumulator: Accumulator,
 ) -> bool:
     """Score window ``w``; ``cursors`` are each term's next run and move on. False when no term occurs in the window."""
     found = False
@@ -65,9 +67,9 @@ def score_window(
 
 @kernel
 def scan_segment(
-    arrays: PostingArrays, window: int, n_docs: int, base: int, ranks: Ranks, weights: Accumulator,
-    accumulator: Accumulator, allowed: Allowed, keys: Keys, n: int, k: int, floor: int, threshold: int,
-) -> tuple[int, int]:  # fmt: skip
+    arrays: PostingArrays, window: Integer, n_docs: Integer, base: Integer, ranks: Ranks, weights: Accumulator,
+    accumulator: Accumulator, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer,
+) -> tuple[Integer, Integer]:  # fmt: skip
     """Push every document of the segment that can be among the k best.
 
     Parameters
@@ -79,7 +81,7 @@ def scan_segment(
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor
         See `topk`; keys of earlier segments stay and compete.
-    threshold : int
+    threshold : Integer
         Scores not above it are known not to matter, beside the floor.
 
     Returns
@@ -107,7 +109,7 @@ def scan_segment(
 
 
 @kernel
-def score_all(arrays: PostingArrays, window: int, ranks: Ranks, weights: Int64s, scores: Int64s) -> None:
+def score_all(arrays: PostingArrays, window: Integer, ranks: Ranks, weights: I64, scores: I64) -> None:
     """Exhaustive scoring into (n_docs,) int64 ``scores``: the oracle's loop, without windows, groups or thresholds."""
     for i in range(len(ranks)):
         t = ranks[i]

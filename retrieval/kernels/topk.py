@@ -9,25 +9,25 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from . import kernel
+from . import Integer, kernel
 
 HEAP_K = 64
 Keys = npt.NDArray[np.int64]
 
 
-def new_keys(k: int) -> Keys:
+def new_keys(k: Integer) -> Keys:
     """Return a key buffer for k answers."""
     return np.zeros(k if k <= HEAP_K else 2 * k, np.int64)
 
 
 @kernel
-def key_of(score: int, doc_num: int) -> int:
+def key_of(score: Integer, doc_num: Integer) -> Integer:
     """Pack a score in 0..2**31-1 and a doc_num."""
     return (np.int64(score) << 32) | (np.int64(0xFFFFFFFF) - np.int64(doc_num))
 
 
 @kernel
-def push(keys: Keys, n: int, k: int, key: int, floor: int) -> tuple[int, int]:
+def push(keys: Keys, n: Integer, k: Integer, key: Integer, floor: Integer) -> tuple[Integer, Integer]:
     """Add a key greater than ``floor``; returns the number of keys and the new floor.
 
     The floor is the k-th best key so far or less: keys not above it cannot be among the k best.
@@ -68,7 +68,7 @@ def push(keys: Keys, n: int, k: int, key: int, floor: int) -> tuple[int, int]:
 
 
 @kernel
-def cut(keys: Keys, n: int, k: int) -> int:
+def cut(keys: Keys, n: Integer, k: Integer) -> Integer:
     """Bring the k largest of ``keys[:n]`` to the front (quickselect) and return the smallest of them; k <= n."""
     low, high = 0, n - 1
     while low < high:
@@ -89,10 +89,11 @@ def cut(keys: Keys, n: int, k: int) -> int:
             low = i
         else:
             break
-    return keys[k - 1]
+    smallest: Integer = keys[k - 1]
+    return smallest
 
 
-def unpack(keys: Keys, n: int, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def unpack(keys: Keys, n: Integer, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Scores and doc_nums of the k best of ``keys[:n]``, best first."""
     best = np.sort(keys[:n])[::-1][:k]
     return best >> 32, (0xFFFFFFFF - (best & 0xFFFFFFFF)).astype(np.int32)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from ...index.representations import Floats, Int32s, SparseVectors
 from ...index.segments import Mask, Segment
 from ...index.snapshot import Snapshot
 from ..hits import Hits
-from ..kernels import blockmax, topk
+from ..kernels import Integer, blockmax, topk
 from ..kernels.scan import scan_segment
 from .queries import IntegerQuery, prepare, to_floats
 
@@ -64,9 +65,9 @@ class _Scratch(threading.local):
     """Arrays that one thread reuses from query to query."""
 
     def __init__(self) -> None:
-        self._arrays: dict[str, npt.NDArray[np.generic]] = {}
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
 
-    def take(self, name: str, n: int, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    def take(self, name: str, n: int, dtype: type[np.generic]) -> npt.NDArray[Any]:
         key = f"{name}-{np.dtype(dtype).name}"
         if key not in self._arrays or len(self._arrays[key]) < n:
             self._arrays[key] = np.zeros(n, dtype)
@@ -82,7 +83,7 @@ class BlockMaxSearcher:
 
     def search(
         self, queries: SparseVectors, k: int, allowed: Sequence[Mask | None] | None = None,
-        options: SearchOptions = SearchOptions(), n_threads: int = 1,  # noqa: B008 - frozen
+        options: SearchOptions = SearchOptions(), n_threads: int = 1,
     ) -> Hits:  # fmt: skip
         """Answer a batch of queries.
 
@@ -123,9 +124,16 @@ class BlockMaxSearcher:
         return Hits.of([answer(number) for number in range(len(queries))])
 
     def _one(
-        self, query: IntegerQuery, k: int, masks: Sequence[Mask | None], filtered: bool, options: SearchOptions
+        self,
+        query: IntegerQuery,
+        k: int,
+        masks: Sequence[Mask | None],
+        filtered: bool,
+        options: SearchOptions,
     ) -> tuple[Int32s, Floats]:
-        keys, n, floor = topk.new_keys(k), 0, np.int64(0)
+        keys = topk.new_keys(k)
+        n: Integer = 0
+        floor: Integer = 0
         parts = [(segment, segment.inverted.ranks(query.terms)) for segment in self.snapshot.segments]
         threshold = max((_seed(segment, ranks, query, k, filtered) for segment, ranks in parts), default=0)
         for (segment, ranks), mask in zip(parts, masks, strict=True):
@@ -140,9 +148,9 @@ class BlockMaxSearcher:
         return doc_nums, to_floats(scores, query, self.snapshot)
 
     def _segment(
-        self, segment: Segment, ranks: npt.NDArray[np.int64], weights: npt.NDArray[np.generic], allowed: Mask,
-        best: tuple[npt.NDArray[np.int64], int, int, np.int64], threshold: int, options: SearchOptions,
-    ) -> tuple[int, np.int64]:  # fmt: skip
+        self, segment: Segment, ranks: npt.NDArray[np.int64], weights: npt.NDArray[Any], allowed: Mask,
+        best: tuple[npt.NDArray[np.int64], Integer, int, Integer], threshold: int, options: SearchOptions,
+    ) -> tuple[Integer, Integer]:  # fmt: skip
         keys, n, k, floor = best
         inverted, kind = segment.inverted, weights.dtype.type
         arrays, n_docs = inverted.arrays, segment.record.n_docs
@@ -184,9 +192,10 @@ def _seed(segment: Segment, ranks: npt.NDArray[np.int64], query: IntegerQuery, k
     """
     needed = k + segment.record.n_deleted
     at = int(np.searchsorted(KTH, needed))
-    if filtered or at == len(KTH) or not len(ranks):
+    present = ranks >= 0
+    if filtered or at == len(KTH) or not present.any():
         return 0
-    reached = segment.inverted.arrays.kth[ranks, at] * query.weights * (ranks >= 0)
+    reached = segment.inverted.arrays.kth[ranks[present], at] * query.weights[present]
     return max(0, int(reached.max()) - 1)
 
 

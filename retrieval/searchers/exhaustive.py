@@ -33,7 +33,13 @@ class ExhaustiveSearcher:
             ranks = segment.inverted.ranks(query.terms)
             present = ranks >= 0
             found = np.zeros(segment.record.n_docs + (1 << 16), np.int64)  # any slot value falls inside
-            score_all(segment.inverted.arrays, segment.inverted.window, ranks[present], query.weights[present], found)
+            score_all(
+                segment.inverted.arrays,
+                segment.inverted.window,
+                ranks[present],
+                query.weights[present],
+                found,
+            )
             found = found[: segment.record.n_docs]
             hits = np.flatnonzero(found if mask is None else np.where(mask, found, 0))
             doc_nums.append(hits + segment.base)

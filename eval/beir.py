@@ -1,0 +1,139 @@
+"""BEIR evaluation: every query of a test collection asked of an index, for quality and latency."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .datasets import Dataset
+from .latency import percentiles_ms
+from .measures import DEFAULT_MEASURES, evaluate_queries, parse_measure
+from .runs import Run
+
+
+class Ranker(Protocol):
+    """What is evaluated; ``lexmax.Retriever`` is one."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the encoder and its settings, in one word."""
+        ...
+
+    def info(self) -> dict[str, Any]:
+        """Return facts about the index, JSON-serialisable."""
+        ...
+
+    def rank(self, texts: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+        """Return (doc_id, score), best first, at most ``k`` for each text."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an evaluation found.
+
+    Attributes
+    ----------
+    dataset : str
+        Collection and split.
+    n_queries : int
+    measures : mapping
+        Measure -> mean over queries.
+    latency_ms : mapping
+        ``p50``, ``p95``, ``p99`` over queries asked one at a time.
+    index : mapping
+        What the index says about itself.
+    fingerprint : str
+        The retriever's: the tag of its run.
+    run : mapping
+        query_id -> (doc_id, score), best first: for ``runs.write_run``.
+    per_query : mapping
+        Measure -> query_id -> value: for ``measures.paired_randomisation``.
+    """
+
+    dataset: str
+    n_queries: int
+    measures: Mapping[str, float]
+    latency_ms: Mapping[str, float]
+    index: Mapping[str, Any]
+    fingerprint: str
+    run: Run = field(repr=False)
+    per_query: Mapping[str, Mapping[str, float]] = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as what ``json.dumps`` takes, without run and single queries."""
+        return {
+            "dataset": self.dataset,
+            "n_queries": self.n_queries,
+            "measures": dict(self.measures),
+            "latency_ms": dict(self.latency_ms),
+            "index": dict(self.index),
+        }
+
+    def to_markdown(self) -> str:
+        """Return the summary as a table of one row, with the encoder and the index's plain facts below."""
+        columns = {"dataset": self.dataset, "queries": str(self.n_queries)}
+        columns |= {measure: f"{value:.4f}" for measure, value in self.measures.items()}
+        columns |= {f"{percent} ms": f"{value:.2f}" for percent, value in self.latency_ms.items()}
+        aligns = ["---", *["---:"] * (len(columns) - 1)]
+        table = [f"| {' | '.join(row)} |" for row in (columns.keys(), aligns, columns.values())]
+        facts = {n: v for n, v in self.index.items() if not isinstance(v, dict | list)}
+        facts["encoder"] = self.fingerprint
+        return "\n".join([*table, "", *(f"- {name}: {value}" for name, value in facts.items())]) + "\n"
+
+
+def evaluate_index(
+    retriever: Ranker,
+    dataset: Dataset,
+    *,
+    k: int = 1000,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Ask every query of a dataset and report measures and latency.
+
+    A document whose id is the query's own is left out of its results, as BEIR does (ArguAna and Quora ask
+    with their documents), so ``k + 1`` are asked for. Queries are asked one at a time and timed from text to
+    (doc_id, score) pairs, after one that is not timed.
+
+    Parameters
+    ----------
+    k : int
+        Depth of the rankings.
+    progress : callable, optional
+        Called with the number of queries done.
+
+    Raises
+    ------
+    ValueError
+        ``k`` < 1, an unknown measure, or one with a cut-off deeper than ``k``.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    for measure in measures:
+        if parse_measure(measure)[1] > k:
+            raise ValueError(f"{measure} looks deeper than the {k} results asked for: raise k")
+    if not dataset.queries:
+        raise ValueError(f"{dataset.name} has no queries")
+    retriever.rank([next(iter(dataset.queries.values()))], k + 1)
+    run, times_s = {}, []
+    for query_id, text in dataset.queries.items():
+        start = time.perf_counter()
+        (ranking,) = retriever.rank([text], k + 1)
+        times_s.append(time.perf_counter() - start)
+        run[query_id] = [(doc_id, score) for doc_id, score in ranking if doc_id != query_id][:k]
+        if progress is not None:
+            progress(len(run))
+    per_query = evaluate_queries(dataset.qrels, run, measures)
+    return Report(
+        dataset=dataset.name,
+        n_queries=len(run),
+        measures={measure: sum(values.values()) / len(values) for measure, values in per_query.items()},
+        latency_ms=percentiles_ms(times_s),
+        index=retriever.info(),
+        fingerprint=retriever.fingerprint,
+        run=run,
+        per_query=per_query,
+    )

@@ -1,0 +1,161 @@
+"""Inference-free learned sparse retrieval: queries cost one look-up a token (arXiv 2411.04403, 2504.14839).
+
+A query is its distinct wordpieces, weighed by a table (IDF, or learnt); special tokens and tokens outside the
+table weigh 0. Documents pass through a SPLADE tower. The query path needs tokenizers and NumPy alone: the
+first document loads torch and the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ...index.errors import RepresentationError
+from ...index.representations import Floats, SparseVectors
+from .base import fingerprint_of
+from .layouts import Activation, Layout, Pooling, TableFiles
+from .tower import SideSettings, Tower, check_choices, chosen, keep_largest
+from .wordpieces import MAX_SPARE_ROWS, Wordpieces
+
+if TYPE_CHECKING:
+    from .backbone import Dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceFreeConfig:
+    """What a user may choose, as in :class:`.splade.SpladeConfig`; None leaves the checkpoint's choice."""
+
+    model: str
+    document_max_length: int | None = None
+    query_max_length: int | None = None
+    document_top_k: int | None = None
+    query_top_k: int | None = None
+    pooling: Pooling | None = None
+    activation: Activation | None = None
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+class InferenceFreeEncoder:
+    """Encodes documents with a masked language model and queries with a table.
+
+    Parameters
+    ----------
+    config : InferenceFreeConfig
+        Choices.
+    layout : Layout
+        The checkpoint's files; its query side must be a table.
+    device : str
+        As torch names it.
+    batch_size : int
+        Documents in a batch; changes speed alone.
+
+    Raises
+    ------
+    RepresentationError
+        When there is no table, or it belongs to another vocabulary than the network.
+    """
+
+    kind = "inference-free"
+
+    def __init__(self, config: InferenceFreeConfig, layout: Layout, *, device: str, batch_size: int) -> None:
+        if not isinstance(layout.query, TableFiles):
+            raise RepresentationError(
+                f"{config.model}: no table of query weights (idf.json or SparseStaticEmbedding); load it as kind='splade'"
+            )
+        self._config = config
+        document = layout.document.pooled_as(config.pooling, config.activation)
+        self._document = Tower(document, device=device, dtype=config.dtype, batch_size=batch_size)
+        self._document_side = self._document.side(
+            max_length=config.document_max_length,
+            top_k=layout.top_k if config.document_top_k is None else config.document_top_k,
+            prompt=layout.document_prompt,
+        )
+        self._query_side = SideSettings(
+            max_length=layout.query.max_length if config.query_max_length is None else config.query_max_length,
+            top_k=layout.top_k if config.query_top_k is None else config.query_top_k,
+            prompt=layout.query_prompt,
+        )
+        self._wordpieces = self._document.wordpieces
+        if layout.query.tokenizer != document.tokenizer:
+            self._wordpieces = Wordpieces(layout.query.tokenizer)
+        if self._wordpieces.tokens != self._document.wordpieces.tokens:
+            raise RepresentationError(f"{layout.query.tokenizer} and {document.tokenizer} have different vocabularies")
+        self._table = read_table(layout.query, self._wordpieces, document.n_terms)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The choices that differ from the defaults."""
+        return chosen(self._config)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, table, tokenizers and settings of both sides."""
+        query = {
+            "table": hashlib.sha256(self._table.tobytes()).hexdigest(),
+            "tokenizer": self._wordpieces.digest,
+            **asdict(self._query_side),
+        }
+        return fingerprint_of(self.kind, {"document": dict(self._document.facts(self._document_side)), "query": query})
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Token strings of the output dimensions."""
+        return self._document.vocabulary
+
+    def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
+        """Encode documents; row ``i`` belongs to ``texts[i]``. The first call loads torch and the network."""
+        return self._document.encode(texts, self._document_side)
+
+    def encode_queries(self, texts: Sequence[str]) -> SparseVectors:
+        """Look up queries; row ``i`` belongs to ``texts[i]``."""
+        side = self._query_side
+        bags = self._wordpieces.bags([side.prompt + text for text in texts], self._table, max_length=side.max_length)
+        return keep_largest(bags, side.top_k)
+
+    def surface_terms(self, text: str) -> set[str]:
+        """Wordpieces of the text, special tokens left out."""
+        return {self.vocabulary[term] for term in self._wordpieces.terms(text)}
+
+
+def read_table(files: TableFiles, wordpieces: Wordpieces, n_terms: int) -> Floats:
+    """Query weights by term, (n_terms,) float32, >= 0; what the table does not name weighs 0.
+
+    Raises
+    ------
+    RepresentationError
+        When the file is malformed or made for another vocabulary.
+    """
+    table = np.zeros(n_terms, np.float32)
+    try:
+        if files.weights.suffix == ".json":
+            by_token: dict[str, float] = json.loads(files.weights.read_text(encoding="utf-8"))
+            pairs = [(i, by_token[token]) for i, token in enumerate(wordpieces.tokens) if token in by_token]
+            n_foreign = len(by_token) - len(pairs)
+            if n_foreign > len(pairs):
+                raise RepresentationError(
+                    f"{files.weights}: {n_foreign} of {len(by_token)} tokens are unknown to the tokenizer"
+                )
+            table[[i for i, _ in pairs]] = [weight for _, weight in pairs]
+        else:
+            weights = load_file(files.weights)["weight"].ravel()
+            if not n_terms - MAX_SPARE_ROWS <= len(weights) <= n_terms:
+                raise RepresentationError(
+                    f"{files.weights}: {len(weights)} weights, but the model has {n_terms} output dimensions"
+                )
+            table[: len(weights)] = weights
+    except (AttributeError, KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
+        raise RepresentationError(f"{files.weights} is not a table of token weights: {error}") from error
+    if not np.all(np.isfinite(table)):
+        raise RepresentationError(f"{files.weights}: weights must be finite")
+    table[list(wordpieces.special_ids)] = 0  # idf.json gives [CLS], [SEP] and [PAD] a weight of 1
+    return np.maximum(table, 0)

@@ -1,0 +1,257 @@
+"""What a checkpoint folder holds: towers, token table, pooling; read from its JSON files, without torch.
+
+Accepted::
+
+    *ForMaskedLM                                     SPLADE: max, log1p(relu)
+    [Transformer | MLMTransformer, SpladePooling]    SPLADE of sentence-transformers 6 | 5
+    either of them with idf.json                     inference-free
+    Router | Asym  document: as above
+                   query: as above                   SPLADE with two towers
+                   query: SparseStaticEmbedding|IDF  inference-free
+
+Everything else is refused by name: a ColBERT or a dense model read as SPLADE still "works", and ranks badly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ...index.errors import RepresentationError
+from .wordpieces import has_tokenizer
+
+Pooling = Literal["max", "sum"]
+Activation = Literal["relu", "log1p_relu"]
+POOLINGS: tuple[Pooling, ...] = ("max", "sum")
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "log1p_relu")
+Module = tuple[str, Path]  # class name, folder
+
+DEFAULT_MAX_LENGTH = 256  # SPLADE's training length
+ACCEPTED = (
+    "lexmax takes a *ForMaskedLM folder, with or without idf.json, or a sentence-transformers SparseEncoder "
+    "(fill-mask Transformer + SpladePooling, or a Router of those and SparseStaticEmbedding)"
+)
+# Families that number positions from the padding id on: of their rows, fewer than all are for tokens.
+OFFSET_POSITIONS = ("camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerFiles:
+    """A masked language model and how its logits become term weights.
+
+    Attributes
+    ----------
+    folder, tokenizer : Path
+        Where the weights and config.json are, and where the tokenizer is.
+    pooling : {"max", "sum"}
+        Over the positions of the text.
+    activation : {"relu", "log1p_relu"}
+        log1p(relu(x)), or log1p(log1p(relu(x))).
+    n_terms : int
+        Output dimensions.
+    max_length, length_limit : int
+        Tokens a text is cut to by default, and at most.
+    lowercase : bool
+        Lower-case the text before the tokenizer does its own.
+    """
+
+    folder: Path
+    tokenizer: Path
+    pooling: Pooling = "max"
+    activation: Activation = "relu"
+    n_terms: int
+    max_length: int
+    length_limit: int
+    lowercase: bool = False
+
+    def pooled_as(self, pooling: Pooling | None, activation: Activation | None) -> TowerFiles:
+        """Return the same files with another pooling or activation; None keeps the checkpoint's."""
+        return replace(self, pooling=pooling or self.pooling, activation=activation or self.activation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFiles:
+    """A weight for each token: an idf.json, or safetensors with a tensor ``weight`` (n_terms,)."""
+
+    weights: Path
+    tokenizer: Path
+    max_length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What encodes each side of a checkpoint, the prompts to put before texts, and its own top-k."""
+
+    document: TowerFiles
+    query: TowerFiles | TableFiles
+    document_prompt: str = ""
+    query_prompt: str = ""
+    top_k: int | None = None
+
+
+def read_layout(root: Path) -> Layout:
+    """Recognise the checkpoint in a folder.
+
+    Raises
+    ------
+    RepresentationError
+        When it is not recognised, or belongs to another family; the message names what was found.
+    """
+    config, card = _read_json(root / "config.json"), _read_json(root / "config_sentence_transformers.json")
+    modules = _read_json(root / "modules.json")
+    chains = {side: _chain(root, modules, side) for side in ("document", "query")}
+    _refuse_other_families(root, config, card, [name for chain in chains.values() for name, _ in chain])
+    document, query = (_side(root, chain, sentence_transformers=bool(modules)) for chain in chains.values())
+    if isinstance(document, TableFiles):
+        raise _refusal(root, "a static token table on the document side")
+    if query == document and (root / "idf.json").is_file():
+        query = TableFiles(weights=root / "idf.json", tokenizer=document.tokenizer, max_length=document.max_length)
+    prompts = card.get("prompts") or {}
+    default = prompts.get(card.get("default_prompt_name"), "")
+    named = [prompts[name] for name in ("document", "passage", "corpus") if name in prompts]
+    return Layout(
+        document=document,
+        query=query,
+        document_prompt=(named[0] if named else default) or "",
+        query_prompt=prompts.get("query", default) or "",
+        top_k=card.get("max_active_dims"),
+    )
+
+
+def _refusal(root: Path, found: str) -> RepresentationError:
+    return RepresentationError(f"{root}: found {found}; {ACCEPTED}")
+
+
+def _refuse_other_families(root: Path, config: Any, card: Any, classes: list[str]) -> None:
+    """Name families that share our file formats. Stanford ColBERT may ship a misleading modules.json."""
+    architectures = config.get("architectures") or []
+    if "HypencoderDualEncoder" in architectures:
+        raise _refusal(root, "a Hypencoder")
+    if (root / "artifact.metadata").is_file() or "HF_ColBERT" in architectures:
+        raise _refusal(root, "a Stanford ColBERT checkpoint")
+    if card.get("model_type") in ("ColBERT", "MultiVectorEncoder") or "MultiVectorMask" in classes:
+        raise _refusal(root, "a multi-vector model (PyLate or sentence-transformers)")
+    if "Pooling" in classes and "SparseAutoEncoder" not in classes:
+        raise _refusal(root, "a dense single-vector model (Pooling)")
+    if (root / "adapter_config.json").is_file():
+        raise _refusal(root, "a PEFT adapter, which must be merged into its base model first")
+
+
+def _chain(root: Path, modules: Any, side: str) -> list[Module]:
+    """Modules that a text of this side passes through; a Router or Asym is replaced by the side's route."""
+    if not modules:
+        return [("Transformer", root)]
+    chain: list[Module] = []
+    for module in modules:
+        folder, name = _inside(root, root, module["path"]), _class_name(module["type"])
+        if name not in ("Router", "Asym"):
+            chain.append((name, folder))
+            continue
+        router = _read_json(folder / "router_config.json") or _read_json(folder / "config.json")
+        structure = router.get("structure") or {}
+        if side not in structure:
+            raise _refusal(root, f"a {name} with routes {sorted(structure)}, not 'query' and 'document'")
+        chain += [(_class_name(router["types"][i]), _inside(root, folder, i)) for i in structure[side]]
+    return chain
+
+
+def _side(root: Path, chain: list[Module], *, sentence_transformers: bool) -> TowerFiles | TableFiles:
+    match chain:
+        case [("SparseStaticEmbedding" | "IDF", folder)]:
+            return _table_files(root, folder)
+        case [("Transformer" | "MLMTransformer", folder), ("SpladePooling", pooling)]:
+            return _tower_files(root, folder, pooling)
+        case [("Transformer", folder)] if not sentence_transformers:
+            return _tower_files(root, folder, None)
+    raise _refusal(root, f"the modules {' > '.join(name for name, _ in chain) or '(none)'}")
+
+
+def _tower_files(root: Path, folder: Path, pooling_folder: Path | None) -> TowerFiles:
+    config, options = _read_json(folder / "config.json"), _read_json(folder / "sentence_bert_config.json")
+    architectures = config.get("architectures") or []
+    if not any(name.endswith("ForMaskedLM") for name in architectures):
+        found = f"architectures {architectures}" if config else f"no config.json in {folder}"
+        raise _refusal(root, found)
+    if options.get("transformer_task", "fill-mask") != "fill-mask":
+        raise _refusal(root, f"a Transformer for {options['transformer_task']!r}, not 'fill-mask'")
+    tokenizer = folder if has_tokenizer(folder) else root
+    limit = _length_limit(config)
+    max_length = DEFAULT_MAX_LENGTH
+    if pooling_folder is not None:
+        max_length = options.get("max_seq_length") or _tokenizer_length(tokenizer) or max_length
+    pooling, activation = (POOLINGS[0], ACTIVATIONS[0]) if pooling_folder is None else _pooling(pooling_folder)
+    return TowerFiles(
+        folder=folder,
+        tokenizer=tokenizer,
+        pooling=pooling,
+        activation=activation,
+        n_terms=int(config.get("vocab_size", 0)),
+        max_length=min(max_length, limit),
+        length_limit=limit,
+        lowercase=bool(options.get("do_lower_case", False)),
+    )
+
+
+def _pooling(folder: Path) -> tuple[Pooling, Activation]:
+    config = _read_json(folder / "config.json")
+    pooling, activation = config.get("pooling_strategy"), config.get("activation_function")
+    if pooling not in POOLINGS or activation not in ACTIVATIONS:
+        raise RepresentationError(
+            f"{folder / 'config.json'}: pooling_strategy {pooling!r} and activation_function {activation!r}; "
+            "expected max or sum, and relu or log1p_relu; the vectors depend on them, so neither is guessed"
+        )
+    return pooling, activation
+
+
+def _table_files(root: Path, folder: Path) -> TableFiles:
+    stated = _read_json(folder / "config.json").get("path")
+    candidates = [folder / "model.safetensors"]
+    if stated and str(stated).endswith(".json"):
+        candidates = [_inside(root, folder, stated), _inside(root, root, stated), root / "idf.json"]
+    weights = next((path for path in candidates if path.is_file()), None)
+    if weights is None:
+        raise RepresentationError(
+            f"{folder}: no token weights ({' or '.join(str(path) for path in candidates)}); "
+            "pickled tables are not read: save them as safetensors"
+        )
+    tokenizer = next((place for place in (folder, root) if has_tokenizer(place)), folder)
+    max_length = _tokenizer_length(tokenizer) or DEFAULT_MAX_LENGTH
+    return TableFiles(weights=weights, tokenizer=tokenizer, max_length=max_length)
+
+
+def _length_limit(config: Any) -> int:
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or 0
+    if positions <= 0:
+        return 2**20
+    offset = config.get("pad_token_id") or 0
+    return int(positions) - (offset + 1 if config.get("model_type") in OFFSET_POSITIONS else 0)
+
+
+def _tokenizer_length(folder: Path) -> int | None:
+    """Length stated by the tokenizer; transformers writes 1e30 for "none"."""
+    stated = _read_json(folder / "tokenizer_config.json").get("model_max_length")
+    return int(stated) if stated and stated < 2**20 else None
+
+
+def _class_name(type_path: str) -> str:
+    return type_path.rsplit(".", 1)[-1]
+
+
+def _inside(root: Path, folder: Path, relative: str) -> Path:
+    """Join a path that a checkpoint's JSON names, refusing one that leaves the checkpoint."""
+    path = folder / relative
+    if ".." in Path(relative).parts or Path(relative).is_absolute():
+        raise RepresentationError(f"{root}: names the file {relative!r}, outside of its own folder")
+    return path
+
+
+def _read_json(path: Path) -> Any:
+    """Content of a JSON file, an empty dict when there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RepresentationError(f"{path} is not JSON: {error}") from error

@@ -1,0 +1,120 @@
+"""From a model's name to its encoder: find the folder, recognise the layout, make the encoder.
+
+A name is a local folder, or a Hugging Face id looked up in the local cache and then on the hub. Only
+safetensors, JSON and text files are fetched; code that comes with a checkpoint is never run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ...index.errors import LexmaxError
+from .inference_free import InferenceFreeConfig, InferenceFreeEncoder
+from .layouts import TableFiles, read_layout
+from .splade import SpladeConfig, SpladeEncoder
+
+FETCHED = ["*.safetensors", "*.json", "*.txt"]
+KINDS = ("splade", "inference-free")
+
+
+def load_model_encoder(
+    model: str,
+    *,
+    kind: str | None = None,
+    device: str = "cpu",
+    batch_size: int = 32,
+    **options: Any,
+) -> SpladeEncoder | InferenceFreeEncoder:
+    """Make the neural encoder of a checkpoint.
+
+    Parameters
+    ----------
+    model : str
+        Folder, or Hugging Face id.
+    kind : {"splade", "inference-free"} or None
+        None recognises it from the files. A table of query weights makes a model inference-free.
+    device : str
+        As torch names it.
+    batch_size : int
+        Texts in a batch.
+    **options
+        Fields of :class:`.SpladeConfig` or :class:`.InferenceFreeConfig`, such as ``document_top_k``.
+
+    Raises
+    ------
+    LexmaxError
+        When the model cannot be found.
+    RepresentationError
+        When it is not a checkpoint that these encoders read.
+    ValueError, TypeError
+        When an option is unknown or out of range.
+    """
+    if kind not in (None, *KINDS):
+        raise ValueError(f"kind is {kind!r}: a model is {' or '.join(KINDS)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: it must be >= 1")
+    layout = read_layout(resolve_model(model))
+    if kind is None:
+        kind = "inference-free" if isinstance(layout.query, TableFiles) else "splade"
+    _check_options(InferenceFreeConfig if kind == "inference-free" else SpladeConfig, options)
+    if kind == "inference-free":
+        return InferenceFreeEncoder(
+            InferenceFreeConfig(model=_lasting_name(model), **options),
+            layout, device=device, batch_size=batch_size,
+        )  # fmt: skip
+    config = SpladeConfig(model=_lasting_name(model), **options)
+    if config.query_model is not None:
+        other = read_layout(resolve_model(config.query_model))
+        layout = replace(layout, query=other.query, query_prompt=other.query_prompt)
+        config = replace(config, query_model=_lasting_name(config.query_model))
+    return SpladeEncoder(config, layout, device=device, batch_size=batch_size)
+
+
+def resolve_model(model: str) -> Path:
+    """Find a model: a folder, else a snapshot in the Hugging Face cache, else one from the hub.
+
+    Raises
+    ------
+    LexmaxError
+        When it is nowhere; says what was tried.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise LexmaxError(f"no model folder at {folder}")
+    from huggingface_hub import snapshot_download
+
+    tried = []
+    for place, offline in (("the Hugging Face cache", True), ("huggingface.co", False)):
+        try:
+            folder = Path(snapshot_download(model, allow_patterns=FETCHED, local_files_only=offline))
+        except Exception as error:  # the library lets its HTTP client's own errors through
+            tried.append(f"{place} ({str(error).splitlines()[0]})")
+            continue
+        if not offline or _has_weights(folder):
+            return folder
+        tried.append(f"{place} (a snapshot without weights)")
+    raise LexmaxError(
+        f"cannot find the model {model!r}: tried the folder {folder}, {', '.join(tried)}; "
+        "give the path of a local folder, or fetch the model once where there is a network"
+    )
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(True for pattern in ("*.safetensors", "pytorch_model*.bin") for _ in folder.rglob(pattern))
+
+
+def _lasting_name(model: str) -> str:
+    """Name that finds the same model from any working directory."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
+
+
+def _check_options(config: type[SpladeConfig] | type[InferenceFreeConfig], options: dict[str, Any]) -> None:
+    known = {field.name for field in fields(config)} - {"model"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(f"unknown options {', '.join(unknown)}: {config.__name__} takes {', '.join(sorted(known))}")

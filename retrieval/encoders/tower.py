@@ -1,0 +1,187 @@
+"""One neural side of a sparse encoder: texts -> masked language model -> pruned sparse rows.
+
+Variants of SPLADE (arXiv 2109.10086) that act on the finished rows: keep the ``top_k`` largest weights, or
+only terms that stand in the text itself ("lexical").
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...index.errors import RepresentationError
+from ...index.representations import Floats, SparseVectors
+from .layouts import ACTIVATIONS, POOLINGS, TowerFiles
+from .wordpieces import Wordpieces
+
+if TYPE_CHECKING:
+    from .backbone import Dtype, MaskedLanguageModel
+
+
+CHOICES: Mapping[str, Sequence[str]] = {
+    "pooling": POOLINGS,
+    "activation": ACTIVATIONS,
+    "dtype": ("float32", "bfloat16"),
+    "queries": ("model", "bag"),
+    "lexical": ("none", "query", "document", "both"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideSettings:
+    """How texts of one side are cut and their vectors pruned.
+
+    Attributes
+    ----------
+    max_length : int
+        Tokens of a text that are read, special tokens included.
+    top_k : int or None
+        Weights that a vector keeps, the largest; None keeps all.
+    lexical : bool
+        Keep only terms that stand in the text.
+    prompt : str
+        Put before each text.
+    """
+
+    max_length: int
+    top_k: int | None = None
+    lexical: bool = False
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 3:
+            raise ValueError(f"max_length is {self.max_length}: it must leave room beside the special tokens, >= 3")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is {self.top_k}: it must be >= 1, or None to keep every weight")
+
+
+class Tower:
+    """A masked language model with its tokenizer; the weights are read at the first text, or by :meth:`load`.
+
+    Parameters
+    ----------
+    files : TowerFiles
+        From :func:`.layouts.read_layout`.
+    device, dtype : str
+        As :class:`.backbone.MaskedLanguageModel` takes them.
+    batch_size : int
+        Texts in a batch.
+    """
+
+    def __init__(self, files: TowerFiles, *, device: str, dtype: Dtype, batch_size: int) -> None:
+        self.files = files
+        self.wordpieces = Wordpieces(files.tokenizer, lowercase=files.lowercase)
+        self.vocabulary = self.wordpieces.vocabulary(files.n_terms)
+        self._device, self._dtype, self._batch_size = device, dtype, batch_size
+        self._model: MaskedLanguageModel | None = None
+        self._lock = threading.Lock()
+
+    def side(self, *, max_length: int | None, top_k: int | None, lexical: bool = False, prompt: str = "") -> SideSettings:
+        """Make the settings of one side, with the checkpoint's own length where ``max_length`` is None.
+
+        Raises
+        ------
+        ValueError
+            When a number is out of range, such as a length beyond the model's positions.
+        """
+        if max_length is not None and max_length > self.files.length_limit:
+            raise ValueError(f"max_length is {max_length}, but the model reads {self.files.length_limit} tokens at most")
+        length = self.files.max_length if max_length is None else max_length
+        return SideSettings(max_length=length, top_k=top_k, lexical=lexical, prompt=prompt)
+
+    def facts(self, settings: SideSettings) -> Mapping[str, Any]:
+        """Whatever changes the vectors, for a fingerprint.
+
+        The dtype is among it: bfloat16 moves weights in the third digit, and an index must not mix the two.
+        """
+        return {
+            "weights": self._weights_digest,
+            "tokenizer": self.wordpieces.digest,
+            "pooling": self.files.pooling,
+            "activation": self.files.activation,
+            "dtype": self._dtype,
+            **asdict(settings),
+        }
+
+    @cached_property
+    def _weights_digest(self) -> str:
+        from .backbone import weights_digest
+
+        return weights_digest(self.files.folder)
+
+    def load(self) -> MaskedLanguageModel:
+        """Read the weights, once.
+
+        Raises
+        ------
+        RepresentationError
+            When they are incomplete or of another size than config.json says.
+        """
+        with self._lock:
+            if self._model is None:
+                from .backbone import MaskedLanguageModel
+
+                model = MaskedLanguageModel(self.files.folder, device=self._device, dtype=self._dtype)
+                if model.n_terms != self.files.n_terms:
+                    raise RepresentationError(
+                        f"{self.files.folder}: config.json says vocab_size {self.files.n_terms}, "
+                        f"the decoder has {model.n_terms} rows"
+                    )
+                self._model = model
+            return self._model
+
+    def encode(self, texts: Sequence[str], settings: SideSettings) -> SparseVectors:
+        """Encode texts; row ``i`` belongs to ``texts[i]``."""
+        model = self.load()
+        ids = self.wordpieces.encode([settings.prompt + text for text in texts], max_length=settings.max_length)
+        # Neighbours of like length waste little padding; the longest come first, so memory peaks at once.
+        order = np.argsort([-len(row) for row in ids], kind="stable")
+        rows: list[tuple[Any, Any]] = [((), ())] * len(texts)
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            weights = model.term_weights([ids[i] for i in batch], pooling=self.files.pooling, activation=self.files.activation)
+            if settings.lexical:
+                weights *= self._presence([ids[i] for i in batch])
+            for i, row in zip(batch, weights, strict=True):
+                (terms,) = np.nonzero(row)
+                rows[i] = (terms, row[terms])
+        return keep_largest(SparseVectors.from_rows(rows), settings.top_k)
+
+    def _presence(self, ids: Sequence[Sequence[int]]) -> Floats:
+        """1 where the text has the term, (n_texts, n_terms) float32; special tokens are in no text."""
+        presence = np.zeros((len(ids), self.files.n_terms), np.float32)
+        for row, terms in zip(presence, ids, strict=True):
+            row[list(terms)] = 1
+        presence[:, list(self.wordpieces.special_ids)] = 0
+        return presence
+
+
+def keep_largest(vectors: SparseVectors, k: int | None) -> SparseVectors:
+    """Keep the ``k`` largest weights of each row; of equal ones, those of the lower term numbers."""
+    if k is None or np.diff(vectors.indptr).max(initial=0) <= k:
+        return vectors
+    rows = []
+    for i in range(len(vectors)):
+        terms, weights = vectors.row(i)
+        kept = np.argsort(-weights, kind="stable")[:k]
+        rows.append((terms[kept], weights[kept]))
+    return SparseVectors.from_rows(rows)  # type: ignore[arg-type]
+
+
+def check_choices(config: Any) -> None:
+    """Raise ValueError when a field of an encoder's configuration is none of its values."""
+    for name, choices in CHOICES.items():
+        value = getattr(config, name, None)
+        if value is not None and value not in choices:
+            raise ValueError(f"{name} is {value!r}: choose from {', '.join(choices)}")
+
+
+def chosen(config: Any) -> dict[str, Any]:
+    """Fields of a configuration that differ from their defaults, and those without one."""
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return {field.name: values[field.name] for field in fields(config) if values[field.name] != field.default}

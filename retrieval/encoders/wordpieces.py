@@ -1,0 +1,146 @@
+"""Text to wordpiece ids with the tokenizers library alone, so that a table of query weights needs no torch.
+
+A folder holds its tokenizer as ``tokenizer.json``, or, in older BERT checkpoints, as ``vocab.txt``. Padding
+and truncation of its own are switched off: nothing changes a :class:`Wordpieces` once it is made, so threads
+share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import BertWordPieceTokenizer, Tokenizer, normalizers
+
+from ...index.errors import RepresentationError
+from ...index.representations import Floats, SparseVectors
+
+# Decoders are often padded to a round number of rows; a larger gap means the tokenizer of another model.
+MAX_SPARE_ROWS = 256
+BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Options of tokenizer_config.json that decide how BERT reads text, by their names in a BertNormalizer.
+BERT_OPTIONS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tell whether the folder holds tokenizer files that :class:`Wordpieces` reads."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+
+
+class Wordpieces:
+    """The tokenizer of one checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+        Where tokenizer.json or vocab.txt is, with tokenizer_config.json beside it if there is one.
+    lowercase : bool
+        Lower-case the text even if the tokenizer would not.
+
+    Attributes
+    ----------
+    tokens : list of str
+        Token strings by id.
+    special_ids : frozenset of int
+        Ids of [CLS], [SEP], [UNK] and the like.
+    digest : str
+        Hash of whatever changes the ids.
+
+    Raises
+    ------
+    RepresentationError
+        When no tokenizer is there, or it cannot be read.
+    """
+
+    def __init__(self, folder: Path, *, lowercase: bool = False) -> None:
+        self._tokenizer, file = _read_tokenizer(folder)
+        options = _apply_options(self._tokenizer, folder, lowercase=lowercase)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.digest = hashlib.sha256(file.read_bytes() + json.dumps(options).encode()).hexdigest()
+        ids = self._tokenizer.get_vocab(with_added_tokens=True)
+        self.tokens = [f"[id {number}]" for number in range(max(ids.values()) + 1)]
+        for token, number in ids.items():
+            self.tokens[number] = token
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special_ids = frozenset(number for number, token in added.items() if token.special)
+        self._n_added = self._tokenizer.num_special_tokens_to_add(False)
+
+    def encode(self, texts: Sequence[str], *, max_length: int) -> list[list[int]]:
+        """Ids with the model's special tokens, at most ``max_length`` of them a text."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        for encoding in encodings:
+            encoding.truncate(max_length - self._n_added)
+        return [self._tokenizer.post_process(encoding).ids for encoding in encodings]
+
+    def terms(self, text: str, *, max_length: int | None = None) -> list[int]:
+        """Ids of the text's own wordpieces, special tokens left out, in order and with repeats."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids[:max_length]
+        return [number for number in ids if number not in self.special_ids]
+
+    def bags(self, texts: Sequence[str], weights: Floats, *, max_length: int) -> SparseVectors:
+        """Weigh each distinct wordpiece of a text by ``weights`` (n_terms,), however often it occurs."""
+        rows = [np.unique(np.array(self.terms(text, max_length=max_length), np.int32)) for text in texts]
+        return SparseVectors.from_rows([(terms, weights[terms]) for terms in rows])  # type: ignore[misc]
+
+    def vocabulary(self, n_terms: int) -> list[str]:
+        """Token strings for the ``n_terms`` output dimensions of a model.
+
+        Raises
+        ------
+        RepresentationError
+            When the tokenizer and the model cannot belong together.
+        """
+        spare = n_terms - len(self.tokens)
+        if not 0 <= spare <= MAX_SPARE_ROWS:
+            raise RepresentationError(
+                f"the tokenizer has {len(self.tokens)} tokens but the model {n_terms} output dimensions: "
+                "put the tokenizer files of this model into its folder"
+            )
+        return self.tokens + [f"[id {number}]" for number in range(len(self.tokens), n_terms)]
+
+
+def _read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
+    whole, bare = folder / "tokenizer.json", folder / "vocab.txt"
+    if whole.is_file():
+        try:
+            return Tokenizer.from_file(str(whole)), whole
+        except Exception as error:  # the library raises bare Exception for a malformed file
+            raise RepresentationError(f"{whole} is not a tokenizer: {error}") from error
+    if not bare.is_file():
+        raise RepresentationError(
+            f"{folder} holds neither tokenizer.json nor vocab.txt; save the model's tokenizer there "
+            "(AutoTokenizer.from_pretrained(...).save_pretrained(folder))"
+        )
+    tokens = bare.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    missing = [token for token in BERT_SPECIALS if token not in vocabulary]
+    if missing or len(vocabulary) < len(tokens):
+        problem = f"lacks {', '.join(missing)}" if missing else "names a token twice"
+        raise RepresentationError(f"{bare} is not a BERT vocabulary: it {problem}")
+    return Tokenizer.from_str(BertWordPieceTokenizer(vocab=vocabulary).to_str()), bare
+
+
+def _apply_options(tokenizer: Tokenizer, folder: Path, *, lowercase: bool) -> dict[str, Any]:
+    """Bring the normalizer in line with tokenizer_config.json, which wins over tokenizer.json."""
+    config = folder / "tokenizer_config.json"
+    stated = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    options = {name: stated[name] for name in BERT_OPTIONS if name in stated}
+    normalizer = tokenizer.normalizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        for name, value in options.items():
+            setattr(normalizer, BERT_OPTIONS[name], value)
+        if lowercase:
+            normalizer.lowercase = True
+    elif lowercase:
+        parts = [normalizers.Lowercase()] + ([normalizer] if normalizer is not None else [])
+        tokenizer.normalizer = normalizers.Sequence(parts)
+    return {**options, "lowercase": lowercase}

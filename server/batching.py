@@ -1,0 +1,117 @@
+"""Joins waiting queries into one call of the encoder.
+
+An encoder takes little longer for sixteen queries than for one, so queries that arrive while it is busy
+wait and go together into its next batch. An idle encoder starts at once: no query is delayed in the hope of
+company.
+
+::
+
+    request --texts--> queue --all that fit--> encoder thread --rows--> each request
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..index.representations import SparseVectors
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    texts: Sequence[str]
+    vectors: asyncio.Future[SparseVectors]  # done early when its request was cancelled
+
+
+class Batcher:
+    """Encodes the texts of many requests in common batches, one batch at a time, in a thread of its own.
+
+    Belongs to one event loop. A request that is cancelled while it waits leaves the queue.
+
+    Parameters
+    ----------
+    encode : callable
+        Texts to vectors, one row a text; called in the encoder thread only.
+    max_batch : int
+        Most texts in one call. A request with more goes alone, in one piece.
+    """
+
+    def __init__(self, encode: Callable[[Sequence[str]], SparseVectors], *, max_batch: int) -> None:
+        self._encode_texts = encode
+        self._max_batch = max_batch
+        self._queue: deque[_Waiting] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lexmax-encode")
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def encode(self, texts: Sequence[str]) -> SparseVectors:
+        """Return one row a text, in order; raises what the encoder raises about these texts.
+
+        Raises
+        ------
+        RuntimeError
+            After ``close``.
+        """
+        if self._closed:
+            raise RuntimeError("this Batcher is closed")
+        waiting = _Waiting(texts, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await waiting.vectors
+
+    async def close(self) -> None:
+        """Take no more, encode what waits, end the thread."""
+        self._closed = True
+        if self._worker is not None:
+            await self._worker
+        self._thread.shutdown()
+
+    async def _work(self) -> None:
+        while batch := self._take():
+            await self._encode(batch)
+
+    def _take(self) -> list[_Waiting]:
+        """Pop what waits, oldest first, as far as it fits into one batch."""
+        batch: list[_Waiting] = []
+        n_texts = 0
+        while self._queue:
+            waiting = self._queue[0]
+            if not waiting.vectors.done():
+                if batch and n_texts + len(waiting.texts) > self._max_batch:
+                    break
+                batch.append(waiting)
+                n_texts += len(waiting.texts)
+            self._queue.popleft()
+        return batch
+
+    async def _encode(self, batch: list[_Waiting]) -> None:
+        parts = [waiting.texts for waiting in batch]
+        try:
+            encoded = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_parts, parts)
+        except Exception as error:
+            if len(batch) == 1:
+                if not batch[0].vectors.done():
+                    batch[0].vectors.set_exception(error)
+                return
+            # One bad text must not fail its neighbours: each request tries alone, and fails alone.
+            for waiting in batch:
+                if not waiting.vectors.done():
+                    await self._encode([waiting])
+            return
+        for waiting, vectors in zip(batch, encoded, strict=True):
+            if not waiting.vectors.done():
+                waiting.vectors.set_result(vectors)
+
+    def _encode_parts(self, parts: list[Sequence[str]]) -> list[SparseVectors]:
+        """Encode all parts in one call and cut the rows apart again (in the encoder thread)."""
+        texts = [text for part in parts for text in part]
+        vectors = self._encode_texts(texts)
+        if len(vectors) != len(texts):
+            raise RuntimeError(f"the encoder gave {len(vectors)} rows for {len(texts)} texts")
+        ends = np.cumsum([len(part) for part in parts])
+        rows = np.split(np.arange(len(texts), dtype=np.int64), ends[:-1])
+        return [vectors.select(part) for part in rows]

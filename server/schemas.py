@@ -1,0 +1,232 @@
+"""What goes over the wire: request and answer bodies, and the limits that bound them.
+
+::
+
+    SearchOne   {"query": ...}      ->  OneAnswer   {"results": [Hit, ...], "took_ms": ...}
+    SearchMany  {"queries": [...]}  ->  ManyAnswer  {"results": [[Hit, ...], ...], "took_ms": ...}
+    any error                       ->  ErrorBody   {"error": {"type": ..., "message": ...}}
+
+Requests are strict: no coercion (``{"explain": 0}`` is refused), no unknown fields, no NaN or infinity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, create_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one server takes.
+
+    Attributes
+    ----------
+    max_k : int
+        Results for one query.
+    max_batch : int
+        Queries in one request, and in one call of the encoder.
+    max_text_chars : int
+        Characters (code points) of one query or filter.
+    max_body_bytes : int
+        Bytes of one request body.
+    max_waiting : int
+        Queries taken and not answered yet, over all requests; more are refused with 503.
+
+    Raises
+    ------
+    ValueError
+        When a limit is below 1, or ``max_waiting`` could never take a full batch.
+    """
+
+    max_k: int = 1000
+    max_batch: int = 256
+    max_text_chars: int = 20_000
+    max_body_bytes: int = 4 * 1024 * 1024
+    max_waiting: int = 1024
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"Limits.{field.name} must be at least 1, not {getattr(self, field.name)}")
+        if self.max_waiting < self.max_batch:
+            raise ValueError(f"Limits.max_waiting must be at least max_batch, {self.max_batch}")
+
+
+class SearchOptions(BaseModel):
+    """What both shapes of a search share; ``search_body`` adds the bounds that depend on ``Limits``."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    k: int
+    filter: str | None
+    explain: bool = Field(False, description="Say for every result which terms made its score.")
+    alpha: float = Field(1.0, gt=0, le=1, description="1 is exact; less skips more blocks and may miss results.")
+    beta: float = Field(1.0, gt=0, le=1, description="Share of the query's terms that is kept, heaviest first.")
+    include_text: bool = Field(True, description="Without it `text` is null in every result.")
+
+
+class SearchOne(SearchOptions):
+    """One query."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"query": "how do vaccines work"},
+                {"query": "solar cells", "k": 5, "filter": "year >= 2020", "explain": True},
+            ]
+        }
+    )
+
+    query: str
+
+
+class SearchMany(SearchOptions):
+    """Several queries under the same options."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"queries": ["solar cells", "wind power"], "k": 5, "include_text": False}]}
+    )
+
+    queries: list[str]
+
+
+def _shape(body: object) -> str | None:
+    """Name the one key that tells the two shapes apart; None when there is not exactly one."""
+    if not isinstance(body, Mapping):
+        return None
+    keys = {"query", "queries"} & body.keys()
+    return keys.pop() if len(keys) == 1 else None
+
+
+def search_body(limits: Limits) -> Any:
+    """Return the type of a search body: ``SearchOne`` or ``SearchMany``, within the limits.
+
+    The bounds stand in the types, so that the OpenAPI document and the validation cannot disagree.
+    """
+    text = Annotated[str, Field(max_length=limits.max_text_chars)]
+    texts = Annotated[list[text], Field(min_length=1, max_length=limits.max_batch)]
+    options: dict[str, Any] = {
+        "k": (int, Field(10, ge=1, le=limits.max_k, description="Results wanted for a query.")),
+        "filter": (text | None, Field(None, description="Condition on metadata that every result meets.")),
+    }
+    one = create_model("SearchOne", __base__=SearchOne, __doc__=SearchOne.__doc__, query=(text, ...), **options)
+    many = create_model("SearchMany", __base__=SearchMany, __doc__=SearchMany.__doc__, queries=(texts, ...), **options)
+    return Annotated[
+        Annotated[one, Tag("query")] | Annotated[many, Tag("queries")],
+        Discriminator(
+            _shape,
+            custom_error_type="query_or_queries",
+            custom_error_message="expected an object with exactly one of `query` and `queries`",
+        ),
+    ]
+
+
+class TermMatch(BaseModel):
+    """A term that query and document share, and its part of the score."""
+
+    term: str
+    score: float
+    query_weight: float
+    document_weight: float
+    query_expanded: bool = Field(description="The encoder added the term: it does not stand in the query.")
+    document_expanded: bool = Field(description="The encoder added the term: it does not stand in the document.")
+
+
+class Explanation(BaseModel):
+    """Why a result has its score: the scores of ``terms`` sum to it."""
+
+    terms: list[TermMatch]
+
+
+class DocumentAnswer(BaseModel):
+    """A document as it was added."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"doc_id": "4983", "title": "Solar cells", "text": "...", "metadata": {"year": 2021}}]
+        }
+    )
+
+    doc_id: str
+    title: str
+    text: str
+    metadata: dict[str, Any]
+
+
+class Hit(BaseModel):
+    """One result; ``text`` is null without ``include_text``, ``explanation`` without ``explain``."""
+
+    doc_id: str
+    score: float
+    title: str
+    text: str | None
+    metadata: dict[str, Any]
+    explanation: Explanation | None
+
+
+_TERM: dict[str, Any] = {"term": "solar", "score": 2.5, "query_weight": 1.25, "document_weight": 2.0}
+_TERM |= {"query_expanded": False, "document_expanded": False}
+_HIT: dict[str, Any] = {"doc_id": "4983", "score": 2.5, "title": "Solar cells", "text": "Cells that ..."}
+_HIT |= {"metadata": {"year": 2021}, "explanation": {"terms": [_TERM]}}
+
+
+class OneAnswer(BaseModel):
+    """Results of one query, best first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_HIT], "took_ms": 3.1}]})
+
+    results: list[Hit]
+    took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
+
+
+class ManyAnswer(BaseModel):
+    """Results of several queries: one list a query, in the order of the queries, each best first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [[_HIT], []], "took_ms": 4.7}]})
+
+    results: list[list[Hit]]
+    took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
+
+
+class IndexInfo(RootModel[dict[str, Any]]):
+    """Facts about the index: its encoder, its size, its snapshot."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"n_documents": 5183, "fingerprint": "bm25:0f3a"}]})
+
+
+class Status(BaseModel):
+    """The state of the process."""
+
+    status: Literal["ok"] = "ok"
+
+
+ErrorType = Literal[
+    "invalid_request",
+    "invalid_filter",
+    "representation",
+    "not_found",
+    "method_not_allowed",
+    "body_too_large",
+    "encoder_mismatch",
+    "overloaded",
+    "unavailable",
+    "internal",
+]
+
+
+class ErrorFacts(BaseModel):
+    """What went wrong: ``type`` for programs, ``message`` for people."""
+
+    type: ErrorType
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """The one shape of every error."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"error": {"type": "not_found", "message": "no document '4983'"}}]}
+    )
+
+    error: ErrorFacts

@@ -1,0 +1,202 @@
+"""Block-max and scan give exactly the oracle's documents and scores, and the oracle is plain arithmetic."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpora import make_index, random_vectors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lexmax import SparseVectors
+from lexmax.retrieval.searchers.blockmax import BlockMaxSearcher, SearchOptions
+from lexmax.retrieval.searchers.exhaustive import ExhaustiveSearcher
+from lexmax.retrieval.searchers.queries import integer_weights, prepare
+
+PATHS = ("auto", "blockmax", "scan")
+
+
+def brute_force(snapshot, queries, number, k, allowed=None):
+    """Dictionaries and Python integers: what the scores mean."""
+    query = prepare(snapshot, queries, number)
+    weights = dict(zip(query.terms.tolist(), query.weights.tolist(), strict=True))
+    scored = []
+    for at, segment in enumerate(snapshot.segments):
+        mask = segment.live if allowed is None else allowed[at]
+        for position in range(segment.record.n_docs):
+            if mask is not None and not mask[position]:
+                continue
+            terms, impacts = segment.inverted.row(position)
+            score = sum(weights.get(t, 0) * i for t, i in zip(terms.tolist(), impacts.tolist(), strict=True))
+            if score > 0:
+                scored.append((-score, segment.base + position))
+    return [(doc_num, -score) for score, doc_num in sorted(scored)[:k]], query
+
+
+def check(snapshot, queries, k, allowed=None):
+    oracle = ExhaustiveSearcher(snapshot).search(queries, k, allowed)
+    for number in range(len(queries)):
+        expected, query = brute_force(snapshot, queries, number, k, allowed)
+        doc_nums, scores = oracle.query(number)
+        assert doc_nums.tolist() == [doc_num for doc_num, _ in expected]
+        assert scores.tolist() == pytest.approx(
+            [score / query.scale / snapshot.manifest.scale for _, score in expected], rel=1e-6
+        )
+    for path in PATHS:
+        hits = BlockMaxSearcher(snapshot).search(queries, k, allowed, SearchOptions(path=path))
+        assert np.array_equal(hits.offsets, oracle.offsets), path
+        assert np.array_equal(hits.doc_nums, oracle.doc_nums), path
+        assert np.array_equal(hits.scores, oracle.scores), path
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 150),
+    n_terms=st.integers(1, 60),
+    width=st.integers(0, 20),
+    levels=st.sampled_from([0, 1, 2, 255]),
+    cuts=st.lists(st.integers(1, 149), max_size=3),
+    k=st.sampled_from([1, 2, 3, 10, 64, 65, 100, 1000, 2000]),
+    share_deleted=st.sampled_from([0.0, 0.1, 0.9, 1.0]),
+    filtered=st.booleans(),
+)
+def test_searchers_agree(seed, n, n_terms, width, levels, cuts, k, share_deleted, filtered):
+    rng = np.random.default_rng(seed)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        deleted = tuple(np.flatnonzero(rng.random(n) < share_deleted).tolist())
+        snapshot = make_index(folder / "idx", random_vectors(rng, n, n_terms, width, levels=levels), tuple(cuts), deleted)
+        queries = random_vectors(rng, 4, n_terms + 5, width, levels=levels)
+        allowed = None
+        if filtered:
+            allowed = []
+            for segment in snapshot.segments:
+                mask = rng.random(segment.record.n_docs) < 0.3
+                allowed.append(mask if segment.live is None else mask & segment.live)
+        check(snapshot, queries, k, allowed)
+    finally:
+        shutil.rmtree(folder)
+
+
+def rows(*weights: dict[int, float]) -> SparseVectors:
+    return SparseVectors.from_rows([(list(row), list(row.values())) for row in weights])
+
+
+def test_every_document_ties(tmp_path):
+    snapshot = make_index(tmp_path / "idx", rows(*[{0: 1.0, 1: 1.0}] * 5000), cuts=(1700,))
+    for k in (1, 10, 65, 1000, 4999, 9000):
+        check_light(snapshot, rows({0: 1.0}, {0: 1.0, 1: 2.0}), k)
+
+
+def check_light(snapshot, queries, k, allowed=None):
+    """Compare with the oracle alone, for collections too large for Python loops."""
+    oracle = ExhaustiveSearcher(snapshot).search(queries, k, allowed)
+    for path in PATHS:
+        hits = BlockMaxSearcher(snapshot).search(queries, k, allowed, SearchOptions(path=path))
+        assert np.array_equal(hits.offsets, oracle.offsets), path
+        assert np.array_equal(hits.doc_nums, oracle.doc_nums), path
+        assert np.array_equal(hits.scores, oracle.scores), path
+
+
+def test_sums_beyond_sixteen_bits_are_exact(tmp_path):
+    n_terms = 600
+    heavy = dict.fromkeys(range(n_terms), 1.0)
+    snapshot = make_index(tmp_path / "idx", rows(heavy, dict.fromkeys(range(0, n_terms, 2), 1.0), {3: 1.0}, heavy))
+    queries = rows(heavy)
+    query = prepare(snapshot, queries, 0)
+    assert not query.narrow
+    assert int(query.weights.sum()) * 255 > 65_535
+    check(snapshot, queries, 10)
+
+
+def test_weights_at_the_limit_and_the_smallest(tmp_path):
+    snapshot = make_index(tmp_path / "idx", rows({0: 1e-9, 1: 1.0}, {0: 1.0}, {1: 1e-9}, {2: 1e15}))
+    check(snapshot, rows({0: 1e-12, 1: 5.0}, {2: 1.0}, {0: 1e15, 1: 1e-30}), 10)
+
+
+def test_empty_queries_unknown_terms_and_empty_documents(tmp_path):
+    snapshot = make_index(tmp_path / "idx", rows({}, {5: 1.0}, {}))
+    check(snapshot, rows({}, {99: 1.0}, {5: 1.0, 10_000: 3.0}), 10)
+    empty = make_index(tmp_path / "empty", rows({}, {}))
+    check(empty, rows({}, {5: 1.0}), 10)
+
+
+def test_all_deleted_gives_nothing(tmp_path):
+    snapshot = make_index(tmp_path / "idx", rows({0: 1.0}, {0: 2.0}), deleted=(0, 1))
+    assert len(BlockMaxSearcher(snapshot).search(rows({0: 1.0}), 5).doc_nums) == 0
+
+
+@pytest.mark.parametrize("levels", [0, 3])
+def test_larger_collections_over_windows_and_segments(tmp_path, levels):
+    rng = np.random.default_rng(11)
+    n = 12_000
+    frequent = rng.zipf(1.3, (n, 12)) % 400
+    weights = rng.integers(1, levels + 1, (n, 12)) if levels else rng.gamma(2, 1, (n, 12)) + 0.01
+    vectors = rows(*[dict(zip(t.tolist(), w.tolist(), strict=True)) for t, w in zip(frequent, weights, strict=True)])
+    snapshot = make_index(tmp_path / "idx", vectors, cuts=(9000,), deleted=tuple(range(100, 140)))
+    queries = random_vectors(rng, 25, 400, 30)
+    allowed = [rng.random(segment.record.n_docs) < 0.02 for segment in snapshot.segments]
+    for k in (1, 10, 100, 1000):
+        check_light(snapshot, queries, k)
+        check_light(snapshot, queries, k, allowed)
+
+
+def test_a_filter_gives_k_results_when_k_match(tmp_path):
+    vectors = rows(*[{0: 100.0 - i} for i in range(90)])
+    snapshot = make_index(tmp_path / "idx", vectors)
+    mask = np.zeros(90, np.bool_)
+    mask[80:] = True
+    hits = BlockMaxSearcher(snapshot).search(rows({0: 1.0}), 10, [mask])
+    assert hits.doc_nums.tolist() == list(range(80, 90))
+
+
+def test_approximate_answers_are_a_subset_with_true_scores(tmp_path):
+    rng = np.random.default_rng(5)
+    snapshot = make_index(tmp_path / "idx", random_vectors(rng, 3000, 200, 30))
+    queries = random_vectors(rng, 20, 200, 20)
+    exact = ExhaustiveSearcher(snapshot).search(queries, 3000)
+    loose = BlockMaxSearcher(snapshot).search(queries, 10, options=SearchOptions(alpha=0.7, path="blockmax"))
+    for number in range(len(queries)):
+        truth = dict(zip(*(array.tolist() for array in exact.query(number)), strict=True))
+        for doc_num, score in zip(*(array.tolist() for array in loose.query(number)), strict=True):
+            assert truth[doc_num] == score
+    whole, half = prepare(snapshot, queries, 1), prepare(snapshot, queries, 1, beta=0.5)
+    assert len(half.terms) == -(-len(whole.terms) // 2)
+    assert queries.row(1)[1][np.isin(queries.row(1)[0], half.terms)].min() >= np.median(queries.row(1)[1])
+
+
+def test_threads_do_not_change_answers(tmp_path):
+    rng = np.random.default_rng(6)
+    snapshot = make_index(tmp_path / "idx", random_vectors(rng, 2000, 100, 20), cuts=(900,))
+    queries = random_vectors(rng, 60, 100, 20)
+    searcher = BlockMaxSearcher(snapshot)
+    one, four = searcher.search(queries, 20), searcher.search(queries, 20, n_threads=4)
+    assert np.array_equal(one.doc_nums, four.doc_nums)
+    assert np.array_equal(one.scores, four.scores)
+
+
+@given(
+    st.lists(st.floats(2**-20, 2**20, width=32), min_size=1, max_size=400),
+    st.integers(0, 2**32 - 1),
+)
+def test_integer_weights_keep_their_promises(weights, seed):
+    values = np.array(weights, np.float32)
+    impacts = np.random.default_rng(seed).integers(1, 256, len(values))
+    integers, scale, narrow = integer_weights(values, impacts)
+    assert integers.min() >= 1
+    assert integers.max() <= 255
+    assert narrow == (int(integers @ impacts) <= 65_535)
+    assert integers.max() >= 32
+    assert np.all(np.abs(integers - np.maximum(values * scale, 1)) <= 0.5 + 1e-3)
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    snapshot = make_index(tmp_path / "idx", rows({0: 1.0}))
+    with pytest.raises(ValueError, match="k must"):
+        BlockMaxSearcher(snapshot).search(rows({0: 1.0}), 0)
+    with pytest.raises(ValueError, match="alpha"):
+        SearchOptions(alpha=0)
+    with pytest.raises(ValueError, match="path"):
+        SearchOptions(path="magic")

@@ -1,0 +1,187 @@
+"""A retriever that obeys the engine's contract without an index, and a real uvicorn around it."""
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from lexmax.index.documents import Document
+from lexmax.index.representations import SparseVectors
+from lexmax.server.app import create_app, server_config
+
+DEADLINE_S = 30
+
+
+@dataclass(frozen=True)
+class TermMatch:
+    term: str
+    score: float
+    query_weight: float
+    document_weight: float
+    query_expanded: bool
+    document_expanded: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    terms: list[TermMatch]
+
+
+@dataclass(frozen=True)
+class Result:
+    doc_id: str
+    score: float
+    title: str
+    text: str
+    metadata: dict[str, Any]
+    explanation: Explanation | None
+
+
+DOCUMENTS = [
+    Document(doc_id="a", title="Solar", text="Solar cells", metadata={"year": 2021, "tags": ["x"]}),
+    Document(doc_id="dir/b c%/ü", text="Wind", metadata={"nested": {"ratio": float("nan")}}),
+    Document(doc_id="c", title="Empty", text=""),
+]
+
+
+@dataclass
+class FakeRetriever:
+    """Finds every document for every query; a text's vector is one term, so mixed-up rows show."""
+
+    fingerprint: str = "fake:0123456789abcdef"
+    batches: list[list[str]] = field(default_factory=list)
+    searched: list[list[str]] = field(default_factory=list)
+    options: list[dict[str, Any]] = field(default_factory=list)
+    encoder_open: threading.Event = field(default_factory=threading.Event)
+    search_open: threading.Event = field(default_factory=threading.Event)
+    search_error: Exception | None = None
+    reloads: list[bool | Exception] = field(default_factory=list)
+    n_reloads: int = 0
+    closed: bool = False
+
+    def __post_init__(self):
+        self.encoder_open.set()
+        self.search_open.set()
+        self._numbers: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def _number(self, text):
+        with self._lock:
+            return self._numbers.setdefault(text, len(self._numbers))
+
+    def _use(self, gate=None):
+        assert gate is None or gate.wait(DEADLINE_S)
+        assert not self.closed, "used after close"
+
+    def encode(self, texts):
+        self.batches.append(list(texts))
+        self._use(self.encoder_open)
+        if "poison" in texts:
+            raise ZeroDivisionError("/secret/model.safetensors")
+        return SparseVectors.from_rows([([self._number(text)], [1.5]) for text in texts])
+
+    def search_vectors(self, queries, texts, k=10, *, filter=None, explain=False, alpha=1.0, beta=1.0):
+        self.searched.append(list(texts))
+        self._use(self.search_open)
+        if self.search_error is not None:
+            raise self.search_error
+        if filter == "bad":
+            raise ValueError("filter: expected a comparison at column 4")
+        for i, text in enumerate(texts):
+            assert queries.row(i)[0].tolist() == [self._number(text)], "another request's row"
+        self.options.append({"k": k, "filter": filter, "explain": explain, "alpha": alpha, "beta": beta})
+        match = TermMatch("solar", 3.0, 1.5, 2.0, False, True)
+        explanation = Explanation([match]) if explain else None
+        found = [Result(d.doc_id, 3.0, d.title, d.text, dict(d.metadata), explanation) for d in DOCUMENTS[:k]]
+        return [found for _ in texts]
+
+    def warm(self):
+        self.search_vectors(self.encode(["warm up"]), ["warm up"], 1)
+
+    def document(self, doc_id):
+        self._use()
+        return next((d for d in DOCUMENTS if d.doc_id == doc_id), None)
+
+    def info(self):
+        self._use()
+        return {
+            "path": "/secret/index",
+            "n_documents": 3,
+            "encoder": {
+                "model": "/secret/tiny",
+                "query_model": "naver/splade",
+                "vocabulary": "../secret/v.txt",
+            },
+            "metadata_fields": {"path": "string"},
+            "segments": [{"name": "s0", "files": ["/secret/s0/a.bin", "x" * 5000 + "/y"]}],
+        }
+
+    def reload(self):
+        self._use()
+        self.n_reloads += 1
+        outcome = self.reloads.pop(0) if self.reloads else False
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def close(self):
+        self.closed = True
+
+
+@contextlib.contextmanager
+def run_server(app):
+    """Run uvicorn as ``serve`` does, in a thread; yields an httpx client and the uvicorn server."""
+    server = uvicorn.Server(server_config(app, "127.0.0.1", 0))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive())
+        port = server.servers[0].sockets[0].getsockname()[1]
+        limits = httpx.Limits(max_connections=64)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S, limits=limits) as client:
+            yield client, server
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+
+
+def wait_until(condition):
+    """Wait for what another thread does; fails after the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def retriever():
+    return FakeRetriever()
+
+
+@pytest.fixture
+def start(retriever):
+    """Start servers over ``retriever``: ``client, server = start(limits=..., reload_every_s=...)``."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(run_server(create_app(retriever, **options)))
+
+
+@pytest.fixture
+def client(start):
+    return start()[0]
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture():
+    return wait_until
+
+
+@pytest.fixture(scope="module")
+def shared_client():
+    """One server for a module of tests that leave no trace in it."""
+    with run_server(create_app(FakeRetriever())) as (client, _):
+        yield client

@@ -1,0 +1,264 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from lexmax.index.errors import EncoderMismatchError, RepresentationError, StorageError
+from lexmax.server import app as app_module
+from lexmax.server.app import create_app, serve
+from lexmax.server.schemas import Limits
+
+
+def error_of(response):
+    """Check the one error shape; return type and message."""
+    body = response.json()
+    assert list(body) == ["error"]
+    assert sorted(body["error"]) == ["message", "type"]
+    assert response.headers["content-type"] == "application/json"
+    return body["error"]["type"], body["error"]["message"]
+
+
+def test_one_query(shared_client):
+    response = shared_client.post("/v1/search", json={"query": "solar", "k": 2})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert sorted(body) == ["results", "took_ms"]
+    assert body["took_ms"] > 0
+    assert body["results"] == [
+        {"doc_id": "a", "score": 3.0, "title": "Solar", "text": "Solar cells",
+         "metadata": {"year": 2021, "tags": ["x"]}, "explanation": None},
+        {"doc_id": "dir/b c%/ü", "score": 3.0, "title": "", "text": "Wind",
+         "metadata": {"nested": {"ratio": None}}, "explanation": None},
+    ]  # fmt: skip
+
+
+def test_several_queries(shared_client):
+    body = shared_client.post("/v1/search", json={"queries": ["x", "y", "x"], "k": 1}).json()
+    assert [[hit["doc_id"] for hit in hits] for hits in body["results"]] == [["a"], ["a"], ["a"]]
+
+
+def test_explanations_and_no_texts(shared_client):
+    options = {"query": "x", "k": 1, "explain": True, "include_text": False}
+    (hit,) = shared_client.post("/v1/search", json=options).json()["results"]
+    assert hit["text"] is None
+    assert hit["title"] == "Solar"
+    assert hit["explanation"] == {
+        "terms": [
+            {"term": "solar", "score": 3.0, "query_weight": 1.5, "document_weight": 2.0,
+             "query_expanded": False, "document_expanded": True}
+        ]
+    }  # fmt: skip
+
+
+def test_options_reach_the_retriever(client, retriever):
+    options = {"k": 7, "filter": "year > 2020", "explain": True, "alpha": 0.5, "beta": 0.25}
+    assert client.post("/v1/search", json={"query": "x"} | options).status_code == 200
+    assert retriever.options[-1] == options
+
+
+@pytest.mark.parametrize("address", ["a", "dir%2Fb%20c%25%2F%C3%BC", "dir/b%20c%25/%C3%BC"])
+def test_a_document_by_an_id_with_anything_in_it(shared_client, address):
+    response = shared_client.get(f"/v1/documents/{address}")
+    assert response.status_code == 200
+    assert response.json()["doc_id"] in ("a", "dir/b c%/ü")
+    assert sorted(response.json()) == ["doc_id", "metadata", "text", "title"]
+
+
+def test_index_facts_without_places(shared_client):
+    assert shared_client.get("/v1/index").json() == {
+        "n_documents": 3,
+        "encoder": {"model": "tiny", "query_model": "naver/splade", "vocabulary": "v.txt"},
+        "metadata_fields": {"path": "string"},
+        "segments": [{"name": "s0", "files": ["a.bin", "x" * 5000 + "/y"]}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "status", "kind"),
+    [
+        ("GET", "/", 404, "not_found"),
+        ("GET", "/docs", 404, "not_found"),
+        ("GET", "/v1/search/", 404, "not_found"),
+        ("GET", "/v1/documents/none", 404, "not_found"),
+        ("GET", "/v1/documents/", 404, "not_found"),
+        ("GET", "/v1/documents/%FF", 404, "not_found"),
+        ("GET", "/v1/search", 405, "method_not_allowed"),
+        ("DELETE", "/v1/documents/a", 405, "method_not_allowed"),
+    ],
+)
+def test_addresses_that_are_not_there(shared_client, method, address, status, kind):
+    response = shared_client.request(method, address)
+    assert (response.status_code, error_of(response)[0]) == (status, kind)
+    assert status != 405 or response.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "body: Field required"),
+        (b"{", "JSON"),
+        (b"\xff", ""),
+        (b"[" * 100_000, ""),
+        (b'{"query": "x", "k": ' + b"9" * 5000 + b"}", ""),
+        (b"[]", "exactly one of"),
+        (b"{}", "exactly one of"),
+        (b'{"query": "x", "queries": ["x"]}', "exactly one of"),
+        (b'{"query": "x", "explain": 0}', "explain: "),
+        (b'{"query": "x", "k": 1001}', "k: "),
+        (b'{"query": "x", "alpha": NaN}', "alpha: "),
+        (b'{"query": "x", "beta": 1e999}', "beta: "),
+        (b'{"query": "x", "\\ud800": 1}', "body: "),
+        (b'{"query": "x", "K": 1}', "K: "),
+        (b'{"query": "\\ud800"}', "query: "),
+        (b'{"queries": ["x", 3]}', "queries.1: "),
+    ],
+)
+def test_bodies_that_are_refused(shared_client, content, says):
+    headers = {"Content-Type": "application/json"}
+    response = shared_client.post("/v1/search", content=content, headers=headers)
+    kind, message = error_of(response)
+    assert response.status_code in (400, 422)
+    assert kind == "invalid_request"
+    assert says in message
+
+
+def test_a_body_that_is_not_declared_as_json(shared_client):
+    response = shared_client.post("/v1/search", content=b'{"query": "x"}', headers={"Content-Type": "text/plain"})
+    assert (response.status_code, error_of(response)[0]) == (422, "invalid_request")
+
+
+def test_a_bad_filter_is_explained(shared_client):
+    response = shared_client.post("/v1/search", json={"query": "x", "filter": "bad"})
+    assert response.status_code == 422
+    assert error_of(response) == ("invalid_filter", "filter: expected a comparison at column 4")
+
+
+@pytest.mark.parametrize(
+    ("error", "filter", "status", "kind"),
+    [
+        (EncoderMismatchError(index="a:1", encoder="b:2"), None, 409, "encoder_mismatch"),
+        (RepresentationError("no sparse part"), None, 422, "representation"),
+        (StorageError("/secret/postings: offset 7"), None, 500, "internal"),
+        (ValueError("/secret shapes do not match"), None, 500, "internal"),
+        (UnicodeDecodeError("utf-8", b"/secret", 0, 1, "bad"), "year > 1", 500, "internal"),
+        (RuntimeError("/secret"), None, 500, "internal"),
+    ],
+)
+def test_errors_of_the_engine(client, retriever, error, filter, status, kind):
+    retriever.search_error = error
+    response = client.post("/v1/search", json={"query": "x", "filter": filter})
+    assert (response.status_code, error_of(response)[0]) == (status, kind)
+    assert "secret" not in response.text + str(response.headers)
+    retriever.search_error = None
+    assert client.post("/v1/search", json={"query": "x"}).status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("n_bytes", "status"), [(1000, 200), (1001, 413)])
+def test_the_body_limit_counts_bytes_however_they_come(start, chunked, n_bytes, status):
+    client, _ = start(limits=Limits(max_body_bytes=1000))
+    content = b'{"query": "x"}'.ljust(n_bytes)
+    parts = iter([content[:400], content[400:800], content[800:]]) if chunked else content
+    response = client.post("/v1/search", content=parts, headers={"Content-Type": "application/json"})
+    assert response.status_code == status
+    assert status == 200 or error_of(response)[0] == "body_too_large"
+
+
+def test_a_chunked_body_without_end_is_cut_off(start):
+    client, _ = start(limits=Limits(max_body_bytes=1000))
+    sent = []
+
+    def endless():
+        while True:
+            sent.append(1)
+            yield b"[" * 500
+
+    # The server answers and closes while the client still sends: it sees the answer or the closed connection.
+    try:
+        assert client.post("/v1/search", content=endless()).status_code == 413
+    except httpx.TransportError:
+        assert sent
+    assert client.get("/healthz").status_code == 200
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+BODIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "query": st.text() | JSON,
+        "queries": st.lists(st.text(), max_size=3) | JSON,
+        "k": st.integers(-1, 1001) | JSON,
+        "filter": st.text() | JSON,
+        "explain": st.booleans() | JSON,
+        "alpha": st.floats(0, 1) | JSON,
+        "beta": st.floats(0, 1) | JSON,
+        "include_text": st.booleans() | JSON,
+        "other": JSON,
+    },
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BODIES | JSON)
+@example({"query": "bad", "filter": "\x00"})
+def test_no_body_surprises_the_server(shared_client, body):
+    response = shared_client.post("/v1/search", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    if response.status_code == 200:
+        queries = body.get("queries")
+        results = response.json()["results"]
+        assert queries is None or len(results) == len(queries)
+    else:
+        assert response.status_code in (400, 422)
+        error_of(response)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary())
+def test_no_bytes_surprise_the_server(shared_client, content):
+    headers = {"Content-Type": "application/json"}
+    response = shared_client.post("/v1/search", content=content, headers=headers)
+    assert response.status_code in (400, 422)
+    error_of(response)
+
+
+def test_the_openapi_document_tells_of_errors_in_their_one_shape(shared_client):
+    document = shared_client.get("/openapi.json").json()
+    assert sorted(document["paths"]) == [
+        "/healthz", "/readyz", "/v1/documents/{doc_id}", "/v1/index", "/v1/search"
+    ]  # fmt: skip
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                schema = answer["content"]["application/json"]["schema"]
+                assert status == "200" or schema == {"$ref": "#/components/schemas/ErrorBody"}
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_create_app_refuses_a_period_that_is_none(retriever):
+    with pytest.raises(ValueError, match="reload_every_s"):
+        create_app(retriever, reload_every_s=0)
+
+
+def test_serve_opens_the_index_and_listens_at_home(retriever, monkeypatch):
+    opened, configs = [], []
+
+    def open_index(path):
+        opened.append(path)
+        return retriever
+
+    fake = SimpleNamespace(Retriever=SimpleNamespace(open=open_index))
+    monkeypatch.setitem(sys.modules, "lexmax.retrieval.retriever", fake)
+    monkeypatch.setattr(app_module.uvicorn, "Server", lambda config: SimpleNamespace(run=lambda: configs.append(config)))
+    serve("some/index")
+    (config,) = configs
+    assert opened == ["some/index"]
+    assert (config.host, config.port, config.workers) == ("127.0.0.1", 8000, 1)
+    assert config.app.title == "lexmax"

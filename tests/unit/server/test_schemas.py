@@ -1,0 +1,93 @@
+import json
+
+import pytest
+from lexmax.server import schemas
+from lexmax.server.app import create_app
+from lexmax.server.schemas import Limits, SearchMany, SearchOne, search_body
+from pydantic import TypeAdapter, ValidationError
+
+LIMITS = Limits(max_k=20, max_batch=3, max_text_chars=8)
+BODY = TypeAdapter(search_body(LIMITS))
+
+
+def test_the_shape_follows_the_key():
+    one, many = BODY.validate_python({"query": "a"}), BODY.validate_python({"queries": ["a", "b"]})
+    assert isinstance(one, SearchOne)
+    assert isinstance(many, SearchMany)
+    defaults = {"k": 10, "filter": None, "explain": False, "alpha": 1.0, "beta": 1.0, "include_text": True}
+    assert one.model_dump() == defaults | {"query": "a"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"k": 1},
+        {"k": 20},
+        {"filter": "x" * 8},
+        {"filter": None},
+        {"alpha": 1},
+        {"beta": 0.25},
+        {"explain": True},
+    ],
+)
+def test_taken(options):
+    BODY.validate_python({"query": "ü" * 8} | options)
+    BODY.validate_python({"queries": ["", "b", "c"]} | options)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, [], "a", None, {"query": "a", "queries": ["b"]}, {"query": None}, {"query": 1}, {"query": ["a"]},
+        {"query": "123456789"}, {"query": "\ud800"}, {"queries": "a"}, {"queries": []}, {"queries": [1]},
+        {"queries": ["a"] * 4}, {"queries": ["123456789"]},
+    ],
+)  # fmt: skip
+def test_refused_bodies(body):
+    with pytest.raises(ValidationError):
+        BODY.validate_python(body)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"k": 0}, {"k": 21}, {"k": True}, {"k": "3"}, {"k": 3.0}, {"k": None}, {"k": 10**400}, {"explain": 0},
+        {"explain": "true"}, {"include_text": 1}, {"include_text": None}, {"alpha": 0}, {"alpha": 1.5},
+        {"alpha": float("nan")}, {"alpha": "1"}, {"alpha": True}, {"beta": -1}, {"beta": float("inf")},
+        {"filter": 1}, {"filter": "x" * 9}, {"K": 3}, {"unknown": None},
+    ],
+)  # fmt: skip
+def test_refused_options(options):
+    for body in ({"query": "a"}, {"queries": ["a"]}):
+        with pytest.raises(ValidationError):
+            BODY.validate_python(body | options)
+
+
+def test_limits_are_in_the_openapi_document(retriever):
+    models = create_app(retriever, LIMITS).openapi()["components"]["schemas"]
+    assert models["SearchOne"]["properties"]["k"]["maximum"] == 20
+    assert models["SearchOne"]["properties"]["query"]["maxLength"] == 8
+    assert models["SearchMany"]["properties"]["queries"]["maxItems"] == 3
+    assert models["SearchMany"]["additionalProperties"] is False
+
+
+def test_every_example_in_the_openapi_document_fits_its_model(retriever):
+    models = create_app(retriever).openapi()["components"]["schemas"]
+    examples = [(name, example) for name, model in models.items() for example in model.get("examples", [])]
+    for name, example in examples:
+        adapter = BODY_OF_ANY_LIMITS if name in ("SearchOne", "SearchMany") else getattr(schemas, name)
+        parsed = TypeAdapter(adapter).validate_json(json.dumps(example))
+        assert type(parsed).__name__ == name
+        assert all(parsed.model_dump(mode="json")[key] == example[key] for key in example)
+    assert {name for name, _ in examples} == {
+        "SearchOne", "SearchMany", "OneAnswer", "ManyAnswer", "DocumentAnswer", "IndexInfo", "ErrorBody"
+    }  # fmt: skip
+
+
+BODY_OF_ANY_LIMITS = search_body(Limits())
+
+
+@pytest.mark.parametrize("limits", [{"max_k": 0}, {"max_body_bytes": -1}, {"max_waiting": 10, "max_batch": 11}])
+def test_limits_that_make_no_sense(limits):
+    with pytest.raises(ValueError, match=r"Limits\.max_"):
+        Limits(**limits)

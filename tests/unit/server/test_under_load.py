@@ -1,0 +1,151 @@
+"""Many clients at once, clients that leave, start and end, commits of others: over real connections."""
+
+import json
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from lexmax.server.schemas import Limits
+
+LIMITS = Limits(max_batch=32, max_waiting=32)
+
+
+def search(client, *queries):
+    body = {"query": queries[0]} if len(queries) == 1 else {"queries": queries}
+    return client.post("/v1/search", json=body)
+
+
+def n_waiting(client):
+    """Ask for more than can be taken while something waits: the refusal says how many queries do."""
+    response = search(client, *["x"] * LIMITS.max_waiting)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["error"]["type"] == "overloaded"
+    return int(response.json()["error"]["message"].split()[0])
+
+
+@pytest.fixture
+def pool(retriever):
+    with ThreadPoolExecutor(16) as threads:
+        yield threads
+        retriever.encoder_open.set()
+        retriever.search_open.set()
+
+
+@pytest.fixture
+def client(start, wait_until):
+    client, _ = start(limits=LIMITS)
+    wait_until(lambda: client.get("/readyz").status_code == 200)
+    return client
+
+
+@pytest.fixture
+def first(client, retriever, pool, wait_until):
+    """Hold the encoder in a batch of one query; the future is that query's answer."""
+    retriever.batches.clear()
+    retriever.encoder_open.clear()
+    future = pool.submit(search, client, "first")
+    wait_until(lambda: retriever.batches)
+    return future
+
+
+def test_sixteen_clients_get_their_own_answers(client, retriever, pool):
+    # The fake fails a search whose vectors belong to another text.
+    retriever.batches.clear()
+    responses = list(pool.map(lambda i: search(client, f"q{i}", f"r{i}"), range(160)))
+    assert [response.status_code for response in responses] == [200] * 160
+    assert sum(map(len, retriever.batches)) == 320
+
+
+def test_queries_that_wait_share_a_batch(client, retriever, pool, first, wait_until):
+    others = [pool.submit(search, client, f"q{i}") for i in range(15)]
+    wait_until(lambda: n_waiting(client) == 16)
+    retriever.encoder_open.set()
+    assert [future.result().status_code for future in [first, *others]] == [200] * 16
+    assert retriever.batches[0] == ["first"]
+    assert sorted(retriever.batches[1]) == sorted(f"q{i}" for i in range(15))
+
+
+def test_a_bad_text_fails_alone(client, retriever, pool, first, wait_until):
+    good, bad = pool.submit(search, client, "good"), pool.submit(search, client, "poison", "fine")
+    wait_until(lambda: n_waiting(client) == 4)
+    retriever.encoder_open.set()
+    assert [future.result().status_code for future in (first, good, bad)] == [200, 200, 500]
+    assert sorted(retriever.batches[1]) == ["fine", "good", "poison"]
+    assert "secret" not in bad.result().text
+
+
+def test_searches_run_beside_each_other(client, retriever, pool, wait_until):
+    retriever.searched.clear()
+    retriever.search_open.clear()
+    futures = [pool.submit(search, client, f"q{i}") for i in range(2)]
+    wait_until(lambda: len(retriever.searched) == 2)  # both are inside, and neither can end
+    assert client.get("/healthz").status_code == 200
+    retriever.search_open.set()
+    assert [future.result().status_code for future in futures] == [200, 200]
+
+
+def test_a_client_that_hangs_up_leaves_the_queue(client, retriever, first, wait_until):
+    body = json.dumps({"query": "gone"}).encode()
+    head = "POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(head.encode() + body)
+        wait_until(lambda: n_waiting(client) == 2)
+    wait_until(lambda: n_waiting(client) == 1)
+    retriever.encoder_open.set()
+    assert first.result().status_code == 200
+    assert search(client, "next").status_code == 200
+    assert ["gone"] not in retriever.batches
+    assert retriever.batches == [["first"], ["next"]]
+
+
+def test_a_body_that_is_never_finished_harms_nobody(client):
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        assert search(client, "x").status_code == 200
+    assert search(client, "y").status_code == 200
+
+
+def test_ready_only_when_warm(retriever, start, wait_until, caplog):
+    retriever.search_error = RuntimeError("not yet")
+    client, _ = start(reload_every_s=0.01)
+    with caplog.at_level(logging.INFO, logger="lexmax.server.service"):
+        wait_until(lambda: len(retriever.searched) > 1)  # it tries again
+        response = client.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["error"]["type"] == "unavailable"
+        assert client.get("/healthz").json() == {"status": "ok"}
+        retriever.search_error = None
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+    assert "warm and ready" in caplog.messages
+
+
+def test_commits_are_looked_for_and_a_failed_look_is_survived(retriever, start, wait_until, caplog):
+    retriever.reloads = [False, OSError("/secret"), True]
+    with caplog.at_level(logging.INFO, logger="lexmax.server.service"):
+        client, _ = start(reload_every_s=0.01)
+        wait_until(lambda: retriever.n_reloads > 3)
+        assert client.get("/readyz").status_code == 200
+    assert caplog.messages.count("opened a newer snapshot of the index") == 1
+    assert any(message.startswith("warm-up or reload failed") for message in caplog.messages)
+
+
+def test_shutdown_answers_what_was_taken_then_closes_the_index(retriever, start, pool, wait_until):
+    client, server = start(limits=LIMITS, reload_every_s=0.01)
+    wait_until(lambda: client.get("/readyz").status_code == 200)
+    retriever.batches.clear()
+    retriever.encoder_open.clear()
+    taken = [pool.submit(search, client, f"q{i}") for i in range(4)]
+    wait_until(lambda: n_waiting(client) == 4)
+    server.should_exit = True
+    wait_until(lambda: not server.servers[0].is_serving())
+    assert not retriever.closed
+    retriever.encoder_open.set()
+    # The fake fails whatever is asked of it after close.
+    assert [future.result().status_code for future in taken] == [200] * 4
+    wait_until(lambda: retriever.closed)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(str(client.base_url))
