@@ -8,7 +8,8 @@ ROOT = Path(__file__).parent.parent
 
 
 def _sources_hash() -> str:
-    digest = hashlib.sha256()
+    modes = [os.environ.get(name, "") for name in ("NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT")]
+    digest = hashlib.sha256(repr(modes).encode())
     for folder in ("index", "retrieval"):
         for path in [*sorted((ROOT / folder).rglob("kernels/*.py")), ROOT / "index" / "inverted.py"]:
             digest.update(path.read_bytes())

@@ -1,5 +1,6 @@
 """Block-max and scan give exactly the oracle's documents and scores, and the oracle is plain arithmetic."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -50,7 +51,7 @@ def check(snapshot, queries, k, allowed=None):
         assert np.array_equal(hits.scores, oracle.scores), path
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=int(os.environ.get("LEXMAX_EXAMPLES", "120")), deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 150),
