@@ -6,6 +6,7 @@ Writing is transactional. Nothing that `add`, `delete` or `compact` do can be se
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ from .vocabulary import MAX_TABLES, GrowingVocabulary, Vocabulary, renumber
 
 MAX_DOCUMENT_ID_BYTES = 1024
 LOCK_NAME = "write.lock"
+OWN_NAME = re.compile(r"(segment-\d{6,}-\d{3,}|(deletes|vocabulary)-\d{6,}-\d{3,}\.lex|manifest\.json\.tmp)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class Collection:
         cls, path: Path | str, *, encoder: EncoderRecord, bm25: Bm25 | None = None,
         vocabulary: Sequence[str] | None = None, limits: BufferLimits | None = None,
     ) -> Collection:  # fmt: skip
-        """Create an empty index; it exists once `commit` is called.
+        """Create an empty index; it exists once `commit` is called. What an earlier try left there is removed.
 
         Parameters
         ----------
@@ -95,6 +97,7 @@ class Collection:
         scale = SCALE if bm25 else None
         manifest = Manifest(encoder=encoder, bm25=asdict(bm25) if bm25 else None, scale=scale)
         collection = cls(folder, manifest, lock, limits or BufferLimits())
+        collection._remove_unused()
         collection._vocabulary.new = list(vocabulary or [])
         return collection
 
@@ -328,10 +331,10 @@ class Collection:
         return f"{kind}-{self._committed.generation + 1:06d}-{self._n_names:03d}"
 
     def _remove_unused(self) -> None:
-        """Remove files that the committed manifest does not name; readers that hold them open are not disturbed."""
-        used = self._committed.files() | {manifests.FILE_NAME, LOCK_NAME}
+        """Remove our files that the last commit does not name; readers that hold them open are not disturbed."""
+        used = self._committed.files()
         for path in self.path.iterdir():
-            if path.name in used or path.name.split("-")[0] not in {"segment", "deletes", "vocabulary"}:
+            if path.name in used or not OWN_NAME.fullmatch(path.name):
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

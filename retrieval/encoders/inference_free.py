@@ -157,5 +157,4 @@ def read_table(files: TableFiles, wordpieces: Wordpieces, n_terms: int) -> Float
         raise RepresentationError(f"{files.weights} is not a table of token weights: {error}") from error
     if not np.all(np.isfinite(table)):
         raise RepresentationError(f"{files.weights}: weights must be finite")
-    table[list(wordpieces.special_ids)] = 0  # idf.json gives [CLS], [SEP] and [PAD] a weight of 1
     return np.maximum(table, 0)

@@ -84,6 +84,7 @@ class Wordpieces:
     def terms(self, text: str, *, max_length: int | None = None) -> list[int]:
         """Ids of the text's own wordpieces, special tokens left out, in order and with repeats."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids[:max_length]
+        # A typed "[SEP]" or an unknown word is no term, though tables such as idf.json give them a weight of 1.
         return [number for number in ids if number not in self.special_ids]
 
     def bags(self, texts: Sequence[str], weights: Floats, *, max_length: int) -> SparseVectors:

@@ -87,7 +87,7 @@ def test_nothing_committed_is_lost(tmp_path, seed):
             [sys.executable, "-c", WRITER, str(path), str(log), str(crash)], stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0.0, 1.0))
+        time.sleep(rng.uniform(0.0, 2.0))
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         found, history = live_ids(path), states(log)
@@ -99,4 +99,4 @@ def test_nothing_committed_is_lost(tmp_path, seed):
         possible = [last] + ([history[-1]["live"]] if history and history[-1]["what"] == "committing" else [])
         assert found in possible
         log.write_text(json.dumps({"what": "committed", "live": found}) + "\n")
-    assert n_commits > N_CRASHES
+    assert n_commits > N_CRASHES // 2
