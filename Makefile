@@ -18,7 +18,7 @@ demo: .venv/installed
 	@echo
 	@echo "Try next, after 'source .venv/bin/activate':"
 	@echo "  lexmax search $(INDEX) \"cancer immunotherapy\" --explain"
-	@echo "  lexmax serve $(INDEX)                  then open http://127.0.0.1:8000/docs"
+	@echo "  lexmax serve $(INDEX)                  then POST to http://127.0.0.1:8000/v1/search"
 	@echo "  lexmax build corpus.jsonl --out idx     with your own documents; lexmax build --help"
 
 test: .venv/installed-test

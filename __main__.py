@@ -152,7 +152,7 @@ def _serve(options: argparse.Namespace) -> int:
     from .server.app import serve
 
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    _say(f"serving {options.index} on http://{options.host}:{options.port} (OpenAPI at /docs); stop with Ctrl-C")
+    _say(f"serving {options.index} on http://{options.host}:{options.port} (OpenAPI at /openapi.json); stop with Ctrl-C")
     with _compiling():
         serve(options.index, options.host, options.port, model=options.model, device=options.device)
     return 0

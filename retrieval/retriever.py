@@ -224,7 +224,10 @@ class Retriever:
             return True
 
     def warm(self) -> None:
-        """Load kernels and model by answering a query."""
+        """Load kernels and model now, so that the first query is as fast as the next."""
+        searcher = self._searching()
+        if isinstance(searcher, BlockMaxSearcher):
+            searcher.warm()
         self.search("warm up", 1)
 
     def close(self) -> None:

@@ -115,9 +115,7 @@ def _add_routes(app: FastAPI, service: Service, body_type: Any) -> None:
 
 def server_config(app: FastAPI, host: str, port: int) -> uvicorn.Config:
     """Return how uvicorn runs the app: logging is the caller's, and requests get time to end."""
-    return uvicorn.Config(
-        app, host=host, port=port, log_config=None, server_header=False, timeout_graceful_shutdown=GRACE_S
-    )
+    return uvicorn.Config(app, host=host, port=port, log_config=None, server_header=False, timeout_graceful_shutdown=GRACE_S)
 
 
 def serve(
@@ -125,10 +123,23 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     *,
+    model: str | None = None,
+    device: str = "cpu",
     limits: Limits = DEFAULT_LIMITS,
     reload_every_s: float = 5.0,
 ) -> None:
     """Open the index at ``path`` and serve it until SIGINT or SIGTERM; requests under way are answered.
+
+    Parameters
+    ----------
+    path : Path or str
+        The index folder.
+    host, port
+        Where to listen; by default this machine alone is answered.
+    model, device : str
+        Where the encoder's model is now, when it has moved, and where it runs.
+    limits, reload_every_s
+        See `create_app`.
 
     Raises
     ------
@@ -139,7 +150,8 @@ def serve(
     """
     from ..retrieval.retriever import Retriever
 
-    app = create_app(Retriever.open(path), limits, reload_every_s)
+    retriever = Retriever.open(path, model=model, device=device)
+    app = create_app(retriever, limits, reload_every_s)
     uvicorn.Server(server_config(app, host, port)).run()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, RootModel, Tag, create_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,11 @@ def _shape(body: object) -> str | None:
     return keys.pop() if len(keys) == 1 else None
 
 
+def _whole(number: object) -> object:
+    """Take 3.0 as 3: to JSON and its schemas they are the same integer."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 def search_body(limits: Limits) -> Any:
     """Return the type of a search body: ``SearchOne`` or ``SearchMany``, within the limits.
 
@@ -107,7 +112,10 @@ def search_body(limits: Limits) -> Any:
     text = Annotated[str, Field(max_length=limits.max_text_chars)]
     texts = Annotated[list[text], Field(min_length=1, max_length=limits.max_batch)]
     options: dict[str, Any] = {
-        "k": (int, Field(10, ge=1, le=limits.max_k, description="Results wanted for a query.")),
+        "k": (
+            Annotated[int, BeforeValidator(_whole)],
+            Field(10, ge=1, le=limits.max_k, description="Results wanted for a query."),
+        ),
         "filter": (text | None, Field(None, description="Condition on metadata that every result meets.")),
     }
     one = create_model("SearchOne", __base__=SearchOne, __doc__=SearchOne.__doc__, query=(text, ...), **options)
@@ -143,9 +151,7 @@ class DocumentAnswer(BaseModel):
     """A document as it was added."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"doc_id": "4983", "title": "Solar cells", "text": "...", "metadata": {"year": 2021}}]
-        }
+        json_schema_extra={"examples": [{"doc_id": "4983", "title": "Solar cells", "text": "...", "metadata": {"year": 2021}}]}
     )
 
     doc_id: str

@@ -1,6 +1,7 @@
 """Small corpora and random vectors that tests share."""
 
 import numpy as np
+
 from lexmax import Collection, SparseVectors
 from lexmax.index.documents import Document
 from lexmax.index.manifest import EncoderRecord

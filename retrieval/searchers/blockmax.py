@@ -123,6 +123,18 @@ class BlockMaxSearcher:
                 return Hits.of(list(pool.map(answer, range(len(queries)))))
         return Hits.of([answer(number) for number in range(len(queries))])
 
+    def warm(self) -> None:
+        """Load or compile every kernel that a query can need: both ways, both widths of sums, with a filter and without."""
+        segment = next((s for s in self.snapshot.segments if len(s.inverted.terms)), None)
+        if segment is None:
+            return
+        everything = [np.ones(s.record.n_docs, np.bool_) for s in self.snapshot.segments]
+        for narrow in (True, False):
+            query = IntegerQuery(terms=segment.inverted.terms[:1], weights=np.ones(1, np.int64), scale=1.0, narrow=narrow)
+            for path in ("blockmax", "scan"):
+                for masks in (everything, [None] * len(everything)):
+                    self._one(query, 1, masks, True, SearchOptions(path=path))
+
     def _one(
         self,
         query: IntegerQuery,

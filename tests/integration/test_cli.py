@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from lexmax.__main__ import main
 
 SCIFACT = Path(__file__).parents[2] / "eval" / "collections" / "scifact"

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from lexmax.index.check import check_index
 from lexmax.index.errors import IndexNotFoundError
 from lexmax.index.snapshot import Snapshot

@@ -10,6 +10,7 @@ import pytest
 from corpora import make_index, random_vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lexmax import SparseVectors
 from lexmax.retrieval.searchers.blockmax import BlockMaxSearcher, SearchOptions
 from lexmax.retrieval.searchers.exhaustive import ExhaustiveSearcher

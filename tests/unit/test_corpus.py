@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError, MissingDependencyError
 from lexmax.retrieval import corpus

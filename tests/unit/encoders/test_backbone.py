@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from lexmax.index.errors import MissingDependencyError, RepresentationError
 from lexmax.retrieval.encoders import backbone
 from lexmax.retrieval.encoders.backbone import MaskedLanguageModel, weights_digest
-from safetensors.torch import load_file, save_file
 
 
 def logits(network, ids: list[int]) -> np.ndarray:

@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
+
 from lexmax.index.errors import RepresentationError
 from lexmax.retrieval.encoders.loader import load_model_encoder
-from safetensors.numpy import save_file
 
 # The first tokens as in OpenSearch's idf.json, which weighs special tokens 1.
 IDF = {

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from lexmax.index.errors import RepresentationError
 from lexmax.retrieval.encoders.layouts import TableFiles, TowerFiles, read_layout
 

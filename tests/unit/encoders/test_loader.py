@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SparseEncoder
+
 from lexmax.index.errors import LexmaxError
 from lexmax.retrieval.encoders.loader import load_model_encoder, resolve_model
-from sentence_transformers import SparseEncoder
 
 
 @pytest.fixture(scope="session")

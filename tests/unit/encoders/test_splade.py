@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from lexmax.index.errors import RepresentationError
 from lexmax.index.representations import SparseVectors
 from lexmax.retrieval.encoders.loader import load_model_encoder

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
+
 from lexmax.index.errors import RepresentationError
 from lexmax.retrieval.encoders.wordpieces import Wordpieces
-from transformers import AutoTokenizer
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from lexmax.eval.beir import evaluate_index
 from lexmax.eval.datasets import Dataset
 from lexmax.eval.measures import paired_randomisation

@@ -2,6 +2,7 @@ import gzip
 import sys
 
 import pytest
+
 from lexmax.eval.datasets import COLLECTIONS, load_dataset
 from lexmax.index.errors import DatasetError, MissingDependencyError
 from lexmax.retrieval.corpus import read_corpus

@@ -1,4 +1,5 @@
 import pytest
+
 from lexmax.eval.latency import percentiles_ms
 
 

@@ -4,6 +4,7 @@ import sys
 from math import log2
 
 import pytest
+
 from lexmax.eval.measures import evaluate, evaluate_queries, paired_randomisation, parse_measure
 from lexmax.index.errors import MissingDependencyError
 

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lexmax.eval.runs import read_qrels, read_run, write_qrels, write_run
 from lexmax.index.errors import DatasetError
 

@@ -2,6 +2,7 @@ from math import log
 
 import numpy as np
 import pytest
+
 from lexmax.index.bm25 import Bm25, idf
 from lexmax.index.quantize import fit_scale, measured_error, quantize
 from lexmax.retrieval.build import build_index

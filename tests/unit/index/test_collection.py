@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from corpora import ENCODER, documents, make_index, random_vectors
+
 from lexmax import (
     Collection,
     DatasetError,

@@ -1,4 +1,5 @@
 import pytest
+
 from lexmax.index.documents import Document, DocumentBuffer, DocumentStore
 from lexmax.index.errors import DatasetError
 from lexmax.index.filters import Filter

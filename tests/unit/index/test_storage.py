@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from lexmax import IndexFormatError, IndexLockedError
 from lexmax.index.storage import ArrayFile, ArrayFileWriter, replace_file, write_lock
 

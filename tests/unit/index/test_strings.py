@@ -1,6 +1,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lexmax.index.strings import StringTable
 from lexmax.index.vocabulary import GrowingVocabulary, Vocabulary
 

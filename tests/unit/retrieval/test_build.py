@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 from lexmax import DatasetError, DuplicateDocumentError, EncoderMismatchError, Retriever, build_index
 from lexmax.index.check import check_index
 from lexmax.index.snapshot import Snapshot

@@ -1,4 +1,5 @@
 import pytest
+
 from lexmax import EncoderMismatchError, load_encoder
 from lexmax.retrieval.build import encoder_record
 from lexmax.retrieval.encoders.lexical import LexicalEncoder

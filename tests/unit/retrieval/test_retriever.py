@@ -2,6 +2,7 @@ import json
 import threading
 
 import pytest
+
 from lexmax import Collection, EncoderMismatchError, Retriever, build_index
 from lexmax.index.documents import Document
 from lexmax.retrieval.build import add_to_index

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+
 from lexmax.index.documents import Document
 from lexmax.index.representations import SparseVectors
 from lexmax.server.app import create_app, server_config

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from lexmax.index.errors import EncoderMismatchError, RepresentationError, StorageError
 from lexmax.server import app as app_module
 from lexmax.server.app import create_app, serve
@@ -250,15 +251,15 @@ def test_create_app_refuses_a_period_that_is_none(retriever):
 def test_serve_opens_the_index_and_listens_at_home(retriever, monkeypatch):
     opened, configs = [], []
 
-    def open_index(path):
-        opened.append(path)
+    def open_index(path, **options):
+        opened.append((path, options))
         return retriever
 
     fake = SimpleNamespace(Retriever=SimpleNamespace(open=open_index))
     monkeypatch.setitem(sys.modules, "lexmax.retrieval.retriever", fake)
     monkeypatch.setattr(app_module.uvicorn, "Server", lambda config: SimpleNamespace(run=lambda: configs.append(config)))
-    serve("some/index")
+    serve("some/index", model="moved/model", device="cuda")
     (config,) = configs
-    assert opened == ["some/index"]
+    assert opened == [("some/index", {"model": "moved/model", "device": "cuda"})]
     assert (config.host, config.port, config.workers) == ("127.0.0.1", 8000, 1)
     assert config.app.title == "lexmax"

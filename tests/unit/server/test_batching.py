@@ -3,6 +3,7 @@ import contextlib
 import threading
 
 import pytest
+
 from lexmax.index.representations import SparseVectors
 from lexmax.server.batching import Batcher
 
@@ -17,10 +18,14 @@ class Encoder:
 
     def __call__(self, texts):
         self.batches.append(list(texts))
-        assert self.gate.wait(30)
+        assert self.gate.wait(10)
         if "short" in texts:
             return SparseVectors.from_rows([])
         return SparseVectors.from_rows([([int(text)], [1.0]) for text in texts])
+
+
+def within_deadline(work):
+    asyncio.run(asyncio.wait_for(work, 20))
 
 
 def rows(vectors):
@@ -57,7 +62,7 @@ def test_requests_that_wait_go_together_and_each_gets_its_rows():
             assert [rows(vectors) for vectors in await asyncio.gather(*waiting)] == [[1, 2], [3], [4, 5, 6]]
         assert encoder.batches == [["0"], ["1", "2", "3", "4", "5", "6"]]
 
-    asyncio.run(run())
+    within_deadline(run())
 
 
 def test_a_batch_stops_before_the_limit_and_a_request_is_never_cut():
@@ -70,7 +75,7 @@ def test_a_batch_stops_before_the_limit_and_a_request_is_never_cut():
             await asyncio.gather(*waiting)
         assert encoder.batches == [["0"], ["1", "2"], ["3", "4", "5"], ["6", "7", "8", "9"]]
 
-    asyncio.run(run())
+    within_deadline(run())
 
 
 def test_a_bad_text_fails_its_own_request_alone():
@@ -85,7 +90,7 @@ def test_a_bad_text_fails_its_own_request_alone():
             assert isinstance(bad, ValueError)
             assert rows(await batcher.encode(["4"])) == [4]
 
-    asyncio.run(run())
+    within_deadline(run())
 
 
 def test_an_encoder_that_loses_rows_fails_the_request_and_not_the_worker():
@@ -96,7 +101,7 @@ def test_an_encoder_that_loses_rows_fails_the_request_and_not_the_worker():
         assert rows(await batcher.encode(["2"])) == [2]
         await batcher.close()
 
-    asyncio.run(run())
+    within_deadline(run())
 
 
 def test_a_cancelled_request_leaves_the_queue_and_makes_room():
@@ -112,7 +117,7 @@ def test_a_cancelled_request_leaves_the_queue_and_makes_room():
         assert gone.cancelled()
         assert encoder.batches == [["0"], ["1", "3"]]
 
-    asyncio.run(run())
+    within_deadline(run())
 
 
 @pytest.mark.parametrize("text", ["1", "bad"])
@@ -131,7 +136,7 @@ def test_a_request_cancelled_while_it_is_encoded_harms_nobody(text):
         assert gone.cancelled()
         await batcher.close()
 
-    asyncio.run(run())
+    within_deadline(run())
 
 
 def test_close_encodes_what_waits_and_takes_no_more():
@@ -148,4 +153,4 @@ def test_close_encodes_what_waits_and_takes_no_more():
             await closing
             assert [rows(task.result()) for task in waiting] == [[1], [2]]
 
-    asyncio.run(run())
+    within_deadline(run())

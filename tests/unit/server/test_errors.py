@@ -4,6 +4,8 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.exceptions import HTTPException
+
 from lexmax.index.errors import (
     DatasetError,
     EncoderMismatchError,
@@ -14,7 +16,6 @@ from lexmax.index.errors import (
     StorageError,
 )
 from lexmax.server.errors import RefusedError, refused
-from starlette.exceptions import HTTPException
 
 SCOPE = {"type": "http", "method": "GET", "path": "/v1/index"}
 
@@ -69,4 +70,7 @@ def test_any_validation_error_can_be_sent(problems):
     errors = [{"type": "x", "loc": ("body", *loc), "msg": msg, "input": float("nan")} for loc, msg in problems]
     response = refused(RequestValidationError(errors), SCOPE).response()
     assert response.status_code == 422
-    assert len(response.body) < 20_000
+
+
+def test_a_message_that_quotes_much_is_cut():
+    assert len(RefusedError(404, "not_found", "x" * 5000).response().body) < 1100

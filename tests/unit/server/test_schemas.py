@@ -1,10 +1,11 @@
 import json
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
+
 from lexmax.server import schemas
 from lexmax.server.app import create_app
 from lexmax.server.schemas import Limits, SearchMany, SearchOne, search_body
-from pydantic import TypeAdapter, ValidationError
 
 LIMITS = Limits(max_k=20, max_batch=3, max_text_chars=8)
 BODY = TypeAdapter(search_body(LIMITS))
@@ -23,6 +24,7 @@ def test_the_shape_follows_the_key():
     [
         {"k": 1},
         {"k": 20},
+        {"k": 3.0},
         {"filter": "x" * 8},
         {"filter": None},
         {"alpha": 1},
@@ -51,7 +53,8 @@ def test_refused_bodies(body):
 @pytest.mark.parametrize(
     "options",
     [
-        {"k": 0}, {"k": 21}, {"k": True}, {"k": "3"}, {"k": 3.0}, {"k": None}, {"k": 10**400}, {"explain": 0},
+        {"k": 0}, {"k": 21}, {"k": True}, {"k": "3"}, {"k": 3.5}, {"k": 21.0}, {"k": float("inf")},
+        {"k": None}, {"k": 10**400}, {"explain": 0},
         {"explain": "true"}, {"include_text": 1}, {"include_text": None}, {"alpha": 0}, {"alpha": 1.5},
         {"alpha": float("nan")}, {"alpha": "1"}, {"alpha": True}, {"beta": -1}, {"beta": float("inf")},
         {"filter": 1}, {"filter": "x" * 9}, {"K": 3}, {"unknown": None},
