@@ -191,10 +191,7 @@ class InvertedIndex:
             and (not n_terms or -1 <= arrays.dense_rows.min() <= arrays.dense_rows.max() < len(arrays.dense))
             and bool(np.all(self.terms[1:] > self.terms[:-1]))
         )
-        if sound:
-            broken = kernels.check_runs(arrays.starts, arrays.run_starts, arrays.run_windows, arrays.run_offsets, n_windows)
-            sound = broken < 0
-        if not sound:
+        if not (sound and _are_runs(arrays, n_windows)):
             raise IndexFormatError(self.file.path, expected="offsets that fit", found="offsets that do not fit each other")
 
 
@@ -205,3 +202,17 @@ def _is_indptr(offsets: Int64s, n_rows: int, n_entries: int) -> bool:
         and offsets[-1] == n_entries
         and bool(np.all(offsets[1:] >= offsets[:-1]))
     )
+
+
+def _are_runs(arrays: PostingArrays, n_windows: int) -> bool:
+    """Whether each term's runs ascend in windows and offsets, from offset 0 and inside its postings and the windows."""
+    firsts, windows, offsets = arrays.run_starts[:-1], arrays.run_windows, arrays.run_offsets
+    if len(firsts) == 0:
+        return len(windows) == 0
+    if np.any(np.diff(arrays.run_starts) <= 0) or np.any(offsets[firsts] != 0) or np.any(windows >= n_windows):
+        return False
+    if np.any(offsets[arrays.run_starts[1:] - 1] >= np.diff(arrays.starts)):
+        return False
+    falls = (windows[1:] <= windows[:-1]) | (offsets[1:] <= offsets[:-1])
+    falls[firsts[1:] - 1] = False
+    return not bool(falls.any())

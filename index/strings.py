@@ -96,10 +96,10 @@ class StringTable:
 
 
 def _pack(strings: Sequence[str]) -> tuple[npt.NDArray[np.uint8], Int64s]:
-    column = pa.array(strings, pa.large_string())
-    _, offsets, characters = column.buffers()
-    packed = np.frombuffer(characters, np.uint8) if characters is not None else np.empty(0, np.uint8)
-    return _frozen(packed), _frozen(np.frombuffer(offsets, np.int64)[: len(column) + 1])
+    encoded = [string.encode() for string in strings]  # not through pyarrow, which would import pandas
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(string) for string in encoded], out=offsets[1:])
+    return _frozen(np.frombuffer(b"".join(encoded), np.uint8)), _frozen(offsets)
 
 
 def _frozen(array: AnyArray) -> AnyArray:

@@ -131,21 +131,6 @@ def block_maxima(
 
 
 @kernel
-def check_runs(starts: I64, run_starts: I64, run_windows: U16, run_offsets: U32, n_windows: int) -> int:
-    """Return the first term whose runs are not ascending and inside its postings and the windows, or -1."""
-    for t in range(len(starts) - 1):
-        a, b = run_starts[t], run_starts[t + 1]
-        if b <= a or run_offsets[a] != 0 or run_windows[b - 1] >= n_windows:
-            return t
-        if run_offsets[b - 1] >= starts[t + 1] - starts[t]:
-            return t
-        for r in range(a + 1, b):
-            if run_offsets[r] <= run_offsets[r - 1] or run_windows[r] <= run_windows[r - 1]:
-                return t
-    return -1
-
-
-@kernel
 def transposition_differs(
     indptr: I64, ranks: npt.NDArray[np.unsignedinteger], forward: U8, starts: I64, slots: U16, impacts: U8,
     window: int,
