@@ -7,7 +7,7 @@ Arrays of ``inverted.lex``; T distinct terms, P postings, n documents, windows o
     slots (P,) u16 | impacts (P,) u8 document number inside its window, quantised weight
     run_starts (T+1,) i64 | run_windows (R,) u16 | run_offsets (R,) u32   where each window's postings begin
     kth (T, 4) u8                    1st, 10th, 100th and 1000th largest impact
-    dense_rows (T,) i32 | dense (F, blocks) u8   block maxima of the F frequent terms; -1: none
+    dense_rows (T,) i32 | dense (F, blocks / 2) u8   block maxima of the F frequent terms, 4 bits each; -1: none
     forward_indptr (n+1,) i64 | forward_ranks (P,) u16 or u32 | forward_impacts (P,) u8   document rows
     counts (P,) u8 | lengths (n,) u32    BM25 only: what the impacts were computed from
 
@@ -30,8 +30,10 @@ from .representations import Int32s, Int64s
 from .storage import ArrayFile, ArrayFileWriter
 
 KIND = "inverted"
-SMALL_WINDOW, LARGE_WINDOW = 4096, 32768
-LARGE_INDEX_DOCS = 200_000
+WINDOW = 32768
+"""Documents of a window: its 16-bit scores fill 64 KiB, which a second-level cache holds."""
+WINDOW_STEP = 512
+"""Small segments have one window, of a multiple of this size."""
 DENSE_SHARE = 0.01
 """A term in more than this share of the documents gets a dense row of block maxima."""
 
@@ -59,7 +61,7 @@ class ImpactRows:
 def write_inverted(path: Path, rows: ImpactRows) -> None:
     """Invert ``rows`` and write ``inverted.lex``."""
     n_docs = len(rows.indptr) - 1
-    window = SMALL_WINDOW if n_docs < LARGE_INDEX_DOCS else LARGE_WINDOW
+    window = min(WINDOW, max(1, -(-n_docs // WINDOW_STEP)) * WINDOW_STEP)
     present = np.bincount(rows.terms) > 0 if len(rows.terms) else np.zeros(0, np.bool_)
     terms = np.flatnonzero(present).astype(np.int32)
     rank_of = np.cumsum(present, dtype=np.uint32) - np.uint32(1)
@@ -70,7 +72,8 @@ def write_inverted(path: Path, rows: ImpactRows) -> None:
     dense_rows = np.full(len(terms), -1, np.int32)
     dense_rows[frequent] = np.arange(len(frequent))
     n_blocks = -(-n_docs // window) * (window // BLOCK)
-    dense = kernels.block_maxima(frequent, starts, slots, impacts, run_starts, run_windows, run_offsets, window, n_blocks)
+    kth = kernels.kth_impacts(starts, impacts, KTH)
+    dense = kernels.block_maxima(frequent, starts, slots, impacts, run_starts, run_windows, run_offsets, kth, window, n_blocks)
     with ArrayFileWriter(path, KIND) as out:
         out.add("shape", np.array([n_docs, window], np.int64), structural=True)
         out.add("terms", terms, structural=True)
@@ -78,7 +81,7 @@ def write_inverted(path: Path, rows: ImpactRows) -> None:
         out.add("run_starts", run_starts, structural=True)
         out.add("run_windows", run_windows, structural=True)
         out.add("run_offsets", run_offsets, structural=True)
-        out.add("kth", kernels.kth_impacts(starts, impacts, KTH))
+        out.add("kth", kth)
         out.add("dense_rows", dense_rows, structural=True)
         out.add("forward_indptr", rows.indptr, structural=True)
         out.add("slots", slots)
@@ -115,7 +118,7 @@ class InvertedIndex:
     @property
     def n_blocks(self) -> int:
         """Number of blocks of 8 documents, whole windows of them."""
-        return int(self.arrays.dense.shape[1])
+        return 2 * int(self.arrays.dense.shape[1])
 
     def ranks(self, terms: Int32s) -> npt.NDArray[np.int64]:
         """Rank of each term number, -1 for a term without postings."""
@@ -178,7 +181,7 @@ class InvertedIndex:
         arrays, n_terms, n_postings = self.arrays, len(self.terms), self.n_postings
         n_windows = -(-self.n_docs // self.window) if self.window else 0
         sound = (
-            self.window % BLOCK == 0
+            self.window % (2 * BLOCK) == 0
             and 0 < self.window <= 1 << 16
             and _is_indptr(arrays.starts, n_terms, n_postings)
             and _is_indptr(arrays.run_starts, n_terms, len(arrays.run_windows))
@@ -187,7 +190,7 @@ class InvertedIndex:
             and len(arrays.impacts) == len(arrays.forward_ranks) == len(arrays.forward_impacts) == n_postings
             and arrays.kth.shape == (n_terms, len(KTH))
             and len(arrays.dense_rows) == n_terms
-            and arrays.dense.shape[1] == n_windows * (self.window // BLOCK)
+            and 2 * arrays.dense.shape[1] == n_windows * (self.window // BLOCK)
             and (not n_terms or -1 <= arrays.dense_rows.min() <= arrays.dense_rows.max() < len(arrays.dense))
             and bool(np.all(self.terms[1:] > self.terms[:-1]))
         )

@@ -37,6 +37,9 @@ class Hits:
     @classmethod
     def of(cls, rankings: Sequence[tuple[Int32s, Floats]]) -> Hits:
         """Join the hits of single queries."""
+        if len(rankings) == 1:
+            doc_nums, scores = rankings[0]
+            return cls(np.array([0, len(doc_nums)], np.int64), doc_nums, scores)
         offsets = np.zeros(len(rankings) + 1, np.int64)
         np.cumsum([len(doc_nums) for doc_nums, _ in rankings], out=offsets[1:])
         return cls(

@@ -111,22 +111,39 @@ def kth_impacts(starts: I64, impacts: U8, ranks: I64) -> U8:
 
 
 @kernel
+def step_of(top: int) -> int:
+    """Unit of a term's 4-bit block maxima: its largest impact is at most 15 steps."""
+    return (top + 14) // 15
+
+
+@kernel
 def block_maxima(
-    terms: I64, starts: I64, slots: U16, impacts: U8, run_starts: I64, run_windows: U16, run_offsets: U32,
+    terms: I64, starts: I64, slots: U16, impacts: U8, run_starts: I64, run_windows: U16, run_offsets: U32, kth: U8,
     window: int, n_blocks: int,
 ) -> U8:  # fmt: skip
-    """(len(terms), n_blocks) largest impact of each listed term in each block of 8 documents."""
-    maxima = np.zeros((len(terms), n_blocks), np.uint8)
+    """(len(terms), n_blocks / 2) largest impact of each listed term in each block of 8 documents, in steps, rounded up.
+
+    In each window the first half of the blocks is in the low nibbles, the second half in the high ones, so that both
+    unpack with vector instructions.
+    """
+    maxima = np.zeros((len(terms), n_blocks // 2), np.uint8)
+    half = window // BLOCK // 2
     for i in range(len(terms)):
         t = terms[i]
+        step = step_of(np.int64(kth[t, 0]))
         for r in range(run_starts[t], run_starts[t + 1]):
             first = starts[t] + run_offsets[r]
             end = starts[t] + run_offsets[r + 1] if r + 1 < run_starts[t + 1] else starts[t + 1]
-            base = run_windows[r] * (window // BLOCK)
+            base = run_windows[r] * half
             for p in range(first, end):
-                block = base + slots[p] // BLOCK
-                if impacts[p] > maxima[i, block]:
-                    maxima[i, block] = impacts[p]
+                block = slots[p] // BLOCK
+                code = (np.int64(impacts[p]) + step - 1) // step
+                if block < half:
+                    byte = maxima[i, base + block]
+                    maxima[i, base + block] = (byte & 0xF0) | max(np.int64(byte & 0x0F), code)
+                else:
+                    byte = maxima[i, base + block - half]
+                    maxima[i, base + block - half] = (byte & 0x0F) | (max(np.int64(byte >> 4), code) << 4)
     return maxima
 
 

@@ -11,36 +11,32 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...index.kernels.postings import BLOCK, I32, PostingArrays
+from ...index.kernels.postings import BLOCK, I32, PostingArrays, step_of
 from . import Integer, kernel
 from .scan import Accumulator, Allowed, Ranks, largest
 from .topk import Keys, key_of, push
 
+Table = npt.NDArray[np.uint32]
 GROUP = 32
 """Blocks whose bounds are skipped together."""
 N_BUCKETS = 256
+SHARE_LEFT = 0.5
+"""Share of a later round's blocks that are scored, for the threshold goes on rising."""
 ROUNDS = np.array([0.85, 0.7, 0.0])
 """Blocks are collected in rounds by bound, so that most are never sorted: above 85 % of the best bound, 70 %, the rest."""
 
 
 @kernel
-def add_dense(bounds: Accumulator, row: npt.NDArray[np.uint8], weight: Integer) -> None:
-    """Add ``weight x row`` to the bounds."""
-    w = bounds.dtype.type(weight)
-    for i in range(len(row)):
-        bounds[i] += w * bounds.dtype.type(row[i])
-
-
-@kernel
-def add_dense_4(
-    bounds: Accumulator, a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], c: npt.NDArray[np.uint8],
-    d: npt.NDArray[np.uint8], weights: Accumulator,
-) -> None:  # fmt: skip
-    """Add four weighted rows in one pass over the bounds, which is what the memory bus allows."""
+def add_nibbles(bounds: Accumulator, row: npt.NDArray[np.uint8], weight: Integer, step: Integer, top: Integer) -> None:
+    """Add ``weight x min(step x nibble, top)``: low nibbles to the first half of the bounds, high ones to the second."""
     kind = bounds.dtype.type
-    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
-    for i in range(len(a)):
-        bounds[i] += w0 * kind(a[i]) + w1 * kind(b[i]) + w2 * kind(c[i]) + w3 * kind(d[i])
+    w, s, most = kind(weight), kind(step), kind(top)
+    half = len(row)
+    low, high = bounds[:half], bounds[half:]
+    for i in range(half):  # every intermediate is cut back to the bounds' type, or the loop is not vectorised well
+        low[i] = kind(low[i] + kind(w * min(kind(s * kind(row[i] & np.uint8(15))), most)))
+    for i in range(half):
+        high[i] = kind(high[i] + kind(w * min(kind(s * kind(row[i] >> np.uint8(4))), most)))
 
 
 @kernel
@@ -66,31 +62,18 @@ def add_postings(arrays: PostingArrays, window: Integer, t: Integer, weight: Int
 def bound_blocks(arrays: PostingArrays, window: Integer, ranks: Ranks, weights: Accumulator, bounds: Accumulator) -> None:
     """Fill ``bounds`` (>= n_blocks + 8192 entries) so that no document of block b scores above ``bounds[b]``."""
     bounds[:] = 0
-    dense = np.empty(len(ranks), np.int64)
-    n_dense = 0
+    half = window // BLOCK // 2
     for i in range(len(ranks)):
-        if arrays.dense_rows[ranks[i]] >= 0:
-            dense[n_dense] = i
-            n_dense += 1
-        else:
-            add_postings(arrays, window, ranks[i], weights[i], bounds)
-    j = 0
-    four = np.empty(4, bounds.dtype)
-    while j + 4 <= n_dense:
-        for x in range(4):
-            four[x] = weights[dense[j + x]]
-        add_dense_4(
-            bounds,
-            arrays.dense[arrays.dense_rows[ranks[dense[j]]]],
-            arrays.dense[arrays.dense_rows[ranks[dense[j + 1]]]],
-            arrays.dense[arrays.dense_rows[ranks[dense[j + 2]]]],
-            arrays.dense[arrays.dense_rows[ranks[dense[j + 3]]]],
-            four,
-        )
-        j += 4
-    while j < n_dense:
-        add_dense(bounds, arrays.dense[arrays.dense_rows[ranks[dense[j]]]], weights[dense[j]])
-        j += 1
+        t = ranks[i]
+        row = arrays.dense_rows[t]
+        if row < 0:
+            add_postings(arrays, window, t, weights[i], bounds)
+            continue
+        top = np.int64(arrays.kth[t, 0])
+        step = step_of(top)
+        for base in range(0, arrays.dense.shape[1], half):
+            nibbles = arrays.dense[row, base : base + half]
+            add_nibbles(bounds[2 * base : 2 * (base + half)], nibbles, weights[i], step, top)
 
 
 @kernel
@@ -120,7 +103,7 @@ def collect_blocks(
 
 
 @kernel
-def score_document(arrays: PostingArrays, d: Integer, table: npt.NDArray[np.uint32]) -> Integer:
+def score_document(arrays: PostingArrays, d: Integer, table: Table) -> Integer:
     """Score one document from its row; ``table`` has the query's weight by rank and a power of two of entries."""
     score = np.int64(0)
     last = len(table) - 1
@@ -133,7 +116,7 @@ def score_document(arrays: PostingArrays, d: Integer, table: npt.NDArray[np.uint
 
 @kernel
 def search_blocks(
-    arrays: PostingArrays, n_docs: Integer, base: Integer, table: npt.NDArray[np.uint32], bounds: Accumulator,
+    arrays: PostingArrays, n_docs: Integer, base: Integer, table: Table, bounds: Accumulator,
     groups: Accumulator, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer, alpha: float,
     budget: Integer,
 ) -> tuple[Integer, Integer, Integer]:  # fmt: skip
@@ -165,7 +148,7 @@ def search_blocks(
         threshold = max(threshold, (floor >> 32) - 1)
         low = max(np.int64(threshold / alpha), np.int64(share * best))
         blocks = collect_blocks(bounds, groups, low, high, shift, n_blocks)
-        if share < ROUNDS[0] and n_scored + len(blocks) > 2 * budget:
+        if share < ROUNDS[0] and n_scored + SHARE_LEFT * len(blocks) > budget:
             return n, floor, -1
         for b in blocks:
             if alpha * np.float64(bounds[b]) <= threshold:

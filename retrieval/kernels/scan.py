@@ -47,15 +47,19 @@ def score_window(
     cursors: I64,
     w: Integer,
     accumulator: Accumulator,
+    size: Integer,
 ) -> bool:
-    """Score window ``w``; ``cursors`` are each term's next run and move on. False when no term occurs in the window."""
+    """Score the ``size`` documents of window ``w``; False when no term occurs in it.
+
+    ``cursors`` are each term's next run, and move on.
+    """
     found = False
     for i in range(len(ranks)):
         t, r = ranks[i], cursors[i]
         if r == arrays.run_starts[t + 1] or arrays.run_windows[r] != w:
             continue
         if not found:
-            accumulator[:] = 0
+            accumulator[:size] = 0
             found = True
         first = arrays.starts[t] + arrays.run_offsets[r]
         cursors[i] = r + 1
@@ -93,7 +97,7 @@ def scan_segment(
     for w in range((n_docs + window - 1) // window):
         first = w * window
         size = min(window, n_docs - first)
-        if not score_window(arrays, ranks, weights, cursors, w, accumulator[:]):
+        if not score_window(arrays, ranks, weights, cursors, w, accumulator, size):
             continue
         for g in range(0, size, GROUP):
             end = min(g + GROUP, size)

@@ -91,9 +91,3 @@ def cut(keys: Keys, n: Integer, k: Integer) -> Integer:
             break
     smallest: Integer = keys[k - 1]
     return smallest
-
-
-def unpack(keys: Keys, n: Integer, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Scores and doc_nums of the k best of ``keys[:n]``, best first."""
-    best = np.sort(keys[:n])[::-1][:k]
-    return best >> 32, (0xFFFFFFFF - (best & 0xFFFFFFFF)).astype(np.int32)

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexmax import SparseVectors
+from lexmax.retrieval.kernels.query import weigh
 from lexmax.retrieval.searchers.blockmax import BlockMaxSearcher, SearchOptions
 from lexmax.retrieval.searchers.exhaustive import ExhaustiveSearcher
-from lexmax.retrieval.searchers.queries import integer_weights, prepare
+from lexmax.retrieval.searchers.queries import prepare
 
 PATHS = ("auto", "blockmax", "scan")
 
@@ -186,11 +187,12 @@ def test_threads_do_not_change_answers(tmp_path):
 def test_integer_weights_keep_their_promises(weights, seed):
     values = np.array(weights, np.float32)
     impacts = np.random.default_rng(seed).integers(1, 256, len(values))
-    integers, scale, narrow = integer_weights(values, impacts)
+    integers = np.empty(len(values), np.int64)
+    scale, narrow = weigh(values, impacts, integers)
     assert integers.min() >= 1
     assert integers.max() <= 255
     assert narrow == (int(integers @ impacts) <= 65_535)
-    assert integers.max() >= 32
+    assert integers.max() >= 32 or scale == 1.0
     assert np.all(np.abs(integers - np.maximum(values * scale, 1)) <= 0.5 + 1e-3)
 
 
@@ -202,3 +204,9 @@ def test_bad_arguments_are_refused(tmp_path):
         SearchOptions(alpha=0)
     with pytest.raises(ValueError, match="path"):
         SearchOptions(path="magic")
+
+
+def test_whole_weights_that_fit_are_kept_as_they_are():
+    integers = np.empty(3, np.int64)
+    assert weigh(np.array([3.0, 7.0, 20.0], np.float32), np.array([255, 9, 0]), integers) == (1.0, True)
+    assert integers.tolist() == [3, 7, 0]

@@ -1,0 +1,115 @@
+"""Queries as integers: looking terms up, rounding weights, and thresholds that are known before the search."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ...index.kernels.postings import I32, I64, KTH, U8
+from . import Integer, kernel
+from .topk import Keys, cut
+
+MAX_WEIGHT = 255
+MIN_TOP_WEIGHT = 32
+"""The heaviest term keeps at least this many levels, even when 16-bit sums then do not suffice."""
+MAX_NARROW_SCORE = 65_535
+MAX_SCORE = 2**31 - 1
+
+Floats = npt.NDArray[np.float32]
+
+
+@kernel
+def look_up(terms: I32, kth: U8, wanted: I32, ranks: I64, tops: I64) -> None:
+    """Fill ``ranks`` with each wanted term's rank in a segment, -1 without postings, and raise ``tops`` to its largest impact.
+
+    ``terms`` ascends, and so does ``wanted``, so each search starts where the last one ended.
+    """
+    low = 0
+    for i in range(len(wanted)):
+        high = len(terms)
+        while low < high:
+            middle = (low + high) >> 1
+            if terms[middle] < wanted[i]:
+                low = middle + 1
+            else:
+                high = middle
+        ranks[i] = -1
+        if low < len(terms) and terms[low] == wanted[i]:
+            ranks[i] = low
+            tops[i] = max(tops[i], np.int64(kth[low, 0]))
+
+
+@kernel
+def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float, bool]:
+    """Fill ``integers`` with the weights rounded to 1..255, 0 where ``tops``, the largest impact of the term, is 0.
+
+    As fine as 16-bit sums allow, but never below 32 levels for the heaviest term. Whole numbers that fit are kept as they are.
+
+    Returns
+    -------
+    (scale, narrow)
+        Integer / weight; whether no score can pass 65,535.
+    """
+    top, reach, whole = np.float64(0.0), np.float64(0.0), True
+    for i in range(len(weights)):
+        if tops[i] > 0:
+            w = np.float64(weights[i])
+            top = max(top, w)
+            reach += w * tops[i]
+            whole = whole and w == np.floor(w)
+    if top == 0.0:
+        integers[:] = 0
+        return 1.0, True
+    scale = MAX_WEIGHT / top
+    if whole and top <= MAX_WEIGHT and reach <= MAX_NARROW_SCORE:
+        scale = 1.0
+    while True:
+        total = round_weights(weights, tops, scale, integers)
+        if total <= MAX_NARROW_SCORE:
+            return scale, True
+        scale = min(scale * 0.98, MAX_NARROW_SCORE / reach)
+        if scale * top < MIN_TOP_WEIGHT:
+            scale = min(np.float64(MAX_WEIGHT), MAX_SCORE / total * MAX_WEIGHT) / top
+            round_weights(weights, tops, scale, integers)
+            return scale, False
+
+
+@kernel
+def round_weights(weights: Floats, tops: I64, scale: float, integers: I64) -> Integer:
+    """Round at one scale; returns the largest possible score."""
+    total = np.int64(0)
+    for i in range(len(weights)):
+        integers[i] = 0
+        if tops[i] > 0:
+            integers[i] = min(max(np.int64(np.rint(np.float64(weights[i]) * scale)), np.int64(1)), np.int64(MAX_WEIGHT))
+            total += integers[i] * tops[i]
+    return total
+
+
+@kernel
+def seed(kth: U8, ranks: I64, integers: I64, needed: Integer) -> Integer:
+    """Return a score that at least ``needed`` documents of the segment exceed, because one term alone gives it to them."""
+    column = 0
+    while column < len(KTH) and KTH[column] < needed:
+        column += 1
+    best = np.int64(0)
+    if column < len(KTH):
+        for i in range(len(ranks)):
+            if ranks[i] >= 0:
+                best = max(best, np.int64(kth[ranks[i], column]) * integers[i])
+    return max(best - 1, np.int64(0))
+
+
+@kernel
+def finish(keys: Keys, n: Integer, k: Integer, divisor: float) -> tuple[I32, Floats]:
+    """doc_nums and float scores of the k best of ``keys[:n]``, best first."""
+    size = min(n, k)
+    if n > k:
+        cut(keys, n, k)
+    best = np.sort(keys[:size])
+    doc_nums, scores = np.empty(size, np.int32), np.empty(size, np.float32)
+    for i in range(size):
+        key = best[size - 1 - i]
+        doc_nums[i] = np.int64(0xFFFFFFFF) - (key & np.int64(0xFFFFFFFF))
+        scores[i] = np.float64(key >> 32) / divisor
+    return doc_nums, scores
