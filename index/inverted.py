@@ -120,8 +120,8 @@ class InvertedIndex:
         """Number of blocks of 8 documents, whole windows of them."""
         return 2 * int(self.arrays.dense.shape[1])
 
-    def ranks(self, terms: Int32s) -> npt.NDArray[np.int64]:
-        """Rank of each term number, -1 for a term without postings."""
+    def ranks(self, terms: Int32s) -> Int64s:
+        """Rank of each term number, -1 for a term without postings; ``terms`` in any order."""
         if not len(self.terms):
             return np.full(len(terms), -1, np.int64)
         at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
@@ -133,12 +133,11 @@ class InvertedIndex:
         lengths = self.arrays.starts[ranks + 1] - self.arrays.starts[ranks]
         return np.where(ranks >= 0, lengths, 0)
 
-    def max_impacts(self, terms: Int32s) -> Int64s:
-        """Largest impact of each term number, 0 without postings."""
-        ranks = self.ranks(terms)
-        if not len(self.terms):
-            return np.zeros(len(terms), np.int64)
-        return np.where(ranks >= 0, self.arrays.kth[ranks, 0], 0).astype(np.int64)
+    def look_up(self, terms: Int32s, reaches: Int64s) -> Int64s:
+        """Rank of each of the ascending term numbers, -1 without postings; raises ``reaches`` in place (see the kernel)."""
+        ranks = np.empty(len(terms), np.int64)
+        kernels.look_up(self.terms, self.arrays.kth, self.arrays.dense_rows, terms, ranks, reaches)
+        return ranks
 
     def row(self, position: int) -> tuple[Int32s, Impacts]:
         """Term numbers and impacts of one document."""

@@ -99,12 +99,12 @@ class Snapshot:
             total += segment.inverted.document_frequencies(terms)
         return total
 
-    def max_impacts(self, terms: Int32s) -> Int64s:
-        """Largest impact of each term number in any segment."""
-        top = np.zeros(len(terms), np.int64)
+    def reaches(self, terms: Int32s) -> Int64s:
+        """Bound of each ascending term number's impact in any segment, 0 without postings (see `kernels.postings.look_up`)."""
+        reaches = np.zeros(len(terms), np.int64)
         for segment in self.segments:
-            np.maximum(top, segment.inverted.max_impacts(terms), out=top)
-        return top
+            segment.inverted.look_up(terms, reaches)
+        return reaches
 
     def masks(self, filter: str | None = None) -> list[Mask | None]:
         """For each segment, which documents may be returned: (n_docs,) bool, or None for all of them.

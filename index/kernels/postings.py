@@ -111,9 +111,32 @@ def kth_impacts(starts: I64, impacts: U8, ranks: I64) -> U8:
 
 
 @kernel
-def step_of(top: int) -> int:
+def step_of(top: int | np.int64) -> int | np.int64:
     """Unit of a term's 4-bit block maxima: its largest impact is at most 15 steps."""
     return (top + 14) // 15
+
+
+@kernel
+def look_up(terms: I32, kth: U8, dense_rows: I32, wanted: I32, ranks: I64, reaches: I64) -> None:
+    """Fill ``ranks`` with each wanted term's rank, -1 without postings, and raise ``reaches`` to its reach.
+
+    The *reach* of a term is the largest value that impacts or block maxima can give it: 15 steps for a frequent term, its
+    largest impact for another. ``terms`` ascends, and so does ``wanted``: each search starts where the last one ended.
+    """
+    low = 0
+    for i in range(len(wanted)):
+        high = len(terms)
+        while low < high:
+            middle = (low + high) >> 1
+            if terms[middle] < wanted[i]:
+                low = middle + 1
+            else:
+                high = middle
+        ranks[i] = -1
+        if low < len(terms) and terms[low] == wanted[i]:
+            ranks[i] = low
+            top = np.int64(kth[low, 0])
+            reaches[i] = max(reaches[i], 15 * step_of(top) if dense_rows[low] >= 0 else top)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Queries as integers: looking terms up, rounding weights, and thresholds that are known before the search."""
+"""Queries as integers: rounded weights, thresholds that are known before the search, and scores as floats again."""
 
 from __future__ import annotations
 
@@ -19,29 +19,8 @@ Floats = npt.NDArray[np.float32]
 
 
 @kernel
-def look_up(terms: I32, kth: U8, wanted: I32, ranks: I64, tops: I64) -> None:
-    """Fill ``ranks`` with each wanted term's rank in a segment, -1 without postings, and raise ``tops`` to its largest impact.
-
-    ``terms`` ascends, and so does ``wanted``, so each search starts where the last one ended.
-    """
-    low = 0
-    for i in range(len(wanted)):
-        high = len(terms)
-        while low < high:
-            middle = (low + high) >> 1
-            if terms[middle] < wanted[i]:
-                low = middle + 1
-            else:
-                high = middle
-        ranks[i] = -1
-        if low < len(terms) and terms[low] == wanted[i]:
-            ranks[i] = low
-            tops[i] = max(tops[i], np.int64(kth[low, 0]))
-
-
-@kernel
 def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float, bool]:
-    """Fill ``integers`` with the weights rounded to 1..255, 0 where ``tops``, the largest impact of the term, is 0.
+    """Fill ``integers`` with the weights rounded to 1..255, 0 where ``tops``, the reach of the term, is 0.
 
     As fine as 16-bit sums allow, but never below 32 levels for the heaviest term. Whole numbers that fit are kept as they are.
 
@@ -60,9 +39,9 @@ def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float, bool]:
     if top == 0.0:
         integers[:] = 0
         return 1.0, True
-    scale = MAX_WEIGHT / top
+    scale = np.float64(MAX_WEIGHT) / top
     if whole and top <= MAX_WEIGHT and reach <= MAX_NARROW_SCORE:
-        scale = 1.0
+        scale = np.float64(1.0)
     while True:
         total = round_weights(weights, tops, scale, integers)
         if total <= MAX_NARROW_SCORE:

@@ -11,26 +11,17 @@ from .scan import Accumulator, Allowed, scan_segment
 from .topk import Keys
 
 AUTO, BLOCKMAX, SCAN = 0, 1, 2
-NS_POSTING = 0.55
+NS_POSTING = 0.5
 """Scan: a posting added."""
-NS_BOUND = 0.06
-"""Block-max: a term's bound of one block added."""
-NS_ENTRY = 1.2
+NS_DENSE_BOUND, NS_RARE_BOUND = 0.025, 1.8
+"""Block-max: the bound of a block added from block maxima, and from a posting of a rare term."""
+NS_ENTRY = 1.6
 """Block-max: an entry of a document row read."""
 BLOCKS_PER_HIT = 3
-SHARE_SCORED = 0.25
-"""Blocks scored for each answer at best; share of the blocks above the seeded threshold that a search really scores."""
-MARGIN = 1.3
-"""Times by which the estimate of block-max must be better. All of these steer the choice, never the answer."""
-
-
-@kernel
-def count_above(bounds: Accumulator, threshold: Integer) -> Integer:
-    """Count bounds above a threshold."""
-    count = np.int64(0)
-    for i in range(len(bounds)):
-        count += bounds[i] > threshold
-    return count
+"""Block-max: blocks scored for each answer when it goes well."""
+MARGIN, SHARE = 1.3, 0.4
+"""By how much block-max must look better to be tried; the share of the scan's cost that it may use up. The bounds left above
+the threshold after the first rounds tell how many blocks are to come. All of these steer the choice, never the answer."""
 
 
 @kernel
@@ -59,28 +50,26 @@ def search_segment(
     (n, floor)
     """
     terms, weights = np.empty(len(ranks), np.int64), np.empty(len(ranks), accumulator.dtype)
-    n_terms, n_postings = 0, np.int64(0)
+    n_blocks = 2 * arrays.dense.shape[1]
+    n_terms, n_postings, bound_ns = 0, np.int64(0), 0.0
     for i in range(len(ranks)):
         if ranks[i] >= 0 and integers[i] > 0:
             terms[n_terms], weights[n_terms] = ranks[i], integers[i]
-            n_postings += arrays.starts[ranks[i] + 1] - arrays.starts[ranks[i]]
             n_terms += 1
+            length = arrays.starts[ranks[i] + 1] - arrays.starts[ranks[i]]
+            n_postings += length
+            bound_ns += NS_RARE_BOUND * length if arrays.dense_rows[ranks[i]] < 0 else NS_DENSE_BOUND * n_blocks
     terms, weights = terms[:n_terms], weights[:n_terms]
     if n_terms == 0:
         return n, floor
-    n_blocks = 2 * arrays.dense.shape[1]
-    scan_ns, bound_ns = NS_POSTING * n_postings, NS_BOUND * n_blocks * n_terms
-    block_ns = NS_ENTRY * BLOCK * len(arrays.slots) / n_docs
     budget = np.int64(1) << 40
-    auto = way == AUTO
-    if auto:
+    if way == AUTO:
+        scan_ns = NS_POSTING * n_postings
+        block_ns = NS_ENTRY * BLOCK * len(arrays.slots) / n_docs
         way = BLOCKMAX if scan_ns > MARGIN * (bound_ns + BLOCKS_PER_HIT * k * block_ns) else SCAN
-        budget = np.int64(scan_ns / block_ns) + 1
+        budget = np.int64(SHARE * scan_ns / block_ns)
     if way == BLOCKMAX:
         bound_blocks(arrays, window, terms, weights, bounds)
-        if auto and SHARE_SCORED * block_ns * count_above(bounds[:n_blocks], max(threshold, floor >> 32)) > scan_ns:
-            way = SCAN
-    if way == BLOCKMAX:
         group_maxima(bounds[:n_blocks], groups)
         for i in range(n_terms):
             table[terms[i]] = weights[i]

@@ -21,7 +21,7 @@ from ...index.segments import Mask, Segment
 from ...index.snapshot import Snapshot
 from ..hits import Hits
 from ..kernels import Integer, blockmax
-from ..kernels.query import finish, look_up, seed, weigh
+from ..kernels.query import finish, seed, weigh
 from ..kernels.search import AUTO, BLOCKMAX, SCAN, search_segment
 from ..kernels.topk import new_keys
 from .queries import heaviest
@@ -139,11 +139,9 @@ class BlockMaxSearcher:
         *, narrow: bool = True,
     ) -> tuple[Int32s, Floats]:  # fmt: skip
         segments = self.snapshot.segments
-        ranks, tops = np.empty((len(segments), len(terms)), np.int64), np.zeros(len(terms), np.int64)
-        for i, segment in enumerate(segments):
-            look_up(segment.inverted.terms, segment.inverted.arrays.kth, terms, ranks[i], tops)
-        integers = np.empty(len(terms), np.int64)
-        scale, fits = weigh(weights, tops, integers)
+        reaches, integers = np.zeros(len(terms), np.int64), np.empty(len(terms), np.int64)
+        ranks = [segment.inverted.look_up(terms, reaches) for segment in segments]
+        scale, fits = weigh(weights, reaches, integers)
         kind = np.uint16 if narrow and fits else np.uint32
         keys = new_keys(k)
         n: Integer = 0

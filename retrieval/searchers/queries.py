@@ -48,16 +48,17 @@ def prepare(snapshot: Snapshot, queries: SparseVectors, number: int, beta: float
     terms, weights = queries.row(number)
     if beta < 1:
         terms, weights = heaviest(snapshot, terms, weights, beta)
-    tops = snapshot.max_impacts(terms)
+    terms, weights = terms.copy(), weights.copy()
+    reaches = snapshot.reaches(terms)
     integers = np.empty(len(terms), np.int64)
-    scale, narrow = weigh(weights, tops, integers)
-    known = tops > 0
+    scale, narrow = weigh(weights, reaches, integers)
+    known = reaches > 0
     return IntegerQuery(terms=terms[known], weights=integers[known], scale=scale, narrow=narrow)
 
 
 def heaviest(snapshot: Snapshot, terms: Int32s, weights: Floats, beta: float) -> tuple[Int32s, Floats]:
     """Keep the share ``beta`` of the query's terms that have postings, rounded up, heaviest first."""
-    known = np.flatnonzero(snapshot.max_impacts(terms) > 0)
+    known = np.flatnonzero(snapshot.reaches(terms.copy()) > 0)
     n_kept = int(np.ceil(beta * len(known)))
     kept = np.sort(known[np.argsort(-weights[known], kind="stable")[:n_kept]])
     return terms[kept], weights[kept]
