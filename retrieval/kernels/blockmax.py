@@ -107,6 +107,22 @@ def bound_blocks(arrays: PostingArrays, window: Integer, ranks: Ranks, weights: 
 
 
 @kernel
+def drop_blocks(bounds: Accumulator, allowed: Allowed) -> Integer:
+    """Set the bounds of blocks without an allowed document to 0; returns the number of allowed documents."""
+    eights = allowed[: len(allowed) // BLOCK * BLOCK].view(np.uint64)  # a document is a byte, 0 or 1
+    n_allowed = np.uint64(0)
+    for b in range(len(eights)):
+        n_allowed += (eights[b] * np.uint64(0x0101010101010101)) >> np.uint64(56)
+        bounds[b] = bounds[b] if eights[b] != 0 else bounds.dtype.type(0)
+    rest = 0
+    for d in range(len(eights) * BLOCK, len(allowed)):
+        rest += allowed[d]
+    if len(eights) * BLOCK < len(allowed) and rest == 0:
+        bounds[len(eights)] = 0
+    return np.int64(n_allowed) + rest
+
+
+@kernel
 def collect_blocks(
     bounds: Accumulator, groups: Accumulator, low: Integer, high: Integer, shift: Integer, n_blocks: Integer
 ) -> I32:
@@ -159,7 +175,7 @@ def prefetch_block(arrays: PostingArrays, b: Integer, n_docs: Integer) -> None:
 def search_blocks(
     arrays: PostingArrays, n_docs: Integer, base: Integer, table: Table, bounds: Accumulator,
     groups: Accumulator, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer, alpha: float,
-    budget: Integer,
+    budget: Integer, docs_per_block: float,
 ) -> tuple[Integer, Integer, Integer]:  # fmt: skip
     """Score blocks best first until no bound passes the threshold.
 
@@ -170,10 +186,12 @@ def search_blocks(
     bounds, groups : as `bound_blocks` made them, and their maxima over groups of 32
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor : see `topk`
-    threshold : Integer
+    threshold : int
         Scores not above it are known not to matter.
-    budget : Integer
-        Blocks to score at most.
+    budget : int
+        Documents to score at most.
+    docs_per_block : float
+        Documents of a block that are allowed, on average.
 
     Returns
     -------
@@ -189,7 +207,7 @@ def search_blocks(
         threshold = max(threshold, (floor >> 32) - 1)
         low = max(np.int64(threshold / alpha), np.int64(share * best))
         blocks = collect_blocks(bounds, groups, low, high, shift, n_blocks)
-        if share < ROUNDS[0] and n_scored + len(blocks) > budget:
+        if share < ROUNDS[0] and n_scored + docs_per_block * len(blocks) > budget:
             return n, floor, -1
         for j in range(len(blocks)):
             b = blocks[j]
@@ -199,12 +217,14 @@ def search_blocks(
                 prefetch_block(arrays, blocks[j + AHEAD], n_docs)
             if alpha * np.float64(bounds[b]) <= threshold:
                 continue
-            n_scored += 1
             if n_scored > budget:
                 return n, floor, -1
             for d in range(b * BLOCK, min((b + 1) * BLOCK, n_docs)):
+                if len(allowed) > 0 and not allowed[d]:
+                    continue
+                n_scored += 1
                 score = score_document(arrays, d, table)
-                if score > threshold and (len(allowed) == 0 or allowed[d]):
+                if score > threshold:
                     key = key_of(score, base + d)
                     if key > floor:
                         n, floor = push(keys, n, k, key, floor)

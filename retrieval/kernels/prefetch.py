@@ -34,5 +34,6 @@ def _no_prefetch(array: Any, position: Any) -> None:
     """Stand in where kernels run as plain Python."""
 
 
-prefetch: Callable[[Any, Any], None] = _no_prefetch if config.DISABLE_JIT else cast(Any, intrinsic(_prefetch))
+_jit_off: bool = config.DISABLE_JIT  # type: ignore[attr-defined]
+prefetch: Callable[[Any, Any], None] = _no_prefetch if _jit_off else cast(Any, intrinsic(_prefetch))
 """``prefetch(array, position)``: bring the cache line of ``array[position]`` nearer; a hint that cannot fail."""

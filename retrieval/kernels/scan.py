@@ -40,6 +40,17 @@ def largest(scores: Accumulator) -> Integer:
 
 
 @kernel
+def count_allowed(allowed: Allowed) -> Integer:
+    """Count allowed documents, eight in one step."""
+    whole = len(allowed) // 8 * 8
+    count = np.uint64(0)
+    for eight in allowed[:whole].view(np.uint64):  # a document is a byte, 0 or 1
+        count += (eight * np.uint64(0x0101010101010101)) >> np.uint64(56)
+    rest: Integer = allowed[whole:].sum()
+    return np.int64(count) + rest
+
+
+@kernel
 def score_window(
     arrays: PostingArrays,
     ranks: Ranks,
@@ -56,6 +67,9 @@ def score_window(
     found = False
     for i in range(len(ranks)):
         t, r = ranks[i], cursors[i]
+        while r < arrays.run_starts[t + 1] and arrays.run_windows[r] < w:  # windows that were passed over
+            r += 1
+        cursors[i] = r
         if r == arrays.run_starts[t + 1] or arrays.run_windows[r] != w:
             continue
         if not found:
@@ -85,7 +99,7 @@ def scan_segment(
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor
         See `topk`; keys of earlier segments stay and compete.
-    threshold : Integer
+    threshold : int
         Scores not above it are known not to matter, beside the floor.
 
     Returns
@@ -93,22 +107,29 @@ def scan_segment(
     (n, floor)
     """
     cursors = arrays.run_starts[ranks]
+    filtered = len(allowed) > 0
+    eights = allowed[: len(allowed) // 8 * 8].view(np.uint64)  # windows begin at multiples of 8
     threshold = max(threshold, floor >> 32)
     for w in range((n_docs + window - 1) // window):
         first = w * window
         size = min(window, n_docs - first)
+        if filtered and count_allowed(allowed[first : first + size]) == 0:
+            continue
         if not score_window(arrays, ranks, weights, cursors, w, accumulator, size):
             continue
         for g in range(0, size, GROUP):
             end = min(g + GROUP, size)
             if largest(accumulator[g:end]) <= threshold:
                 continue
-            for slot in range(g, end):
-                score = np.int64(accumulator[slot])
-                if score <= threshold or (len(allowed) > 0 and not allowed[first + slot]):
+            for eight in range(g, end, 8):
+                if filtered and (first + eight) // 8 < len(eights) and eights[(first + eight) // 8] == 0:
                     continue
-                n, floor = push(keys, n, k, key_of(score, base + first + slot), floor)
-                threshold = max(threshold, floor >> 32)
+                for slot in range(eight, min(eight + 8, end)):
+                    score = np.int64(accumulator[slot])
+                    if score <= threshold or (filtered and not allowed[first + slot]):
+                        continue
+                    n, floor = push(keys, n, k, key_of(score, base + first + slot), floor)
+                    threshold = max(threshold, floor >> 32)
     return n, floor
 
 

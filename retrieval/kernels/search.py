@@ -6,8 +6,8 @@ import numpy as np
 
 from ...index.kernels.postings import BLOCK, I64, PostingArrays
 from . import Integer, kernel
-from .blockmax import Table, bound_blocks, group_maxima, search_blocks
-from .scan import Accumulator, Allowed, scan_segment
+from .blockmax import Table, bound_blocks, drop_blocks, group_maxima, search_blocks
+from .scan import Accumulator, Allowed, count_allowed, scan_segment
 from .topk import Keys
 
 AUTO, BLOCKMAX, SCAN = 0, 1, 2
@@ -22,6 +22,21 @@ BLOCKS_PER_HIT = 3
 MARGIN, SHARE = 1.3, 0.4
 """By how much block-max must look better to be tried; the share of the scan's cost that it may use up. The bounds left above
 the threshold after the first rounds tell how many blocks are to come. All of these steer the choice, never the answer."""
+
+LOOSE_FILTER = 0.5
+"""Share of allowed documents below which block-max is not tried."""
+
+
+@kernel
+def allowed_shares(allowed: Allowed, window: Integer) -> tuple[float, float]:
+    """Share of the documents that are allowed, and of the windows that hold one."""
+    n_docs, n_windows, total = np.int64(0), np.int64(0), 0
+    for first in range(0, len(allowed), window):
+        count = np.int64(count_allowed(allowed[first : first + window]))
+        n_docs += count
+        n_windows += np.int64(count > 0)
+        total += 1
+    return n_docs / len(allowed), n_windows / total
 
 
 @kernel
@@ -64,18 +79,26 @@ def search_segment(
         return n, floor
     budget = np.int64(1) << 40
     if way == AUTO:
-        scan_ns = NS_POSTING * n_postings
+        scan_ns = float(NS_POSTING * n_postings)
         block_ns = NS_ENTRY * BLOCK * len(arrays.slots) / n_docs
+        if len(allowed) > 0:
+            share_docs, share_windows = allowed_shares(allowed, window)
+            scan_ns = scan_ns * share_windows
+            if share_docs < LOOSE_FILTER:
+                scan_ns = 0.0  # without seeds, and with few answers a block, block-max does not pay
         way = BLOCKMAX if scan_ns > MARGIN * (bound_ns + BLOCKS_PER_HIT * k * block_ns) else SCAN
-        budget = np.int64(SHARE * scan_ns / block_ns)
+        budget = np.int64(SHARE * scan_ns / block_ns * BLOCK)
     if way == BLOCKMAX:
         bound_blocks(arrays, window, terms, weights, bounds)
+        docs_per_block = 1.0 * BLOCK
+        if len(allowed) > 0:
+            docs_per_block = max(1.0, BLOCK * drop_blocks(bounds, allowed) / n_docs)
         group_maxima(bounds[:n_blocks], groups)
         for i in range(n_terms):
             table[terms[i]] = weights[i]
         before, n_before = keys[:n].copy(), n
         n, reached, n_scored = search_blocks(
-            arrays, n_docs, base, table, bounds, groups, allowed, keys, n, k, floor, threshold, alpha, budget
+            arrays, n_docs, base, table, bounds, groups, allowed, keys, n, k, floor, threshold, alpha, budget, docs_per_block
         )
         for i in range(n_terms):
             table[terms[i]] = 0
