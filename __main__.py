@@ -56,6 +56,7 @@ def _build(options: argparse.Namespace) -> int:
             fields=_fields(options),
             bad=bad,
             progress=bar,
+            reorder=options.reorder,
         )
     _tell_report(report, bad, f"built {options.out}")
     return 0
@@ -139,7 +140,7 @@ def _compact(options: argparse.Namespace) -> int:
 
     with _compiling(), Collection.open(options.index) as collection:
         before = len(collection.manifest.segments)
-        collection.compact()
+        collection.compact(reorder=options.reorder)
         after = collection.commit()
     _say(f"compacted {options.index}: {before} -> {len(after.segments)} segments, {after.n_docs:,} documents")
     return 0
@@ -199,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", required=True, metavar="IDX", help="folder of the new index; an unfinished build goes on")
     _add_encoder_options(build)
     _add_corpus_options(build)
+    _add_reorder(build)
     add = command("add", _add, "add documents to an index", "lexmax add IDX more.jsonl --replace")
     _add_index(add)
     add.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS_HELP)
@@ -223,7 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_index(info)
     info.add_argument("--json", action="store_true", help="everything, as JSON")
     _add_index(command("check", _check, "verify every checksum and invariant; exit 1 when damaged", "lexmax check IDX"))
-    _add_index(command("compact", _compact, "merge segments and drop deleted documents", "lexmax compact IDX"))
+    compact = command("compact", _compact, "merge segments and drop deleted documents", "lexmax compact IDX --reorder")
+    _add_index(compact)
+    _add_reorder(compact)
     serve = command("serve", _serve, "serve an index over HTTP", "lexmax serve IDX --port 8000")
     _add_index(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
@@ -249,6 +253,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="IDX", help="folder of the index")
+
+
+def _add_reorder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reorder", action=argparse.BooleanOptionalAction, default=None,
+                        help="put similar documents side by side, for faster exact search (default: learned weights of "
+                        "50,000 documents or more)")  # fmt: skip
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -334,7 +344,8 @@ def _tell_report(report: BuildReport, bad: BadRecords | None, done: str) -> None
     rate = report.n_added / max(report.elapsed_s, 1e-9)
     resumed = f", {report.n_resumed:,} from an earlier run" if report.n_resumed else ""
     replaced = f", {report.n_replaced:,} replaced" if report.n_replaced else ""
-    _say(f"{done}: {report.n_added:,} documents{replaced}{resumed} in {report.elapsed_s:.1f} s ({rate:,.0f}/s)")
+    merged = f", then merged and ordered in {report.compact_s:.1f} s" if report.compact_s >= 1 else ""
+    _say(f"{done}: {report.n_added:,} documents{replaced}{resumed} in {report.elapsed_s:.1f} s ({rate:,.0f}/s){merged}")
     if bad and bad.n_records:
         _say(f"skipped {bad.n_records:,} bad records" + (", the first:" if bad.n_records > len(bad.examples) else ":"))
         for record in bad.examples:

@@ -32,6 +32,8 @@ from .strings import StringTable
 from .vocabulary import MAX_TABLES, GrowingVocabulary, Vocabulary, renumber
 
 MAX_DOCUMENT_ID_BYTES = 1024
+REORDER_DOCS = 50_000
+"""From this size on, learned weights are reordered at build and compaction unless told otherwise."""
 LOCK_NAME = "write.lock"
 OWN_NAME = re.compile(r"(segment-\d{6,}-\d{3,}|(deletes|vocabulary)-\d{6,}-\d{3,}\.lex|manifest\.json\.tmp)")
 
@@ -40,7 +42,7 @@ OWN_NAME = re.compile(r"(segment-\d{6,}-\d{3,}|(deletes|vocabulary)-\d{6,}-\d{3,
 class BufferLimits:
     """How much a writer holds in memory before it writes a segment."""
 
-    n_postings: int = 1 << 25
+    n_postings: int = 1 << 27
     n_text_bytes: int = 1 << 28
 
 
@@ -194,8 +196,15 @@ class Collection:
                 self._changed.add(i)
         return [doc_id for doc_id, absent in zip(wanted, missing.tolist(), strict=True) if absent]
 
-    def compact(self) -> None:
-        """Merge segments and drop deleted documents; visible after `commit`. Document order is kept.
+    def compact(self, *, reorder: bool | None = None) -> None:
+        """Merge segments and drop deleted documents; visible after `commit`.
+
+        Parameters
+        ----------
+        reorder : bool or None
+            True: put documents in the order of recursive graph bisection, so that block-max prunes better. False: keep the
+            order. None: True for model weights from REORDER_DOCS documents on (BM25 is answered by the scan, which gains
+            nothing). Reordered segments stay as they are when nothing else needs doing.
 
         Raises
         ------
@@ -203,16 +212,18 @@ class Collection:
             A segment is damaged; the index stays as it is.
         """
         self._flush()
+        if reorder is None:
+            reorder = self._bm25 is None and sum(segment.n_live for segment in self._segments) >= REORDER_DOCS
         merged: list[Segment] = []
         base = 0
         for group in plan_merges(self._segments):
-            whole = len(group) == 1 and group[0].live is None
+            whole = len(group) == 1 and group[0].live is None and (group[0].record.reordered or not reorder)
             if whole and (self._bm25 is None or len(self._segments) == 1):
                 segment = group[0]
                 segment.base = base
             else:
                 record = merge_segments(self.path, self._next_name("segment"), group, self._fields,
-                                        scale=self._scale or 1.0, bm25=self._bm25,
+                                        scale=self._scale or 1.0, bm25=self._bm25, reorder=reorder,
                                         average_length=self._live_average_length())  # fmt: skip
                 if record.n_docs == 0:
                     continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -88,21 +88,31 @@ class DocumentBuffer:
         if self._rows:
             self._pack()
         StringTable.of(self.doc_ids).write(folder / "doc_ids.lex")
-        write_batches(folder, self._batches, self.fields)
+        write_batches(folder, conform(self._batches, self.fields), self.fields)
 
 
-def write_batches(folder: Path, batches: Sequence[pa.RecordBatch], fields: Mapping[str, str]) -> None:
-    """Write ``documents.lex``; every batch's metadata is brought to the types in ``fields``."""
-    kind = pa.struct([(name, metadata.ARROW_TYPES[field_type]) for name, field_type in fields.items()])
-    schema = pa.schema([("title", pa.string()), ("text", pa.large_string()), ("metadata", kind)])
+def conform(batches: Iterable[pa.RecordBatch], fields: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+    """Bring every batch's metadata to the types in ``fields``, so that all have one schema."""
+    schema = _schema(fields)
+    for batch in batches:
+        columns = [batch.column(0), batch.column(1), _conform(batch.column(2), schema.field("metadata").type)]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def write_batches(folder: Path, batches: Iterable[pa.RecordBatch], fields: Mapping[str, str]) -> None:
+    """Write ``documents.lex`` from batches of the schema that `conform` gives."""
     with (
         ArrayFileWriter(folder / "documents.lex", KIND) as out,
         out.stream("arrow") as sink,
-        pa.ipc.new_file(pa.PythonFile(sink, mode="w"), schema) as writer,
+        pa.ipc.new_file(pa.PythonFile(sink, mode="w"), _schema(fields)) as writer,
     ):
         for batch in batches:
-            columns = [batch.column(0), batch.column(1), _conform(batch.column(2), kind)]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            writer.write_batch(batch)
+
+
+def _schema(fields: Mapping[str, str]) -> pa.Schema:
+    kind = pa.struct([(name, metadata.ARROW_TYPES[field_type]) for name, field_type in fields.items()])
+    return pa.schema([("title", pa.string()), ("text", pa.large_string()), ("metadata", kind)])
 
 
 def _conform(column: pa.StructArray, kind: pa.StructType) -> pa.StructArray:

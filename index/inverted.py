@@ -57,15 +57,32 @@ class ImpactRows:
     counts: npt.NDArray[np.uint8] | None = None
     lengths: npt.NDArray[np.uint32] | None = None
 
+    def ranks(self) -> tuple[Int32s, npt.NDArray[np.uint32]]:
+        """Distinct terms, ascending, and for each entry the position of its term among them."""
+        present = np.bincount(self.terms) > 0 if len(self.terms) else np.zeros(0, np.bool_)
+        rank_of = np.cumsum(present, dtype=np.uint32) - np.uint32(1)
+        return np.flatnonzero(present).astype(np.int32), rank_of[self.terms]
+
+    def take(self, order: Int32s) -> ImpactRows:
+        """Return the rows in another order; ``order[new] = old``."""
+        widths = np.diff(self.indptr)[order]
+        indptr = np.zeros(len(order) + 1, np.int64)
+        np.cumsum(widths, out=indptr[1:])
+        picks = np.repeat(self.indptr[order] - indptr[:-1], widths) + np.arange(indptr[-1])
+        return ImpactRows(
+            indptr=indptr,
+            terms=self.terms[picks],
+            impacts=self.impacts[picks],
+            counts=None if self.counts is None else self.counts[picks],
+            lengths=None if self.lengths is None else self.lengths[order],
+        )
+
 
 def write_inverted(path: Path, rows: ImpactRows) -> None:
     """Invert ``rows`` and write ``inverted.lex``."""
     n_docs = len(rows.indptr) - 1
     window = min(WINDOW, max(1, -(-n_docs // WINDOW_STEP)) * WINDOW_STEP)
-    present = np.bincount(rows.terms) > 0 if len(rows.terms) else np.zeros(0, np.bool_)
-    terms = np.flatnonzero(present).astype(np.int32)
-    rank_of = np.cumsum(present, dtype=np.uint32) - np.uint32(1)
-    ranks = rank_of[rows.terms]
+    terms, ranks = rows.ranks()
     starts, run_starts = kernels.count_postings(rows.indptr, ranks, len(terms), window)
     slots, impacts, run_windows, run_offsets = kernels.transpose(rows.indptr, ranks, rows.impacts, starts, run_starts, window)
     frequent = np.flatnonzero(np.diff(starts) > max(DENSE_SHARE * n_docs, BLOCK))
@@ -136,7 +153,7 @@ class InvertedIndex:
     def look_up(self, terms: Int32s, reaches: Int64s) -> Int64s:
         """Rank of each of the ascending term numbers, -1 without postings; raises ``reaches`` in place (see the kernel)."""
         ranks = np.empty(len(terms), np.int64)
-        kernels.look_up(self.terms, self.arrays.kth, self.arrays.dense_rows, terms, ranks, reaches)
+        kernels.look_up(self.terms, self.arrays.kth, terms, ranks, reaches)
         return ranks
 
     def row(self, position: int) -> tuple[Int32s, Impacts]:

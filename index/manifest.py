@@ -41,6 +41,8 @@ class SegmentRecord:
     """Sum of document lengths in tokens (BM25); 0 otherwise."""
     n_deleted: int = 0
     deletes: str | None = None
+    reordered: bool = False
+    """Documents were reordered by recursive graph bisection."""
     error: dict[str, float] = field(default_factory=dict)
     """Measured quantisation error of the segment's impacts; see `quantize`."""
 

@@ -1,7 +1,8 @@
 """Compaction: merge segments in order, leave deleted documents out, and weigh BM25 anew.
 
 The merged segment is, array for array, what a build of the live documents would have written (for model weights, at the
-index's scale), because document rows keep what the impacts were made from.
+index's scale), because document rows keep what the impacts were made from. Documents keep their order, or are put in the
+one that graph bisection finds, in which blocks hold similar documents and block maxima bound tightly.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from .bm25 import Bm25
-from .documents import write_batches
+from .documents import BATCH_ROWS, conform, write_batches
 from .inverted import ImpactRows, write_inverted
 from .manifest import SegmentRecord
+from .reorder import bisection_order
 from .segments import Segment, weigh_counts
 from .storage import sync_folder
 from .strings import StringTable
@@ -39,7 +41,7 @@ def plan_merges(segments: Sequence[Segment]) -> list[list[Segment]]:
 
 def merge_segments(
     index: Path, name: str, segments: Sequence[Segment], fields: dict[str, str], *,
-    scale: float, bm25: Bm25 | None, average_length: float,
+    scale: float, bm25: Bm25 | None, average_length: float, reorder: bool = False,
 ) -> SegmentRecord:  # fmt: skip
     """Write the merger of ``segments``, whose sources are verified first, and make it durable.
 
@@ -57,14 +59,23 @@ def merge_segments(
     if bm25 is not None and rows.lengths is not None:
         rows, error = weigh_counts(rows, bm25, average_length, scale)
         total = int(rows.lengths.sum(dtype=np.int64)) if rows.lengths is not None else 0
+    batches = conform(_live_batches(segments), fields)
+    doc_ids = [doc_id for segment in segments for doc_id in _live_ids(segment)]
+    if reorder:
+        terms, ranks = rows.ranks()
+        order = bisection_order(rows.indptr, ranks, len(terms))
+        rows, doc_ids = rows.take(order), [doc_ids[i] for i in order.tolist()]
+        batches = iter(pa.Table.from_batches(batches).take(pa.array(order)).to_batches(BATCH_ROWS))
     folder = index / name
     folder.mkdir()
     write_inverted(folder / "inverted.lex", rows)
-    write_batches(folder, list(_live_batches(segments)), fields)
-    StringTable.of([doc_id for segment in segments for doc_id in _live_ids(segment)]).write(folder / "doc_ids.lex")
+    write_batches(folder, batches, fields)
+    StringTable.of(doc_ids).write(folder / "doc_ids.lex")
     sync_folder(folder)
     sync_folder(index)
-    return SegmentRecord(name=name, n_docs=len(rows.indptr) - 1, n_postings=len(rows.terms), total_length=total, error=error)
+    return SegmentRecord(
+        name=name, n_docs=len(doc_ids), n_postings=len(rows.terms), total_length=total, reordered=reorder, error=error
+    )
 
 
 def _live_batches(segments: Sequence[Segment]) -> Iterator[pa.RecordBatch]:

@@ -43,6 +43,11 @@ class Segment:
                 raise IndexFormatError(folder, expected=f"{record.n_docs} documents", found=found)
 
     @property
+    def n_live(self) -> int:
+        """Documents that are not deleted."""
+        return self.record.n_docs if self.live is None else int(self.live.sum())
+
+    @property
     def n_bytes(self) -> int:
         """Size of the segment's files in bytes."""
         return self.inverted.file.n_bytes + self.documents.file.n_bytes + self.documents.ids_n_bytes

@@ -192,6 +192,7 @@ class Snapshot:
                     "n_docs": segment.record.n_docs,
                     "n_deleted": segment.record.n_deleted,
                     "n_postings": segment.record.n_postings,
+                    "reordered": segment.record.reordered,
                     "window": segment.inverted.window,
                     "quantisation_error": segment.record.error,
                     "bytes": {**segment.inverted.file.sizes(), "documents": segment.documents.file.n_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -33,7 +33,8 @@ class BuildReport:
     ----------
     n_added, n_replaced, n_skipped, n_resumed : int
         Documents written, live ones replaced, malformed records left out, documents found done by an earlier run.
-    elapsed_s : float
+    elapsed_s, compact_s : float
+        Reading, encoding and writing; merging and reordering at the end.
     """
 
     n_added: int
@@ -41,12 +42,13 @@ class BuildReport:
     n_skipped: int
     n_resumed: int
     elapsed_s: float
+    compact_s: float = 0.0
 
 
 def build_index(
     sources: Sequence[str], out: Path | str, *, encoder: Encoder | None = None, fields: Fields | None = None,
     bad: BadRecords | None = None, progress: Progress | None = None, commit_every_s: float = COMMIT_EVERY_S,
-    limits: BufferLimits | None = None,
+    limits: BufferLimits | None = None, reorder: bool | None = None,
 ) -> BuildReport:  # fmt: skip
     """Build an index from corpora; run again after an interruption, it goes on after the last commit.
 
@@ -68,6 +70,8 @@ def build_index(
         Seconds between commits.
     limits : BufferLimits or None
         Memory of the writer.
+    reorder : bool or None
+        See `Collection.compact`.
 
     Raises
     ------
@@ -82,10 +86,11 @@ def build_index(
     with _open_or_create(Path(out), sources, encoder, limits) as collection:
         writer = _Writer(collection, encoder, bad, progress, replace=False)
         report = writer.run(read_corpus(sources, fields=fields, bad=bad), list(sources), commit_every_s)
-        collection.compact()
+        start = time.monotonic()
+        collection.compact(reorder=reorder)
         collection.build = None
         collection.commit()
-    return report
+    return replace(report, compact_s=time.monotonic() - start)
 
 
 def add_to_index(

@@ -117,11 +117,12 @@ def step_of(top: int | np.int64) -> int | np.int64:
 
 
 @kernel
-def look_up(terms: I32, kth: U8, dense_rows: I32, wanted: I32, ranks: I64, reaches: I64) -> None:
+def look_up(terms: I32, kth: U8, wanted: I32, ranks: I64, reaches: I64) -> None:
     """Fill ``ranks`` with each wanted term's rank, -1 without postings, and raise ``reaches`` to its reach.
 
-    The *reach* of a term is the largest value that impacts or block maxima can give it: 15 steps for a frequent term, its
-    largest impact for another. ``terms`` ascends, and so does ``wanted``: each search starts where the last one ended.
+    The *reach* of a term, 15 steps, is the largest value that its impacts or 4-bit block maxima can have; it depends on the
+    largest impact alone, so it is the same however the documents are cut into segments. ``terms`` ascends, and so does
+    ``wanted``: each search starts where the last one ended.
     """
     low = 0
     for i in range(len(wanted)):
@@ -135,8 +136,7 @@ def look_up(terms: I32, kth: U8, dense_rows: I32, wanted: I32, ranks: I64, reach
         ranks[i] = -1
         if low < len(terms) and terms[low] == wanted[i]:
             ranks[i] = low
-            top = np.int64(kth[low, 0])
-            reaches[i] = max(reaches[i], 15 * step_of(top) if dense_rows[low] >= 0 else top)
+            reaches[i] = max(reaches[i], 15 * step_of(np.int64(kth[low, 0])))
 
 
 @kernel
