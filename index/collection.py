@@ -67,7 +67,7 @@ class Collection:
     @classmethod
     def create(
         cls, path: Path | str, *, encoder: EncoderRecord, bm25: Bm25 | None = None,
-        vocabulary: Sequence[str] | None = None, limits: BufferLimits | None = None,
+        vocabulary: Sequence[str] | None = None, scale: float | None = None, limits: BufferLimits | None = None,
     ) -> Collection:  # fmt: skip
         """Create an empty index; it exists once `commit` is called. What an earlier try left there is removed.
 
@@ -80,6 +80,8 @@ class Collection:
             Given: vectors hold term counts, which this index weighs. None: vectors hold final weights.
         vocabulary : sequence of str or None
             Strings of the encoder's fixed term numbers.
+        scale : float or None
+            Impact = weight x scale, without ``bm25``; None: fitted to the first segment.
         limits : BufferLimits or None
 
         Raises
@@ -96,8 +98,7 @@ class Collection:
         if (folder / manifests.FILE_NAME).exists():
             lock.close()
             raise FileExistsError(f"{folder} holds an index already: remove it, add to it, or choose another folder")
-        scale = SCALE if bm25 else None
-        manifest = Manifest(encoder=encoder, bm25=asdict(bm25) if bm25 else None, scale=scale)
+        manifest = Manifest(encoder=encoder, bm25=asdict(bm25) if bm25 else None, scale=SCALE if bm25 else scale)
         collection = cls(folder, manifest, lock, limits or BufferLimits())
         collection._remove_unused()
         collection._vocabulary.new = list(vocabulary or [])
@@ -160,8 +161,7 @@ class Collection:
         """
         if len(documents) != len(vectors):
             raise RepresentationError(f"{len(documents)} documents with {len(vectors)} vectors")
-        if (vectors.vocabulary is None) != (self._bm25 is None):
-            raise RepresentationError(f"{self.path}: the index holds {'term counts' if self._bm25 else 'weights'}")
+        self._check_terms(vectors)
         doc_ids = [document.doc_id for document in documents]
         _check_ids(doc_ids)
         fields = dict(self._fields)
@@ -269,6 +269,17 @@ class Collection:
         self._fields, self._scale = dict(manifest.fields), manifest.scale
         self._changed, self._n_names = set(), 0
         self._new_builder()
+
+    def _check_terms(self, vectors: SparseVectors) -> None:
+        """See that the vectors name their terms as the index does: by string (BM25; vectors with strings) or by number."""
+        by_string = self._bm25 is not None or self._committed.encoder.settings.get("terms") == "strings"
+        if vectors.vocabulary is not None and not by_string:
+            raise RepresentationError(f"{self.path}: the index holds weights of numbered terms, not of strings")
+        if vectors.vocabulary is None and self._bm25 is not None:
+            raise RepresentationError(f"{self.path}: the index holds term counts")
+        n_terms = len(self._vocabulary.known) + len(self._vocabulary.new)
+        if vectors.vocabulary is None and by_string and vectors.n_postings and vectors.terms.max() >= n_terms:
+            raise RepresentationError(f"{self.path}: term {vectors.terms.max()} is past the vocabulary of {n_terms} terms")
 
     def _new_builder(self) -> None:
         self._pending = SegmentBuilder(self._fields)

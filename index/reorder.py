@@ -63,8 +63,8 @@ def bisection_order(
     min_partition : int
         Partitions of so many documents are not split; at least 8, a block.
     max_iterations : int
-        Most rounds of exchanges in a split. More are slower and better: 64 instead of 32 take half as long again, for 0.3 %
-        fewer (term, block) pairs.
+        Most rounds of exchanges in a split. More are slower and better: 64 instead of 32 take 1.4 times as long, for less
+        than 1 % fewer (term, block) pairs.
     progress : callable or None
         Called in this thread with the share done, 0 to 1.
 

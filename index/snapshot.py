@@ -81,10 +81,10 @@ class Snapshot:
             The queries name terms as strings, and the index has no such vocabulary, or the reverse.
         """
         bm25 = self.manifest.bm25
-        if (queries.vocabulary is None) != (bm25 is None):
-            raise RepresentationError(
-                f"{self.path}: made by encoder {self.manifest.encoder.kind}: queries of another kind cannot be searched"
-            )
+        if queries.vocabulary is None and bm25 is not None:
+            raise RepresentationError(f"{self.path}: an index of encoder bm25 is searched by term strings, not numbers")
+        if queries.vocabulary is not None and bm25 is None and not len(self.vocabulary) and self.n_docs:
+            raise RepresentationError(f"{self.path}: the index has no vocabulary: search it by term numbers, not strings")
         if queries.vocabulary is not None:
             queries = renumber(queries, self.vocabulary.find(queries.vocabulary))
         if bm25 is None:

@@ -1,15 +1,42 @@
-"""Numba kernels of the index: arrays in, arrays out, no I/O."""
+"""Numba kernels of the index: arrays in, arrays out, no I/O.
+
+Numba's disk cache looks at the file that a kernel stands in and not at the files of the kernels that it calls, so after an
+upgrade it could run old code inside new. lexmax therefore keeps its compiled kernels in a folder named by a hash of all
+kernel sources: inside NUMBA_CACHE_DIR when that is set, else beside the package, else in the user's cache.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar, cast
 
-from numba import njit
+from numba import config, njit
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
 
 
+def _cache_folder() -> Path:
+    package = Path(__file__).resolve().parents[2]
+    digest = hashlib.sha256()
+    for room in ("index", "retrieval"):
+        for source in sorted((package / room / "kernels").glob("*.py")):
+            digest.update(source.read_bytes())
+    own = package / "__pycache__" if os.access(package, os.W_OK) else Path.home() / ".cache" / "lexmax"
+    chosen = config.CACHE_DIR  # type: ignore[attr-defined]
+    return Path(chosen or own) / f"kernels-{digest.hexdigest()[:16]}"
+
+
+_CACHE_FOLDER = _cache_folder()
+
+
 def kernel(function: Kernel) -> Kernel:
     """Compile with lexmax's one set of options: cached on disk, without the GIL, IEEE division."""
-    return cast(Kernel, njit(cache=True, nogil=True, error_model="numpy")(function))
+    elsewhere = config.CACHE_DIR  # type: ignore[attr-defined]
+    config.CACHE_DIR = str(_CACHE_FOLDER)
+    try:
+        return cast(Kernel, njit(cache=True, nogil=True, error_model="numpy")(function))
+    finally:
+        config.CACHE_DIR = elsewhere

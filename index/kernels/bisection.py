@@ -9,7 +9,7 @@ is how many bits are saved by having it on the right rather than on the left. Ea
 pulls to the right and all others to the left: the pairwise exchange of the paper, with a selection in place of two sorts.
 
 Documents that move at the same time do not see each other move, so similar ones chase each other for ever, worst in small
-partitions. Hence every posting holds its document back, by ``(round / max_rounds)**2`` bits: 8 % fewer (term, block) pairs
+partitions. Hence every posting holds its document back, by ``(round / max_rounds)**2`` bits: 6 % fewer (term, block) pairs
 than without, in half the time.
 
 Pulls are fixed-point integers: their sums do not depend on the order of addition, so neither does the result on the threads.
@@ -72,7 +72,7 @@ class Terms(NamedTuple):
 
 
 def log_gap_steps(n: int) -> I32:
-    """(n,) what the bits of a term grow by with its (d + 1)-th document, less log2 of the half's size, sign changed."""
+    """(n,) ``(d + 1) * log2(d + 2) - d * log2(d + 1)``: what a term saves on its (d + 1)-th document in a half, fixed-point."""
     d = np.arange(n + 1, dtype=np.float64)
     steps: I32 = np.rint(np.diff(d * np.log2(d + 1)) * 2**FRACTION_BITS).astype(np.int32)
     return steps
