@@ -179,6 +179,31 @@ def _eval(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench_sparse(options: argparse.Namespace) -> int:
+    from .eval.bench import use_one_thread
+
+    use_one_thread()  # before numpy and numba are imported
+    from .eval.bench.bm25 import run_bm25_bench
+    from .eval.bench.plot import plot_report
+    from .eval.bench.sparse import SparseBench, run_sparse_bench
+
+    if options.plot:
+        _require("matplotlib", "bench", "--plot")
+    if options.bm25:
+        report = run_bm25_bench(options.bm25, n_queries=options.queries, ks=options.k, n_passes=options.passes, say=_say)
+    else:
+        bench = SparseBench(
+            n_docs=options.docs, n_queries=options.queries, seed=options.seed, ks=options.k, index=options.index,
+            vectors=options.vectors, query_vectors=options.query_vectors, n_passes=options.passes, engines=options.engines,
+            reorder=options.reorder,
+        )  # fmt: skip
+        report = run_sparse_bench(bench, _say)
+    if options.plot:
+        plot_report(report, options.plot)
+    print(json.dumps(report.to_json(), ensure_ascii=False, indent=1) if options.json else report.to_markdown())
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lexmax",
@@ -248,7 +273,35 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--run-out", metavar="FILE", help="write the ranking as a TREC run file")
     evaluate.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
     _add_model_options(evaluate)
+    about = "compare speed with other engines"
+    bench = commands.add_parser("bench", help=about, description=f"{about.capitalize()}.")
+    _add_bench_sparse(bench.add_subparsers(title="comparisons", required=True, metavar="COMPARISON"))
     return parser
+
+
+def _add_bench_sparse(comparisons: Any) -> None:
+    sparse = comparisons.add_parser(
+        "sparse",
+        help="engines for learned-sparse vectors, or BM25",
+        description="Time lexmax and every other installed engine on the same impacts and queries, in one thread.",
+        epilog="example:\n  lexmax bench sparse --docs 100000 --plot speed.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sparse.set_defaults(run=_bench_sparse)
+    source = sparse.add_mutually_exclusive_group()
+    source.add_argument("--docs", type=int, default=100_000, help="documents to generate (default 100000)")
+    source.add_argument("--index", metavar="IDX", help="take the documents of an index")
+    source.add_argument("--vectors", metavar="FILE.npz", help="take document vectors in SciPy's CSR layout")
+    source.add_argument("--bm25", metavar="CORPUS", help="compare BM25 on the texts of a corpus with bm25s")
+    sparse.add_argument("--queries", type=int, default=100, help="queries of each kind (default 100)")
+    sparse.add_argument("--query-vectors", metavar="FILE.jsonl", help="a JSON object a line, vector: {term: weight}; also .gz")
+    sparse.add_argument("--k", type=int, nargs="+", default=[10, 100, 1000], help="depths (default 10 100 1000)")
+    sparse.add_argument("--passes", type=int, default=3, help="the best of these counts for each query (default 3)")
+    sparse.add_argument("--engines", nargs="+", metavar="NAME", help="default: lexmax and all that are installed")
+    sparse.add_argument("--reorder", action="store_true", help="order documents by graph bisection first, for all engines")
+    sparse.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
+    sparse.add_argument("--plot", metavar="FILE.png", help="write a picture")
+    sparse.add_argument("--json", action="store_true", help="JSON instead of Markdown tables")
 
 
 def _add_index(parser: argparse.ArgumentParser) -> None:
@@ -344,7 +397,7 @@ def _tell_report(report: BuildReport, bad: BadRecords | None, done: str) -> None
     rate = report.n_added / max(report.elapsed_s, 1e-9)
     resumed = f", {report.n_resumed:,} from an earlier run" if report.n_resumed else ""
     replaced = f", {report.n_replaced:,} replaced" if report.n_replaced else ""
-    merged = f", then merged and ordered in {report.compact_s:.1f} s" if report.compact_s >= 1 else ""
+    merged = f", and {report.compact_s:.1f} s to finish the index" if report.compact_s >= 1 else ""
     _say(f"{done}: {report.n_added:,} documents{replaced}{resumed} in {report.elapsed_s:.1f} s ({rate:,.0f}/s){merged}")
     if bad and bad.n_records:
         _say(f"skipped {bad.n_records:,} bad records" + (", the first:" if bad.n_records > len(bad.examples) else ":"))
