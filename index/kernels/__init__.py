@@ -11,11 +11,12 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from numba import config, njit
+import numba
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
+_config: Any = numba.config
 
 
 def _cache_folder() -> Path:
@@ -25,7 +26,7 @@ def _cache_folder() -> Path:
         for source in sorted((package / room / "kernels").glob("*.py")):
             digest.update(source.read_bytes())
     own = package / "__pycache__" if os.access(package, os.W_OK) else Path.home() / ".cache" / "lexmax"
-    chosen = config.CACHE_DIR  # type: ignore[attr-defined]
+    chosen = _config.CACHE_DIR
     return Path(chosen or own) / f"kernels-{digest.hexdigest()[:16]}"
 
 
@@ -34,9 +35,9 @@ _CACHE_FOLDER = _cache_folder()
 
 def kernel(function: Kernel) -> Kernel:
     """Compile with lexmax's one set of options: cached on disk, without the GIL, IEEE division."""
-    elsewhere = config.CACHE_DIR  # type: ignore[attr-defined]
-    config.CACHE_DIR = str(_CACHE_FOLDER)
+    elsewhere = _config.CACHE_DIR
+    _config.CACHE_DIR = str(_CACHE_FOLDER)
     try:
-        return cast(Kernel, njit(cache=True, nogil=True, error_model="numpy")(function))
+        return cast(Kernel, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
     finally:
-        config.CACHE_DIR = elsewhere
+        _config.CACHE_DIR = elsewhere
