@@ -4,7 +4,7 @@ BIN := .venv/bin
 INDEX := .demo/scifact
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test bench clean
+.PHONY: demo test clean
 
 demo: .venv/installed
 	@if [ ! -f $(INDEX)/manifest.json ]; then \
