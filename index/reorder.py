@@ -189,10 +189,10 @@ class _Bisection:
         terms.right[:] = self._count(partial(kernels.count_rows, source), middle, hi, n_terms)
         for i in range(1, self._max_iterations + 1):
             kernels.term_pulls(terms, self._steps, middle - lo, hi - middle, (i / self._max_iterations) ** 2)
-            self._share(partial(kernels.document_pulls, source, sides, terms), lo, hi)
+            self._share(partial(kernels.document_pulls, source, sides, terms, i), lo, hi)
             n_moved = kernels.exchange(sides, lo, hi, middle - lo)
             terms.right[:] += self._count(partial(kernels.count_moves, source, sides), lo, hi, n_terms)
-            if n_moved <= kernels.SETTLED * (hi - lo):
+            if i > kernels.LOT_ROUNDS and n_moved <= kernels.SETTLED * (hi - lo):
                 break
         left, numbers = terms.counts - terms.right, np.empty((2, n_terms), np.uint32)
         n_left_terms = kernels.number_terms(left, middle - lo, numbers[0])

@@ -9,8 +9,9 @@ is how many bits are saved by having it on the right rather than on the left. Ea
 pulls to the right and all others to the left: the pairwise exchange of the paper, with a selection in place of two sorts.
 
 Documents that move at the same time do not see each other move, so similar ones chase each other for ever, worst in small
-partitions. Hence every posting holds its document back, by ``(round / max_rounds)**2`` bits: 6 % fewer (term, block) pairs
-than without, in half the time.
+partitions. Two remedies: every posting holds its document back, by ``(round / max_rounds)**2`` bits (6 % fewer (term, block)
+pairs than without, in half the time); and in the first rounds only half of the documents may move, by lot, so that twins on
+different sides meet instead of changing places.
 
 Pulls are fixed-point integers: their sums do not depend on the order of addition, so neither does the result on the threads.
 Terms are renumbered for each half, without those that cannot tell its documents apart; numbers, and with them the tables
@@ -34,6 +35,10 @@ FRACTION_BITS = 16
 """Binary places of a pull."""
 SETTLED = 0.005
 """A split is done when a round moves no more than this share of the documents."""
+LOT_ROUNDS = 3
+"""Rounds in which the lot decides who may move."""
+BOUND = 1 << 60
+"""Pull to its own side of a document that may not move, larger than any sum."""
 DROPPED = np.uint32(0xFFFFFFFF)
 
 U32 = npt.NDArray[np.uint32]
@@ -145,9 +150,18 @@ def term_pulls(terms: Terms, steps: I32, n_left: int, n_right: int, hold: float)
 
 
 @kernel
-def document_pulls(rows: Rows, sides: Sides, terms: Terms, lo: int, hi: int) -> None:
+def may_move(document: int, i_round: int) -> bool:
+    """Whether a document may move in this round, counted from 1; half of them in the first rounds, then all."""
+    return i_round > LOT_ROUNDS or (np.int64(document) * 2_654_435_769 >> (28 + i_round)) % 2 == 1
+
+
+@kernel
+def document_pulls(rows: Rows, sides: Sides, terms: Terms, i_round: int, lo: int, hi: int) -> None:
     """Fill ``sides.pulls`` of the documents at ``lo <= i < hi``."""
     for i in range(lo, hi):
+        if not may_move(rows.order[i], i_round):
+            sides.pulls[i] = BOUND if sides.right[i] else -BOUND
+            continue
         pulls = terms.if_right if sides.right[i] else terms.if_left
         pull = np.int64(0)
         for p in range(rows.starts[i], rows.ends[i]):
@@ -231,10 +245,10 @@ def split(
     count_rows(source, lo + n_left, hi, right)
     for i in range(1, max_rounds + 1):
         term_pulls(terms, steps, n_left, n_right, (i / max_rounds) ** 2)
-        document_pulls(source, sides, terms, lo, hi)
+        document_pulls(source, sides, terms, i, lo, hi)
         n_moved = exchange(sides, lo, hi, n_left)
         count_moves(source, sides, lo, hi, right)
-        if n_moved <= SETTLED * (hi - lo):
+        if i > LOT_ROUNDS and n_moved <= SETTLED * (hi - lo):
             break
     counts -= right  # now those on the left
     n_left_terms = number_terms(counts, n_left, numbers)
@@ -279,6 +293,6 @@ def order_cost(indptr: I64, ranks: npt.NDArray[np.unsignedinteger[Any]], order: 
         for p in range(indptr[order[i]], indptr[order[i] + 1]):
             before = last[ranks[p]]
             bits += np.log2(i - before)
-            n_pairs += before < 0 or before // BLOCK != i // BLOCK
+            n_pairs += before // BLOCK != i // BLOCK
             last[ranks[p]] = i
     return bits, n_pairs

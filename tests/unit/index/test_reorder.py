@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexmax.index import reorder
+from lexmax.index.kernels import bisection
 from lexmax.index.reorder import bisection_order, order_cost
 
 
@@ -52,6 +53,38 @@ def test_cost_is_that_of_the_posting_lists(rows, random):
     assert (bits, n_pairs) == (pytest.approx(plain_cost(rows, order)[0]), plain_cost(rows, order)[1])
 
 
+def halves_cost(rows, right, n_left, n_right):
+    """Log-gap bits of two halves by the paper's formula, the sizes of the halves fixed."""
+    counts = np.zeros((2, 12))
+    for row, side in zip(rows, right, strict=True):
+        counts[int(side), row] += 1
+    return (counts * np.log2(np.array([[n_left], [n_right]]) / (counts + 1))).sum()
+
+
+def test_a_pull_is_what_moving_the_document_saves():
+    rng = np.random.default_rng(4)
+    rows = [np.sort(rng.choice(12, rng.integers(1, 7), replace=False)) for _ in range(24)]
+    indptr, ranks = rows_of(rows)
+    right = np.arange(24) >= 16
+    laid = bisection.Rows(np.arange(24, dtype=np.int32), indptr[:-1].copy(), indptr[1:].copy(), ranks)
+    sides = bisection.Sides(np.empty(24, np.int64), right, np.zeros(24, np.bool_))
+    counts = np.bincount(ranks, minlength=12).astype(np.int32)
+    in_right = np.bincount(ranks[indptr[16] :], minlength=12).astype(np.int32)
+    terms = bisection.Terms(counts, in_right, np.empty(12, np.int32), np.empty(12, np.int32))
+    bisection.term_pulls(terms, bisection.log_gap_steps(30), 16, 8, 0.0)
+    bisection.document_pulls(laid, sides, terms, bisection.LOT_ROUNDS + 1, 0, 24)
+    for i in range(24):
+        left_cost, right_cost = (halves_cost(rows, np.where(np.arange(24) == i, side, right), 16, 8) for side in (False, True))
+        assert sides.pulls[i] / 2**bisection.FRACTION_BITS == pytest.approx(left_cost - right_cost, abs=1e-3)
+
+
+def test_terms_of_one_document_and_of_all_are_dropped():
+    numbers = np.empty(6, np.uint32)
+    assert bisection.number_terms(np.array([1, 2, 8, 9, 10, 0], np.int32), 10, numbers) == 3
+    dropped = int(bisection.DROPPED)
+    assert numbers.tolist() == [dropped, 0, 1, 2, dropped, dropped]
+
+
 @pytest.mark.parametrize("n_docs", [0, 1, 8])
 def test_what_fits_a_block_stays_as_it_is(n_docs):
     assert bisection_order(*rows_of([[0, 1]] * n_docs), 2).tolist() == list(range(n_docs))
@@ -93,6 +126,18 @@ def test_topics_get_neighbours_almost_as_well_as_when_sorted_by_topic():
     came, sorted_, found = (order_cost(indptr, ranks, 1280, order.astype(np.int32))[1] for order in orders)
     assert sorted_ < came
     assert found < sorted_ + 0.1 * (came - sorted_)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_twins_meet_in_a_block(shuffled):
+    """Twins that see each other on the other side must not change sides together for ever."""
+    rng = np.random.default_rng(3)
+    rows = [np.sort(rng.choice(300, 12, replace=False)) for _ in range(512)]
+    place = rng.permutation(1024) if shuffled else np.arange(1024)
+    order = bisection_order(*rows_of([rows[i % 512] for i in place]), 300)
+    block_of = np.empty(1024, np.int64)
+    block_of[place[order]] = np.arange(1024) // 8
+    assert np.count_nonzero(block_of[:512] == block_of[512:]) > 0.6 * 512
 
 
 def test_order_depends_on_neither_threads_nor_the_width_of_ranks(monkeypatch):
