@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     )
     from .index.representations import SparseVectors
     from .retrieval.build import build_index
+    from .retrieval.ciff import export_ciff, import_ciff
     from .retrieval.encoders.registry import load_encoder
     from .retrieval.hits import Hits
+    from .retrieval.importing import import_vectors
     from .retrieval.retriever import Result, Retriever
+    from .retrieval.vectors import semantic_search_lexmax, to_sparse_vectors
 
 _HOMES = {
     "Collection": "index.collection",
@@ -43,7 +46,12 @@ _HOMES = {
     "Result": "retrieval.retriever",
     "Retriever": "retrieval.retriever",
     "build_index": "retrieval.build",
+    "export_ciff": "retrieval.ciff",
+    "import_ciff": "retrieval.ciff",
+    "import_vectors": "retrieval.importing",
     "load_encoder": "retrieval.encoders.registry",
+    "semantic_search_lexmax": "retrieval.vectors",
+    "to_sparse_vectors": "retrieval.vectors",
 }
 
 __all__ = [
@@ -63,7 +71,12 @@ __all__ = [
     "StorageError",
     "__version__",
     "build_index",
+    "export_ciff",
+    "import_ciff",
+    "import_vectors",
     "load_encoder",
+    "semantic_search_lexmax",
+    "to_sparse_vectors",
 ]
 
 

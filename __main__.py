@@ -16,15 +16,22 @@ from . import __version__
 from .index.errors import LexmaxError
 
 if TYPE_CHECKING:
+    from .index.representations import SparseVectors
     from .retrieval.build import BuildReport
     from .retrieval.corpus import BadRecords, Fields
     from .retrieval.encoders.base import Encoder
     from .retrieval.progress import Bar
-    from .retrieval.retriever import Result
+    from .retrieval.retriever import Result, Retriever
 
 CORPUS_HELP = (
     "corpora: JSON lines in BEIR's layout (.jsonl), TSV (.tsv), Parquet (.parquet), each of the first two also .gz, a BEIR "
     "folder, - for JSON lines on standard input, or ir_datasets:ID"
+)
+
+
+VECTORS_HELP = (
+    'vectors: JSON lines of {"id": ..., "vector": {"term": weight}} (.jsonl, also .gz), Parquet of id, indices, values or of '
+    "id and a map vector (.parquet), SciPy's CSR (.npz); or an inverted index (.ciff), whose order of documents is kept"
 )
 
 
@@ -75,6 +82,34 @@ def _add(options: argparse.Namespace) -> int:
     return 0
 
 
+def _import(options: argparse.Namespace) -> int:
+    from .retrieval.ciff import import_ciff
+    from .retrieval.importing import import_vectors
+
+    common = {"documents": options.documents, "name": options.name}
+    with _bar("documents", None) as bar, _compiling():
+        if any(file.endswith(".ciff") for file in options.file):
+            if len(options.file) > 1 or options.vocabulary or options.ids or options.term_numbers:
+                raise ValueError("a CIFF file is imported alone, and has its own terms and ids")
+            report = import_ciff(options.file[0], options.out, progress=bar, reorder=options.reorder or False, **common)
+        else:
+            report = import_vectors(
+                options.file, options.out, vocabulary=options.vocabulary, ids=options.ids,
+                term_numbers=options.term_numbers, progress=bar, reorder=options.reorder, **common,
+            )  # fmt: skip
+    _tell_report(report, None, f"imported into {options.out}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .retrieval.ciff import export_ciff
+
+    with _compiling():
+        n_docs = export_ciff(options.index, options.file)
+    _say(f"exported {n_docs:,} documents to {options.file}")
+    return 0
+
+
 def _delete(options: argparse.Namespace) -> int:
     from .index.collection import Collection
 
@@ -91,9 +126,11 @@ def _search(options: argparse.Namespace) -> int:
     from .retrieval.retriever import Retriever
 
     with _compiling(), Retriever.open(options.index, model=options.model, device=options.device) as retriever:
-        results = retriever.search(
-            options.query, options.k, filter=options.filter, explain=options.explain, alpha=options.alpha, beta=options.beta
-        )  # fmt: skip
+        queries = _query_vectors(options, retriever)
+        results = retriever.search_vectors(
+            queries, [options.query or ""], options.k, filter=options.filter, explain=options.explain, alpha=options.alpha,
+            beta=options.beta,
+        )[0]  # fmt: skip
     for rank, result in enumerate(results, 1):
         if options.json:
             print(json.dumps(_as_json(result), ensure_ascii=False))
@@ -226,6 +263,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_encoder_options(build)
     _add_corpus_options(build)
     _add_reorder(build)
+    imported = command("import", _import, "build an index from ready-made vectors or a CIFF file",
+                       "lexmax import vectors.jsonl --out IDX --documents corpus.jsonl")  # fmt: skip
+    _add_import_options(imported)
+    _add_reorder(imported)
+    export = command("export", _export, "write an index as a CIFF file, for other engines", "lexmax export IDX index.ciff")
+    _add_index(export)
+    export.add_argument("file", metavar="FILE")
     add = command("add", _add, "add documents to an index", "lexmax add IDX more.jsonl --replace")
     _add_index(add)
     add.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS_HELP)
@@ -238,7 +282,8 @@ def _parser() -> argparse.ArgumentParser:
     search = command("search", _search, "search an index",
                      "lexmax search IDX 'heart attack' -k 5 --filter 'year >= 2015' --explain")  # fmt: skip
     _add_index(search)
-    search.add_argument("query", metavar="QUERY")
+    search.add_argument("query", nargs="?", metavar="QUERY")
+    search.add_argument("--vector", metavar="JSON", help="""search with this vector, as in '{"term": 1.2}', not with QUERY""")
     search.add_argument("-k", type=int, default=10, help="number of results (default 10)")
     search.add_argument("--filter", metavar="EXPR", help="only documents whose metadata match, as in: lang in ('en', 'de')")
     search.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -304,6 +349,16 @@ def _add_bench_sparse(comparisons: Any) -> None:
     sparse.add_argument("--json", action="store_true", help="JSON instead of Markdown tables")
 
 
+def _add_import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="+", metavar="FILE", help=VECTORS_HELP)
+    parser.add_argument("--out", required=True, metavar="IDX", help="folder of the new index")
+    parser.add_argument("--documents", nargs="+", default=[], metavar="CORPUS", help="corpora with the texts, found by id")
+    parser.add_argument("--vocabulary", metavar="FILE", help="the terms, a line for each number, or JSON of term -> number")
+    parser.add_argument("--ids", metavar="FILE", help="a line with the id of each row of NPZ files (default: row numbers)")
+    parser.add_argument("--term-numbers", action="store_true", help="keys of JSON vectors are term numbers, not strings")
+    parser.add_argument("--name", default="vectors", help="what made the vectors, for the fingerprint (default vectors)")
+
+
 def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="IDX", help="folder of the index")
 
@@ -355,6 +410,25 @@ def _encoder(options: argparse.Namespace) -> Encoder:
     if options.model or options.encoder not in (None, "bm25"):
         _require("torch", "encode", "an encoder with a model")
     return load_encoder(options.encoder, model=options.model, device=options.device, **settings)
+
+
+def _query_vectors(options: argparse.Namespace, retriever: Retriever) -> SparseVectors:
+    from .retrieval.vectors import to_sparse_vectors
+
+    if options.vector is None:
+        if options.query is None:
+            raise ValueError("search takes a QUERY, or --vector")
+        return retriever.encode([options.query])
+    try:
+        pairs = json.loads(options.vector).items()
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"--vector takes a JSON object of term -> weight: {error}") from error
+    if retriever.info()["n_terms"]:
+        return to_sparse_vectors([dict(pairs)])
+    try:  # without a vocabulary the keys are numbers
+        return to_sparse_vectors([{int(term): weight for term, weight in pairs}])
+    except ValueError as error:
+        raise ValueError(f"the index has no vocabulary, --vector takes term numbers: {error}") from error
 
 
 def _index_encoder(options: argparse.Namespace) -> Encoder:

@@ -15,12 +15,14 @@ from ..index.documents import Document
 from ..index.representations import SparseVectors
 from ..index.snapshot import Snapshot
 from .encoders.base import Encoder
+from .encoders.precomputed import VectorsEncoder
 from .encoders.registry import check_encoder, encoder_of
 from .explain import Explanation, explain
 from .hits import Hits
 from .searchers.blockmax import BlockMaxSearcher, SearchOptions
 from .searchers.exhaustive import ExhaustiveSearcher
 from .searchers.queries import IntegerQuery, prepare
+from .vectors import to_sparse_vectors
 
 SEARCHERS = ("blockmax", "exhaustive")
 Searcher = BlockMaxSearcher | ExhaustiveSearcher
@@ -149,13 +151,27 @@ class Retriever:
         return self.encoder.encode_queries(texts)
 
     def search_vectors(
-        self, queries: SparseVectors, texts: Sequence[str], k: int = 10, *, filter: str | None = None,
+        self, queries: object, texts: Sequence[str] | None = None, k: int = 10, *, filter: str | None = None,
         explain: bool = False, alpha: float = 1.0, beta: float = 1.0, n_threads: int | None = 1,
     ) -> list[list[Result]]:  # fmt: skip
-        """Answer encoded queries; ``texts`` are the queries they were made from (explanations compare with them)."""
+        """Answer queries that are vectors already: encoded ones, or whatever `vectors.to_sparse_vectors` takes.
+
+        ``texts`` are what they were made from, which explanations compare with; None: nothing is known of it. The other
+        parameters are those of `search_batch`.
+
+        Raises
+        ------
+        TypeError, RepresentationError
+            As `to_sparse_vectors`, or terms named otherwise than the index names them.
+        ValueError
+            Not as many texts as queries; or as `search_batch`.
+        """
         searcher = self._searching()
         snapshot = searcher.snapshot
-        vectors = snapshot.query_vectors(queries)
+        vectors = snapshot.query_vectors(to_sparse_vectors(queries))
+        texts = [""] * len(vectors) if texts is None else texts
+        if len(texts) != len(vectors):
+            raise ValueError(f"{len(vectors)} queries with {len(texts)} texts")
         hits = _search(searcher, vectors, k, filter, SearchOptions(alpha=alpha, beta=beta), n_threads)
         answers = []
         for number, text in enumerate(texts):
@@ -228,7 +244,8 @@ class Retriever:
         searcher = self._searching()
         if isinstance(searcher, BlockMaxSearcher):
             searcher.warm()
-        self.search("warm up", 1)
+        if not isinstance(self.encoder, VectorsEncoder):
+            self.search("warm up", 1)
 
     def close(self) -> None:
         """Let go of the index; memory maps go once running searches have ended."""

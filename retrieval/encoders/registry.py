@@ -8,8 +8,9 @@ from ...index.errors import EncoderMismatchError
 from ...index.manifest import EncoderRecord
 from .base import Encoder
 from .lexical import LexicalEncoder
+from .precomputed import VectorsEncoder
 
-KINDS = ("bm25", "splade", "inference-free")
+KINDS = ("bm25", "splade", "inference-free", "vectors")
 
 
 def load_encoder(kind: str | None = None, *, model: str | None = None, device: str = "cpu", **options: Any) -> Encoder:
@@ -18,7 +19,8 @@ def load_encoder(kind: str | None = None, *, model: str | None = None, device: s
     Parameters
     ----------
     kind : str or None
-        "bm25", "splade" or "inference-free"; None: bm25 without a model, else what the model's files say.
+        "bm25", "splade", "inference-free" or "vectors" (ready-made, no encoder); None: bm25 without a model, else what
+        the model's files say.
     model : str or None
         A folder, or a model id that is looked up in the Hugging Face cache, then on the hub.
     device : str
@@ -39,6 +41,10 @@ def load_encoder(kind: str | None = None, *, model: str | None = None, device: s
         if model is not None:
             raise ValueError("bm25 takes no model")
         return LexicalEncoder(**options)
+    if kind == "vectors":
+        if model is not None:
+            raise ValueError("an index of ready-made vectors takes no model")
+        return VectorsEncoder(**options)
     if model is None:
         raise ValueError(f"encoder {kind!r} needs a model: a folder or a model id")
     from .loader import load_model_encoder

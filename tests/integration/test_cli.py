@@ -140,7 +140,9 @@ def test_errors_say_what_where_and_what_to_do(idx, tmp_path, capsys, arguments, 
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("command", ["build", "add", "delete", "search", "info", "check", "compact", "serve", "eval"])
+@pytest.mark.parametrize(
+    "command", ["build", "import", "export", "add", "delete", "search", "info", "check", "compact", "serve", "eval"]
+)
 def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from lexmax import Collection, EncoderMismatchError, Retriever, build_index
+from lexmax import Collection, EncoderMismatchError, RepresentationError, Retriever, build_index, import_vectors
 from lexmax.index.documents import Document
 from lexmax.retrieval.build import add_to_index
 from lexmax.retrieval.encoders.lexical import LexicalEncoder
@@ -125,3 +125,15 @@ def test_searches_during_commits_are_always_consistent(index, tmp_path):
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_an_index_of_vectors_is_warmed_and_searched_with_vectors_alone(tmp_path):
+    write(tmp_path / "v.jsonl", [{"id": "a", "vector": {"x": 1.0, "y": 2.0}}, {"id": "b", "vector": {"y": 1.0}}])
+    import_vectors([tmp_path / "v.jsonl"], tmp_path / "idx")
+    with Retriever.open(tmp_path / "idx", warm=True) as retriever:
+        answers = retriever.search_vectors([{"y": 1.0}, {"x": 3.0}])
+        assert [[result.doc_id for result in results] for results in answers] == [["a", "b"], ["a"]]
+        with pytest.raises(ValueError, match="2 queries with 1 texts"):
+            retriever.search_vectors([{"y": 1.0}, {"x": 3.0}], ["one"])
+        with pytest.raises(RepresentationError, match="no encoder"):
+            retriever.search("text")

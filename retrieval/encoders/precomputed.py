@@ -1,0 +1,73 @@
+"""No encoder at all: the index holds ready-made vectors, which another program made.
+
+Such an index is searched with vectors alone. Its fingerprint stands for a name that the user gives to whatever made them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from ...index.errors import RepresentationError
+from ...index.representations import SparseVectors
+from .base import fingerprint_of
+
+TERMS = ("numbers", "strings")
+_WORD = re.compile(r"\w+", re.UNICODE)
+
+
+class VectorsEncoder:
+    """Stands where an index made of vectors has no encoder; refuses every text.
+
+    Parameters
+    ----------
+    name : str
+        What the vectors are called: indexes of the same name hold vectors of the same kind.
+    terms : "numbers" or "strings"
+        "strings": vectors name their terms, and the index's vocabulary grows with them. "numbers": they give term numbers,
+        of a vocabulary that never changes, if there is one.
+
+    Raises
+    ------
+    ValueError
+        An empty name, or ``terms`` of another kind.
+    """
+
+    kind = "vectors"
+    vocabulary: Sequence[str] | None = None
+
+    def __init__(self, *, name: str = "vectors", terms: str = "numbers") -> None:
+        if not name:
+            raise ValueError("vectors need a name that is not empty")
+        if terms not in TERMS:
+            raise ValueError(f"terms are {' or '.join(TERMS)}, not {terms!r}")
+        self._name, self._terms = name, terms
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What makes this encoder again."""
+        return {"name": self._name, "terms": self._terms}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over the name."""
+        return fingerprint_of(self.kind, {"name": self._name})
+
+    def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
+        """Raise RepresentationError: documents come with their vectors."""
+        self._refuse("documents must bring their vectors: `lexmax import`, or Collection.add with to_sparse_vectors(...)")
+
+    def encode_queries(self, texts: Sequence[str]) -> SparseVectors:
+        """Raise RepresentationError: queries come as vectors."""
+        self._refuse(
+            "search it with vectors: Retriever.search_vectors(to_sparse_vectors(...), texts), "
+            """or `lexmax search IDX --vector '{"term": 1.2}'`"""
+        )
+
+    def surface_terms(self, text: str) -> set[str]:
+        """Return the text's words in lower case: how the vectors' maker cuts words is not known."""
+        return set(_WORD.findall(text.lower()))
+
+    def _refuse(self, advice: str) -> NoReturn:
+        raise RepresentationError(f"the index has no encoder, it holds ready-made vectors ({self._name!r}): {advice}")
