@@ -1,4 +1,4 @@
-"""Masked language models as term weighers: the one place that touches torch and transformers, when used.
+"""Masked language models as term weighers, and the one place that loads networks with transformers, when used.
 
 Logits ``W`` of shape (positions, n_terms) become the weights of one text (SPLADE v1: arXiv 2107.05720,
 v2: 2109.10086; the double logarithm: 2504.14839)::
@@ -70,7 +70,7 @@ class MaskedLanguageModel:
     """
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: Dtype = "float32") -> None:
-        network = _load(folder)
+        network = load_network(folder, "AutoModelForMaskedLM", hint="is this a model without its MLM head?")
         import torch
 
         self._decoder = _split_decoder(folder, network)
@@ -168,41 +168,61 @@ def weight_files(folder: Path) -> list[Path]:
     raise RepresentationError(f"{folder}: no weights: expected model.safetensors (or an old pytorch_model.bin)")
 
 
-def _load(folder: Path) -> Any:
-    """Read a masked language model in float32, and make sure that every parameter came from the file."""
+def load_network(folder: Path, auto_class: str, *, unused: str | None = None, hint: str) -> Any:
+    """Read a network in float32, and make sure that every parameter came from the file.
+
+    Parameters
+    ----------
+    folder : Path
+        As :class:`MaskedLanguageModel` takes it.
+    auto_class : str
+        Name of the transformers class that picks the architecture.
+    unused : str or None
+        Parameters of this prefix are not used, and may be absent.
+    hint : str
+        What to say of a checkpoint that lacks parameters.
+
+    Raises
+    ------
+    RepresentationError, MissingDependencyError
+        As of :class:`MaskedLanguageModel`.
+    """
     try:
         import torch
-        from transformers import AutoModelForMaskedLM
+        import transformers
     except ImportError as error:
         raise MissingDependencyError("torch and transformers", "encode", "a neural encoder") from error
     weight_files(folder)
     try:
-        with _without_progress_bar():
-            network, info = AutoModelForMaskedLM.from_pretrained(
+        with _quietly():
+            network, info = getattr(transformers, auto_class).from_pretrained(
                 str(folder), dtype=torch.float32, local_files_only=True, trust_remote_code=False,
                 weights_only=True, output_loading_info=True,
             )  # fmt: skip
     except Exception as error:  # transformers, torch and safetensors raise a dozen unrelated kinds here
-        raise RepresentationError(f"{folder}: cannot load the masked language model: {error}") from error
+        raise RepresentationError(f"{folder}: cannot load the network: {error}") from error
     absent = sorted({*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])})
+    absent = [name for name in absent if unused is None or not name.startswith(unused)]
     if absent:
         raise RepresentationError(
             f"{folder}: the weights lack {len(absent)} parameters of {type(network).__name__} "
-            f"({', '.join(absent[:3])}...), which would stay random: is this a model without its MLM head?"
+            f"({', '.join(absent[:3])}...), which would stay random: {hint}"
         )
     return network.eval()
 
 
 @contextmanager
-def _without_progress_bar() -> Iterator[None]:
+def _quietly() -> Iterator[None]:
     from transformers.utils import logging
 
     bars: Any = logging  # untyped
-    shown = bars.is_progress_bar_enabled()
+    shown, verbosity = bars.is_progress_bar_enabled(), bars.get_verbosity()
     bars.disable_progress_bar()
+    bars.set_verbosity_error()  # what is missing or unexpected is told by `load_network`, once and as an error
     try:
         yield
     finally:
+        bars.set_verbosity(verbosity)
         if shown:
             bars.enable_progress_bar()
 

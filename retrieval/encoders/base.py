@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard, cast
 
+from ...index.errors import RepresentationError
+from ...index.multivectors import MultiVectors
 from ...index.representations import SparseVectors
 
 Side = Literal["document", "query"]
 
 
-class Encoder(Protocol):
+class SparseEncoder(Protocol):
     """Turns texts into sparse vectors; pure, so the same texts always give the same vectors.
 
     Attributes
     ----------
     kind : str
-        The method's name in the registry: "bm25", "splade", "inference-free".
+        The method's name in the registry: "bm25", "splade", "inference-free", "vectors".
     settings : mapping
         Everything JSON-serialisable that is needed to make this encoder again with ``load_encoder(kind, **settings)``,
         including ``model`` (folder or id) when there is one.
@@ -55,6 +57,76 @@ class Encoder(Protocol):
     def surface_terms(self, text: str) -> set[str]:
         """Vocabulary strings that stand in the text itself: every other term is an expansion."""
         ...
+
+
+class MultiVectorEncoder(Protocol):
+    """Turns texts into token vectors; pure as :class:`SparseEncoder` is, with its ``settings`` and ``fingerprint``.
+
+    Attributes
+    ----------
+    kind : str
+        The method's name in the registry: "colbert".
+    dim : int
+        Numbers of a token vector.
+    """
+
+    kind: str
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What makes this encoder again."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """What the index holds this encoder to."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a token vector."""
+        ...
+
+    @property
+    def document_length(self) -> int:
+        """Tokens of a document that are read."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode documents; text ``i`` of the result belongs to ``texts[i]``."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode queries; text ``i`` of the result belongs to ``texts[i]``."""
+        ...
+
+    def document_spans(self, text: str) -> list[tuple[str, int, int]] | None:
+        """Token, start and end in the text of each vector of a document; None when vectors stand for several tokens."""
+        ...
+
+    def query_spans(self, text: str) -> list[tuple[str, int, int]]:
+        """Token, start and end in the text of each vector of a query."""
+        ...
+
+    def n_truncated(self, texts: Sequence[str], *, side: Side = "document") -> int:
+        """How many of the texts are longer than their side's length, and lose their ends."""
+        ...
+
+
+Encoder = SparseEncoder | MultiVectorEncoder
+Vectors = SparseVectors | MultiVectors
+
+
+def makes_tokens(encoder: Encoder) -> TypeGuard[MultiVectorEncoder]:
+    """Whether the encoder makes token vectors rather than sparse ones."""
+    return hasattr(type(encoder), "document_spans")
+
+
+def as_sparse(encoder: Encoder) -> SparseEncoder:
+    """Return the encoder as one of sparse vectors; raises RepresentationError when it makes token vectors."""
+    if makes_tokens(encoder):
+        raise RepresentationError(f"encoder {encoder.kind} makes token vectors, not sparse ones")
+    return cast(SparseEncoder, encoder)
 
 
 def fingerprint_of(kind: str, facts: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ from ...index.errors import RepresentationError
 from ...index.representations import Floats, SparseVectors
 from .base import fingerprint_of
 from .layouts import Activation, Layout, Pooling, TableFiles
-from .tower import SideSettings, Tower, check_choices, chosen, keep_largest
+from .tower import SideSettings, TowerEncoder, check_choices, keep_largest
 from .wordpieces import MAX_SPARE_ROWS, Wordpieces
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class InferenceFreeConfig:
         check_choices(self)
 
 
-class InferenceFreeEncoder:
+class InferenceFreeEncoder(TowerEncoder):
     """Encodes documents with a masked language model and queries with a table.
 
     Parameters
@@ -72,30 +72,18 @@ class InferenceFreeEncoder:
             raise RepresentationError(
                 f"{config.model}: no table of query weights (idf.json or SparseStaticEmbedding); load it as kind='splade'"
             )
-        self._config = config
-        document = layout.document.pooled_as(config.pooling, config.activation)
-        self._document = Tower(document, device=device, dtype=config.dtype, batch_size=batch_size)
-        self._document_side = self._document.side(
-            max_length=config.document_max_length,
-            top_k=layout.top_k if config.document_top_k is None else config.document_top_k,
-            prompt=layout.document_prompt,
-        )
+        super().__init__(config, layout, device=device, batch_size=batch_size)
+        document = self._document.files
         self._query_side = SideSettings(
             max_length=layout.query.max_length if config.query_max_length is None else config.query_max_length,
             top_k=layout.top_k if config.query_top_k is None else config.query_top_k,
             prompt=layout.query_prompt,
         )
-        self._wordpieces = self._document.wordpieces
         if layout.query.tokenizer != document.tokenizer:
             self._wordpieces = Wordpieces(layout.query.tokenizer)
         if self._wordpieces.tokens != self._document.wordpieces.tokens:
             raise RepresentationError(f"{layout.query.tokenizer} and {document.tokenizer} have different vocabularies")
         self._table = read_table(layout.query, self._wordpieces, document.n_terms)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The choices that differ from the defaults."""
-        return chosen(self._config)
 
     @property
     def fingerprint(self) -> str:
@@ -107,24 +95,11 @@ class InferenceFreeEncoder:
         }
         return fingerprint_of(self.kind, {"document": dict(self._document.facts(self._document_side)), "query": query})
 
-    @property
-    def vocabulary(self) -> Sequence[str]:
-        """Token strings of the output dimensions."""
-        return self._document.vocabulary
-
-    def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
-        """Encode documents; row ``i`` belongs to ``texts[i]``. The first call loads torch and the network."""
-        return self._document.encode(texts, self._document_side)
-
     def encode_queries(self, texts: Sequence[str]) -> SparseVectors:
         """Look up queries; row ``i`` belongs to ``texts[i]``."""
         side = self._query_side
         bags = self._wordpieces.bags([side.prompt + text for text in texts], self._table, max_length=side.max_length)
         return keep_largest(bags, side.top_k)
-
-    def surface_terms(self, text: str) -> set[str]:
-        """Wordpieces of the text, special tokens left out."""
-        return {self.vocabulary[term] for term in self._wordpieces.terms(text)}
 
 
 def read_table(files: TableFiles, wordpieces: Wordpieces, n_terms: int) -> Floats:

@@ -14,12 +14,13 @@ Everything else is refused by name: a ColBERT or a dense model read as SPLADE st
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ...index.errors import RepresentationError
+from .checkpoint_files import class_name, length_limit, path_inside, read_json, tokenizer_length
+from .colbert_checkpoints import FAMILIES, colbert_family
 from .wordpieces import has_tokenizer
 
 Pooling = Literal["max", "sum"]
@@ -31,10 +32,8 @@ Module = tuple[str, Path]  # class name, folder
 DEFAULT_MAX_LENGTH = 256  # SPLADE's training length
 ACCEPTED = (
     "lexmax takes a *ForMaskedLM folder, with or without idf.json, or a sentence-transformers SparseEncoder "
-    "(fill-mask Transformer + SpladePooling, or a Router of those and SparseStaticEmbedding)"
+    "(fill-mask Transformer + SpladePooling, or a Router of those and SparseStaticEmbedding), or a ColBERT"
 )
-# Families that number positions from the padding id on: of their rows, fewer than all are for tokens.
-OFFSET_POSITIONS = ("camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +98,10 @@ def read_layout(root: Path) -> Layout:
     RepresentationError
         When it is not recognised, or belongs to another family; the message names what was found.
     """
-    config, card = _read_json(root / "config.json"), _read_json(root / "config_sentence_transformers.json")
-    modules = _read_json(root / "modules.json")
+    config, card = read_json(root / "config.json"), read_json(root / "config_sentence_transformers.json")
+    modules = read_json(root / "modules.json")
     chains = {side: _chain(root, modules, side) for side in ("document", "query")}
-    _refuse_other_families(root, config, card, [name for chain in chains.values() for name, _ in chain])
+    _refuse_other_families(root, config, [name for chain in chains.values() for name, _ in chain])
     document, query = (_side(root, chain, sentence_transformers=bool(modules)) for chain in chains.values())
     if isinstance(document, TableFiles):
         raise _refusal(root, "a static token table on the document side")
@@ -124,15 +123,14 @@ def _refusal(root: Path, found: str) -> RepresentationError:
     return RepresentationError(f"{root}: found {found}; {ACCEPTED}")
 
 
-def _refuse_other_families(root: Path, config: Any, card: Any, classes: list[str]) -> None:
-    """Name families that share our file formats. Stanford ColBERT may ship a misleading modules.json."""
+def _refuse_other_families(root: Path, config: Any, classes: list[str]) -> None:
+    """Name families that share our file formats."""
     architectures = config.get("architectures") or []
     if "HypencoderDualEncoder" in architectures:
         raise _refusal(root, "a Hypencoder")
-    if (root / "artifact.metadata").is_file() or "HF_ColBERT" in architectures:
-        raise _refusal(root, "a Stanford ColBERT checkpoint")
-    if card.get("model_type") in ("ColBERT", "MultiVectorEncoder") or "MultiVectorMask" in classes:
-        raise _refusal(root, "a multi-vector model (PyLate or sentence-transformers)")
+    family = colbert_family(root)
+    if family:
+        raise _refusal(root, f"{FAMILIES[family]}, which is kind='colbert'")
     if "Pooling" in classes and "SparseAutoEncoder" not in classes:
         raise _refusal(root, "a dense single-vector model (Pooling)")
     if (root / "adapter_config.json").is_file():
@@ -145,15 +143,15 @@ def _chain(root: Path, modules: Any, side: str) -> list[Module]:
         return [("Transformer", root)]
     chain: list[Module] = []
     for module in modules:
-        folder, name = _inside(root, root, module["path"]), _class_name(module["type"])
+        folder, name = path_inside(root, root, module["path"]), class_name(module["type"])
         if name not in ("Router", "Asym"):
             chain.append((name, folder))
             continue
-        router = _read_json(folder / "router_config.json") or _read_json(folder / "config.json")
+        router = read_json(folder / "router_config.json") or read_json(folder / "config.json")
         structure = router.get("structure") or {}
         if side not in structure:
             raise _refusal(root, f"a {name} with routes {sorted(structure)}, not 'query' and 'document'")
-        chain += [(_class_name(router["types"][i]), _inside(root, folder, i)) for i in structure[side]]
+        chain += [(class_name(router["types"][i]), path_inside(root, folder, i)) for i in structure[side]]
     return chain
 
 
@@ -169,7 +167,7 @@ def _side(root: Path, chain: list[Module], *, sentence_transformers: bool) -> To
 
 
 def _tower_files(root: Path, folder: Path, pooling_folder: Path | None) -> TowerFiles:
-    config, options = _read_json(folder / "config.json"), _read_json(folder / "sentence_bert_config.json")
+    config, options = read_json(folder / "config.json"), read_json(folder / "sentence_bert_config.json")
     architectures = config.get("architectures") or []
     if not any(name.endswith("ForMaskedLM") for name in architectures):
         found = f"architectures {architectures}" if config else f"no config.json in {folder}"
@@ -177,10 +175,10 @@ def _tower_files(root: Path, folder: Path, pooling_folder: Path | None) -> Tower
     if options.get("transformer_task", "fill-mask") != "fill-mask":
         raise _refusal(root, f"a Transformer for {options['transformer_task']!r}, not 'fill-mask'")
     tokenizer = folder if has_tokenizer(folder) else root
-    limit = _length_limit(config)
+    limit = length_limit(config)
     max_length = DEFAULT_MAX_LENGTH
     if pooling_folder is not None:
-        max_length = options.get("max_seq_length") or _tokenizer_length(tokenizer) or max_length
+        max_length = options.get("max_seq_length") or tokenizer_length(tokenizer) or max_length
     pooling, activation = (POOLINGS[0], ACTIVATIONS[0]) if pooling_folder is None else _pooling(pooling_folder)
     return TowerFiles(
         folder=folder,
@@ -195,7 +193,7 @@ def _tower_files(root: Path, folder: Path, pooling_folder: Path | None) -> Tower
 
 
 def _pooling(folder: Path) -> tuple[Pooling, Activation]:
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     pooling, activation = config.get("pooling_strategy"), config.get("activation_function")
     if pooling not in POOLINGS or activation not in ACTIVATIONS:
         raise RepresentationError(
@@ -206,10 +204,10 @@ def _pooling(folder: Path) -> tuple[Pooling, Activation]:
 
 
 def _table_files(root: Path, folder: Path) -> TableFiles:
-    stated = _read_json(folder / "config.json").get("path")
+    stated = read_json(folder / "config.json").get("path")
     candidates = [folder / "model.safetensors"]
     if stated and str(stated).endswith(".json"):
-        candidates = [_inside(root, folder, stated), _inside(root, root, stated), root / "idf.json"]
+        candidates = [path_inside(root, folder, stated), path_inside(root, root, stated), root / "idf.json"]
     weights = next((path for path in candidates if path.is_file()), None)
     if weights is None:
         raise RepresentationError(
@@ -217,41 +215,5 @@ def _table_files(root: Path, folder: Path) -> TableFiles:
             "pickled tables are not read: save them as safetensors"
         )
     tokenizer = next((place for place in (folder, root) if has_tokenizer(place)), folder)
-    max_length = _tokenizer_length(tokenizer) or DEFAULT_MAX_LENGTH
+    max_length = tokenizer_length(tokenizer) or DEFAULT_MAX_LENGTH
     return TableFiles(weights=weights, tokenizer=tokenizer, max_length=max_length)
-
-
-def _length_limit(config: Any) -> int:
-    positions = config.get("max_position_embeddings") or config.get("n_positions") or 0
-    if positions <= 0:
-        return 2**20
-    offset = config.get("pad_token_id") or 0
-    return int(positions) - (offset + 1 if config.get("model_type") in OFFSET_POSITIONS else 0)
-
-
-def _tokenizer_length(folder: Path) -> int | None:
-    """Length stated by the tokenizer; transformers writes 1e30 for "none"."""
-    stated = _read_json(folder / "tokenizer_config.json").get("model_max_length")
-    return int(stated) if stated and stated < 2**20 else None
-
-
-def _class_name(type_path: str) -> str:
-    return type_path.rsplit(".", 1)[-1]
-
-
-def _inside(root: Path, folder: Path, relative: str) -> Path:
-    """Join a path that a checkpoint's JSON names, refusing one that leaves the checkpoint."""
-    path = folder / relative
-    if ".." in Path(relative).parts or Path(relative).is_absolute():
-        raise RepresentationError(f"{root}: names the file {relative!r}, outside of its own folder")
-    return path
-
-
-def _read_json(path: Path) -> Any:
-    """Content of a JSON file, an empty dict when there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RepresentationError(f"{path} is not JSON: {error}") from error

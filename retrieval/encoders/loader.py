@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ...index.errors import LexmaxError
+from .colbert import ColbertConfig, ColbertEncoder
+from .colbert_checkpoints import colbert_family, read_colbert_layout
 from .inference_free import InferenceFreeConfig, InferenceFreeEncoder
 from .layouts import TableFiles, read_layout
 from .splade import SpladeConfig, SpladeEncoder
 
-FETCHED = ["*.safetensors", "*.json", "*.txt"]
-KINDS = ("splade", "inference-free")
+FETCHED = ["*.safetensors", "*.json", "*.txt", "artifact.metadata"]
+KINDS = ("splade", "inference-free", "colbert")
 
 
 def load_model_encoder(
@@ -26,21 +28,22 @@ def load_model_encoder(
     device: str = "cpu",
     batch_size: int = 32,
     **options: Any,
-) -> SpladeEncoder | InferenceFreeEncoder:
+) -> SpladeEncoder | InferenceFreeEncoder | ColbertEncoder:
     """Make the neural encoder of a checkpoint.
 
     Parameters
     ----------
     model : str
         Folder, or Hugging Face id.
-    kind : {"splade", "inference-free"} or None
+    kind : {"splade", "inference-free", "colbert"} or None
         None recognises it from the files. A table of query weights makes a model inference-free.
     device : str
         As torch names it.
     batch_size : int
         Texts in a batch.
     **options
-        Fields of :class:`.SpladeConfig` or :class:`.InferenceFreeConfig`, such as ``document_top_k``.
+        Fields of :class:`.SpladeConfig`, :class:`.InferenceFreeConfig` or :class:`.ColbertConfig`, such as
+        ``document_top_k``.
 
     Raises
     ------
@@ -55,7 +58,14 @@ def load_model_encoder(
         raise ValueError(f"kind is {kind!r}: a model is {' or '.join(KINDS)}")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: it must be >= 1")
-    layout = read_layout(resolve_model(model))
+    root = resolve_model(model)
+    if kind == "colbert" or (kind is None and colbert_family(root)):
+        _check_options(ColbertConfig, options)
+        return ColbertEncoder(
+            ColbertConfig(model=_lasting_name(model), **options),
+            read_colbert_layout(root), device=device, batch_size=batch_size,
+        )  # fmt: skip
+    layout = read_layout(root)
     if kind is None:
         kind = "inference-free" if isinstance(layout.query, TableFiles) else "splade"
     _check_options(InferenceFreeConfig if kind == "inference-free" else SpladeConfig, options)
@@ -113,7 +123,7 @@ def _lasting_name(model: str) -> str:
     return str(folder.resolve()) if folder.is_dir() else model
 
 
-def _check_options(config: type[SpladeConfig] | type[InferenceFreeConfig], options: dict[str, Any]) -> None:
+def _check_options(config: type[SpladeConfig | InferenceFreeConfig | ColbertConfig], options: dict[str, Any]) -> None:
     known = {field.name for field in fields(config)} - {"model"}
     unknown = sorted(set(options) - known)
     if unknown:

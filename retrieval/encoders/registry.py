@@ -10,7 +10,7 @@ from .base import Encoder
 from .lexical import LexicalEncoder
 from .precomputed import VectorsEncoder
 
-KINDS = ("bm25", "splade", "inference-free", "vectors")
+KINDS = ("bm25", "splade", "inference-free", "colbert", "vectors")
 
 
 def load_encoder(kind: str | None = None, *, model: str | None = None, device: str = "cpu", **options: Any) -> Encoder:
@@ -19,8 +19,8 @@ def load_encoder(kind: str | None = None, *, model: str | None = None, device: s
     Parameters
     ----------
     kind : str or None
-        "bm25", "splade", "inference-free" or "vectors" (ready-made, no encoder); None: bm25 without a model, else what
-        the model's files say.
+        "bm25", "splade", "inference-free", "colbert" or "vectors" (ready-made, no encoder); None: bm25 without a model,
+        else what the model's files say.
     model : str or None
         A folder, or a model id that is looked up in the Hugging Face cache, then on the hub.
     device : str

@@ -7,9 +7,9 @@ SPLADE-doc expands documents only, its queries are bags of wordpieces; the "effi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ...index.errors import RepresentationError
 from ...index.representations import SparseVectors
 from .base import fingerprint_of
 from .layouts import Activation, Layout, Pooling, TableFiles
-from .tower import Tower, check_choices, chosen, keep_largest
+from .tower import Tower, TowerEncoder, check_choices, keep_largest
 
 if TYPE_CHECKING:
     from .backbone import Dtype
@@ -63,7 +63,7 @@ class SpladeConfig:
             raise ValueError("queries='bag' takes no query_model, and its queries are lexical already")
 
 
-class SpladeEncoder:
+class SpladeEncoder(TowerEncoder):
     """Encodes documents with one masked language model, and queries with the same, another, or none.
 
     Parameters
@@ -86,9 +86,8 @@ class SpladeEncoder:
     kind = "splade"
 
     def __init__(self, config: SpladeConfig, layout: Layout, *, device: str, batch_size: int) -> None:
-        self._config = config
-        document = layout.document.pooled_as(config.pooling, config.activation)
-        self._document = Tower(document, device=device, dtype=config.dtype, batch_size=batch_size)
+        lexical = config.lexical in ("document", "both")
+        super().__init__(config, layout, device=device, batch_size=batch_size, lexical=lexical)
         self._query = self._document
         if config.queries == "model":
             if isinstance(layout.query, TableFiles):
@@ -97,19 +96,13 @@ class SpladeEncoder:
                     "kind='inference-free', or as 'splade' with queries='bag' or a query_model"
                 )
             query = layout.query.pooled_as(config.pooling, config.activation)
-            if query != document:
+            if query != self._document.files:
                 self._query = Tower(query, device=device, dtype=config.dtype, batch_size=batch_size)
         if self._query.vocabulary != self._document.vocabulary:
             raise RepresentationError(
                 f"{self._query.files.folder} and {self._document.files.folder} have different vocabularies: "
                 "their vectors cannot be compared"
             )
-        self._document_side = self._document.side(
-            max_length=config.document_max_length,
-            top_k=layout.top_k if config.document_top_k is None else config.document_top_k,
-            lexical=config.lexical in ("document", "both"),
-            prompt=layout.document_prompt,
-        )
         self._query_side = self._query.side(
             max_length=config.query_max_length,
             top_k=layout.top_k if config.query_top_k is None else config.query_top_k,
@@ -121,26 +114,12 @@ class SpladeEncoder:
             self._document.load()
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The choices that differ from the defaults."""
-        return chosen(self._config)
-
-    @property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizers and settings of both sides."""
         query = {"bag": self._query.wordpieces.digest, **asdict(self._query_side)}
         if self._config.queries == "model":
             query = dict(self._query.facts(self._query_side))
         return fingerprint_of(self.kind, {"document": dict(self._document.facts(self._document_side)), "query": query})
-
-    @property
-    def vocabulary(self) -> Sequence[str]:
-        """Token strings of the output dimensions."""
-        return self._document.vocabulary
-
-    def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
-        """Encode documents; row ``i`` belongs to ``texts[i]``."""
-        return self._document.encode(texts, self._document_side)
 
     def encode_queries(self, texts: Sequence[str]) -> SparseVectors:
         """Encode queries; row ``i`` belongs to ``texts[i]``."""
@@ -150,7 +129,3 @@ class SpladeEncoder:
         ones = np.ones(len(self.vocabulary), np.float32)
         texts = [side.prompt + text for text in texts]
         return keep_largest(self._query.wordpieces.bags(texts, ones, max_length=side.max_length), side.top_k)
-
-    def surface_terms(self, text: str) -> set[str]:
-        """Wordpieces of the text, special tokens left out."""
-        return {self.vocabulary[term] for term in self._document.wordpieces.terms(text)}

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...index.errors import RepresentationError
 from ...index.representations import Floats, SparseVectors
-from .layouts import ACTIVATIONS, POOLINGS, TowerFiles
+from .layouts import ACTIVATIONS, POOLINGS, Layout, TowerFiles
 from .wordpieces import Wordpieces
 
 if TYPE_CHECKING:
@@ -159,6 +159,52 @@ class Tower:
             row[list(terms)] = 1
         presence[:, list(self.wordpieces.special_ids)] = 0
         return presence
+
+
+class TowerEncoder:
+    """What the neural sparse encoders share: documents pass through a tower, whose vocabulary is the encoder's.
+
+    Parameters
+    ----------
+    config : SpladeConfig or InferenceFreeConfig
+        Choices.
+    layout : Layout
+        The checkpoint's files.
+    device, batch_size
+        As :class:`Tower` takes them.
+    lexical : bool
+        Whether documents keep only terms that stand in them.
+    """
+
+    def __init__(self, config: Any, layout: Layout, *, device: str, batch_size: int, lexical: bool = False) -> None:
+        self._config = config
+        files = layout.document.pooled_as(config.pooling, config.activation)
+        self._document = Tower(files, device=device, dtype=config.dtype, batch_size=batch_size)
+        self._document_side = self._document.side(
+            max_length=config.document_max_length,
+            top_k=layout.top_k if config.document_top_k is None else config.document_top_k,
+            lexical=lexical,
+            prompt=layout.document_prompt,
+        )
+        self._wordpieces = self._document.wordpieces
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The choices that differ from the defaults."""
+        return chosen(self._config)
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Token strings of the output dimensions."""
+        return self._document.vocabulary
+
+    def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
+        """Encode documents; row ``i`` belongs to ``texts[i]``. The first call loads torch and the network."""
+        return self._document.encode(texts, self._document_side)
+
+    def surface_terms(self, text: str) -> set[str]:
+        """Wordpieces of the text, special tokens left out."""
+        return {self.vocabulary[term] for term in self._wordpieces.terms(text)}
 
 
 def keep_largest(vectors: SparseVectors, k: int | None) -> SparseVectors:

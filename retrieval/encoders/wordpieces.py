@@ -51,6 +51,8 @@ class Wordpieces:
         Token strings by id.
     special_ids : frozenset of int
         Ids of [CLS], [SEP], [UNK] and the like.
+    head, tail : tuple of int
+        Ids that the model puts before and after a text, such as [CLS] and [SEP].
     digest : str
         Hash of whatever changes the ids.
 
@@ -73,6 +75,9 @@ class Wordpieces:
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(number for number, token in added.items() if token.special)
         self._n_added = self._tokenizer.num_special_tokens_to_add(False)
+        probe = self._tokenizer.encode("a", add_special_tokens=True)
+        inner = [at for at, added in enumerate(probe.special_tokens_mask) if not added]
+        self.head, self.tail = tuple(probe.ids[: inner[0]]), tuple(probe.ids[inner[-1] + 1 :])
 
     def encode(self, texts: Sequence[str], *, max_length: int) -> list[list[int]]:
         """Ids with the model's special tokens, at most ``max_length`` of them a text."""
@@ -80,6 +85,19 @@ class Wordpieces:
         for encoding in encodings:
             encoding.truncate(max_length - self._n_added)
         return [self._tokenizer.post_process(encoding).ids for encoding in encodings]
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text's own wordpieces, uncut."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Character offsets (start, end) of the wordpieces that :meth:`pieces` gives for the text."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    def token_id(self, token: str) -> int | None:
+        """Id of a token of the vocabulary, None when there is no such token."""
+        number: int | None = self._tokenizer.token_to_id(token)
+        return number
 
     def terms(self, text: str, *, max_length: int | None = None) -> list[int]:
         """Ids of the text's own wordpieces, special tokens left out, in order and with repeats."""

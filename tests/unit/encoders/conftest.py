@@ -12,16 +12,31 @@ import pytest
 from lexmax.index.representations import SparseVectors
 
 
-@pytest.fixture(scope="session")
-def models() -> ModuleType:
-    """tests/models.py: with import-mode=importlib no folder of tests is on the path."""
-    spec = importlib.util.spec_from_file_location("tiny_models", Path(__file__).parents[2] / "models.py")
+def _module(path: Path, name: str) -> ModuleType:
+    """A module beside the tests: with import-mode=importlib their folders are not on the path."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def models() -> ModuleType:
+    return _module(Path(__file__).parents[2] / "models.py", "tiny_models")
+
+
+@pytest.fixture(scope="session")
+def colbert_models() -> ModuleType:
+    return _module(Path(__file__).with_name("colbert_models.py"), "tiny_colbert_models")
+
+
+@pytest.fixture(scope="session")
+def stanford(colbert_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stanford ColBERT folder; tests that change files copy it."""
+    return colbert_models.stanford(tmp_path_factory.mktemp("models") / "stanford")
 
 
 @pytest.fixture(scope="session")
