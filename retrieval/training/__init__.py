@@ -1,0 +1,1 @@
+"""Trains small encoders: losses, data, students, the loop, and the mining and scoring of what they learn from."""

@@ -1,0 +1,143 @@
+"""The commands that make models: ``train``, and ``mine``, ``score`` and ``augment``, which prepare what it learns from.
+
+This module is read at every start of the command line, so whatever is heavy is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .terminal import require_models, say, showing
+from .train_command import DATA_HELP, LoadDataset, add_train_options, run_train
+
+if TYPE_CHECKING:
+    from .teachers import Teacher
+
+Command = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+"""Makes a sub-command of a name, what it runs, a summary and an example."""
+
+
+def add_training_commands(command: Command, load_dataset: LoadDataset) -> None:
+    """Add the four commands to the command line."""
+    add_train_options(command("train", partial(run_train, load_dataset=load_dataset), "train an encoder",
+                       "lexmax train splade --model distilbert-base-uncased --data lists.jsonl --passages 4 \\\n"
+                       "      --steps 20000 --out RUN --loss kl=1 --loss in_batch=0.1 --dev nfcorpus/"))  # fmt: skip
+    mine = command("mine", _mine, "find hard negatives for training, by searching an index",
+                   "lexmax mine pairs.jsonl --index IDX --out lists.jsonl --negatives 7 --skip 2")  # fmt: skip
+    _add_files(mine)
+    _add_index_options(mine)
+    mine.add_argument("--negatives", type=int, default=7, metavar="N", help="of each query (default 7)")
+    mine.add_argument("--depth", type=int, default=100, metavar="N", help="last rank they are drawn from (default 100)")
+    mine.add_argument("--skip", type=int, default=0, metavar="N",
+                      help="first ranks passed over, where unjudged relevant documents are (default 0)")  # fmt: skip
+    mine.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    _add_score(command("score", _score, "score training lists by teachers, for distillation",
+                       "lexmax score lists.jsonl --out scored.jsonl --cross-encoder minilm=models/MiniLM-L-6"))  # fmt: skip
+    augment = command("augment", _augment, "keep generated queries that find their passage again",
+                      "lexmax augment generated.jsonl --index IDX --out pairs.jsonl -k 3")  # fmt: skip
+    _add_files(augment)
+    _add_index_options(augment)
+    augment.add_argument("-k", type=int, default=1, help="the passage must be among so many first results (default 1)")
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP.replace("files", "file"))
+    parser.add_argument("--out", required=True, metavar="FILE", help="file to write, gzipped when it ends in .gz")
+
+
+def _add_index_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--index", required=True, metavar="IDX", help="index of a corpus that holds the passages")
+    parser.add_argument("--model", metavar="DIR_OR_ID", help="where the index's encoder is now (default: where it was)")
+    parser.add_argument("--device", default="cpu", help="where a model runs: cpu, cuda, ... (default cpu)")
+
+
+def _add_score(score: argparse.ArgumentParser) -> None:
+    _add_files(score)
+    score.add_argument("--cross-encoder", action="append", default=[], metavar="[NAME=]DIR", help="a teacher; repeatable")
+    score.add_argument("--bi-encoder", action="append", default=[], metavar="[NAME=]DIR",
+                       help="a teacher of dense vectors; repeatable. Scores that DATA has are kept, so those that need "
+                       "other prompts can come in another run")  # fmt: skip
+    score.add_argument("--prompt", default="", metavar="TEXT", help="what bi-encoders want before queries")
+    score.add_argument("--passage-prompt", default="", metavar="TEXT", help="what they want before passages")
+    score.add_argument("--pooling", choices=["mean", "cls"], default="mean", help="of bi-encoders (default mean)")
+    score.add_argument("--max-length", type=int, default=512, metavar="N", help="tokens that are read (default 512)")
+    score.add_argument("--bf16", action="store_true", help="cross-encoders in bfloat16")
+    score.add_argument("--cache", metavar="DIR", help="where scores are kept as they come (default: FILE.cache)")
+
+
+def _mine(options: argparse.Namespace) -> int:
+    from ..progress import count_records
+    from ..retriever import Retriever
+    from .mining import mine_negatives
+
+    with (
+        Retriever.open(options.index, model=options.model, device=options.device) as retriever,
+        showing("queries", count_records([options.data])) as bar,
+    ):
+        report = mine_negatives(
+            options.data, retriever, options.out, n_negatives=options.negatives, depth=options.depth, skip=options.skip,
+            seed=options.seed, progress=bar,
+        )  # fmt: skip
+    say(f"wrote {report.n_written:,} lists to {options.out}; {report.n_short:,} queries have too few negatives")
+    return 0 if report.n_written else 1
+
+
+def _score(options: argparse.Namespace) -> int:
+    require_models("lexmax score")
+    from ..progress import count_records
+    from .teachers import score_lists
+
+    teachers = _teachers(options)
+    n_lists = count_records([options.data])
+    with showing("lists", n_lists and n_lists * len(teachers)) as bar:
+        n_written = score_lists(
+            options.data, options.out, teachers, cache=options.cache or f"{options.out}.cache", progress=bar
+        )
+    say(f"wrote {n_written:,} lists with scores of {', '.join(teachers)} to {options.out}")
+    return 0 if n_written else 1
+
+
+def _teachers(options: argparse.Namespace) -> dict[str, Teacher]:
+    from ..encoders.loader import resolve_model
+    from .models.dense import DenseStudent, DenseStudentConfig
+    from .teachers import BiEncoder, CrossEncoder
+
+    places = [*map(_named, options.cross_encoder), *map(_named, options.bi_encoder)]
+    if not places or len(dict(places)) < len(places):
+        raise ValueError("score takes --cross-encoder or --bi-encoder, each under a NAME of its own: NAME=DIR")
+    teachers: dict[str, Teacher] = {}
+    for number, (name, place) in enumerate(places):
+        folder = resolve_model(place)
+        if number < len(options.cross_encoder):
+            teachers[name] = CrossEncoder(folder, max_length=options.max_length, bf16=options.bf16)
+            continue
+        config = DenseStudentConfig(
+            pooling=options.pooling, query_prompt=options.prompt, document_prompt=options.passage_prompt,
+            query_length=options.max_length, document_length=options.max_length,
+        )  # fmt: skip
+        teachers[name] = BiEncoder(DenseStudent(folder, config))
+    return teachers
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Split ``[NAME=]DIR``; the name is by default the folder's own."""
+    name, equals, place = text.partition("=")
+    return (name, place) if equals else (Path(text).name, text)
+
+
+def _augment(options: argparse.Namespace) -> int:
+    from ..progress import count_records
+    from ..retriever import Retriever
+    from .augment import round_trip
+
+    with (
+        Retriever.open(options.index, model=options.model, device=options.device) as retriever,
+        showing("pairs", count_records([options.data])) as bar,
+    ):
+        report = round_trip(options.data, retriever, options.out, k=options.k, progress=bar)
+    say(f"kept {report.n_kept:,} of {report.n_read:,} pairs in {options.out}")
+    return 0 if report.n_kept else 1

@@ -1,0 +1,51 @@
+"""Differentiable MaxSim (ColBERT, arXiv 2004.12832): ``s(q, d) = sum_i max_j q_i . d_j`` over the tokens of ``d``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MASKED = -9999.0  # below any sum of products of unit vectors; a zero would win over negative similarities
+
+
+def maxsim_lists(queries: Tensor, documents: Tensor, mask: Tensor) -> Tensor:
+    """Scores of each query with its own documents.
+
+    Parameters
+    ----------
+    queries : (n_queries, n_query_tokens, dim) float
+    documents : (n_queries, n_passages, n_tokens, dim) float
+    mask : (n_queries, n_passages, n_tokens) bool
+        Which document tokens count.
+
+    Returns
+    -------
+    (n_queries, n_passages) float
+    """
+    return torch.stack([_maxsim(*row) for row in zip(queries, documents, mask, strict=True)])
+
+
+def maxsim_all(queries: Tensor, documents: Tensor, mask: Tensor) -> Tensor:
+    """Scores of each query with all documents.
+
+    Parameters
+    ----------
+    queries : (n_queries, n_query_tokens, dim) float
+    documents : (n_documents, n_tokens, dim) float
+    mask : (n_documents, n_tokens) bool
+
+    Returns
+    -------
+    (n_queries, n_documents) float
+    """
+    return torch.stack([_maxsim(query, documents, mask) for query in queries])
+
+
+def _maxsim(query: Tensor, documents: Tensor, mask: Tensor) -> Tensor:
+    """(n_query_tokens, dim) with (n_documents, n_tokens, dim): (n_documents,).
+
+    One query at a time, and ``max``, which keeps positions for the way back where ``amax`` keeps its whole input.
+    """
+    similarities = (documents @ query.T).float()  # (n_documents, n_tokens, n_query_tokens)
+    similarities = similarities.masked_fill(~mask[:, :, None], MASKED)
+    return similarities.max(dim=1).values.sum(1)

@@ -1,0 +1,1 @@
+"""Students: networks that train, and that save themselves in layouts other programs read."""

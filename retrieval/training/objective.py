@@ -1,0 +1,141 @@
+"""What a student minimises: distillation, in-batch contrast, and sparsity (SPLADE-v3, arXiv 2403.06789)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .data import Batch
+from .losses.contrastive import in_batch_nll
+from .losses.ensemble import ensemble_scores
+from .losses.flops import flops, l1, quadratic_ramp
+from .losses.kl import kl_distillation
+from .losses.margin_mse import margin_mse
+from .models.base import Student
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Weights of the terms of a loss, which is their sum. A weight of 0 leaves the term out.
+
+    Attributes
+    ----------
+    kl, margin_mse : float
+        Of distillation from the teachers' scores of each query's passages.
+    in_batch : float
+        Of the negative log-likelihood of the positive among all passages of the batch.
+    temperature : float
+        Scores are divided by it in ``kl`` and ``in_batch``: 1 for SPLADE and ColBERT, about 0.05 for cosines.
+    score_scale : float
+        Teachers are brought to 0..1 for each query, averaged, and multiplied by it. ``margin_mse`` compares raw margins,
+        so it should span what the student's scores do; 0 takes one teacher's scores as they are.
+    flops_queries, flops_documents : float
+        Of the penalties of a sparse student, full from ``ramp_steps`` on.
+    query_penalty : {"flops", "l1"}
+    flops_min_nonzeros : int
+        Documents of so few weights or fewer are not penalised.
+    ramp_steps : int
+        The penalties rise with the square of the step until here.
+    """
+
+    kl: float = 0.0
+    margin_mse: float = 0.0
+    in_batch: float = 1.0
+    temperature: float = 1.0
+    score_scale: float = 30.0
+    flops_queries: float = 0.0
+    flops_documents: float = 0.0
+    query_penalty: Literal["flops", "l1"] = "flops"
+    flops_min_nonzeros: int = 0
+    ramp_steps: int = 1
+
+    def __post_init__(self) -> None:
+        weights = (self.kl, self.margin_mse, self.in_batch, self.flops_queries, self.flops_documents, self.score_scale)
+        if min(weights) < 0 or self.temperature <= 0 or self.ramp_steps < 1 or self.flops_min_nonzeros < 0:
+            raise ValueError("weights and flops_min_nonzeros must be >= 0, temperature > 0 and ramp_steps >= 1")
+        if not (self.kl or self.margin_mse or self.in_batch):
+            raise ValueError("nothing to learn from: kl, margin_mse and in_batch are all 0")
+        if self.query_penalty not in ("flops", "l1"):
+            raise ValueError(f"query_penalty is {self.query_penalty!r}: it must be 'flops' or 'l1'")
+
+    @property
+    def distils(self) -> bool:
+        """Whether teachers are needed."""
+        return bool(self.kl or self.margin_mse)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """The terms of one batch's loss, weighed, and what is worth a line in a log.
+
+    Attributes
+    ----------
+    terms : dict of str to scalar tensor
+    nonzeros : dict of str to float
+        Weights above zero in a vector, on average; empty unless the student is sparse.
+    """
+
+    terms: dict[str, Tensor]
+    nonzeros: dict[str, float]
+
+    @property
+    def total(self) -> Tensor:
+        """Sum of the terms."""
+        return torch.stack(list(self.terms.values())).sum()
+
+
+def losses_of(student: Student, batch: Batch, objective: Objective, step: int, *, bf16: bool = False) -> Losses:
+    """Encode a batch, with ``bf16`` under autocast, and compare; ``step`` counts from 1."""
+    kind = next(student.parameters()).device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=bf16):  # no further: scores near 30 would be rounded to eighths
+        queries, documents = student.encode(batch.queries, "query"), student.encode(batch.passages, "document")
+    scores = student.scores(queries, documents, in_batch=objective.in_batch > 0)
+    terms: dict[str, Tensor] = {}
+    own = _own_passages(scores) if objective.in_batch else scores
+    if objective.distils:
+        teacher = _teacher(batch, objective).to(scores.device)
+        if objective.kl:
+            terms["kl"] = objective.kl * kl_distillation(own / objective.temperature, teacher)
+        if objective.margin_mse:
+            first = torch.zeros(len(own), dtype=torch.long, device=scores.device)
+            terms["margin_mse"] = objective.margin_mse * margin_mse(own, teacher, first)
+    if objective.in_batch:
+        n_passages = scores.shape[1] // len(scores)
+        positives = torch.arange(len(scores), device=scores.device) * n_passages
+        excluded = torch.from_numpy(batch.excluded).to(scores.device)
+        nll = in_batch_nll(scores, positives, excluded=excluded, temperature=objective.temperature)
+        terms["in_batch"] = objective.in_batch * nll
+    if not student.sparse:
+        return Losses(terms=terms, nonzeros={})
+    terms.update(_penalties(queries.vectors, documents.vectors, len(queries.vectors), objective, step))
+    counts = {side: float((w.vectors > 0).sum(1).float().mean()) for side, w in
+              (("query_nonzeros", queries), ("document_nonzeros", documents))}  # fmt: skip
+    return Losses(terms=terms, nonzeros=counts)
+
+
+def _own_passages(scores: Tensor) -> Tensor:
+    """(n, n * k) scores of all with all: the (n, k) of each query with its own."""
+    return torch.stack([row[i] for i, row in enumerate(scores.reshape(len(scores), len(scores), -1))])
+
+
+def _teacher(batch: Batch, objective: Objective) -> Tensor:
+    teachers = torch.from_numpy(batch.teachers)
+    return ensemble_scores(teachers, scale=objective.score_scale) if objective.score_scale else teachers.mean(0)
+
+
+def _penalties(queries: Tensor, documents: Tensor, n_queries: int, objective: Objective, step: int) -> dict[str, Tensor]:
+    """Of queries; and of documents, positives apart from the others, as SPLADE's code has it."""
+    ramp = quadratic_ramp(step, objective.ramp_steps)
+    terms = {}
+    if objective.flops_queries and queries.requires_grad:
+        penalty = flops if objective.query_penalty == "flops" else l1
+        terms["flops_queries"] = ramp * objective.flops_queries * penalty(queries)
+    if objective.flops_documents:
+        slots = documents.reshape(n_queries, -1, documents.shape[1])
+        parts = [slots[:, 0]] if slots.shape[1] == 1 else [slots[:, 0], slots[:, 1:].flatten(0, 1)]
+        each = torch.stack([flops(part, min_nonzeros=objective.flops_min_nonzeros) for part in parts])
+        terms["flops_documents"] = ramp * objective.flops_documents * each.mean()
+    return terms

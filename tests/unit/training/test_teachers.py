@@ -1,0 +1,154 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from lexmax.index.errors import RepresentationError
+from lexmax.retrieval.training.data import Example, TrainingSet, read_examples
+from lexmax.retrieval.training.models.colbert import ColbertStudent, ColbertStudentConfig
+from lexmax.retrieval.training.models.dense import DenseStudent, DenseStudentConfig
+from lexmax.retrieval.training.teachers import EXAMPLES_AT_ONCE, BiEncoder, CrossEncoder, score_lists
+
+from .conftest import write_lines
+
+EXAMPLES = [
+    Example(query="sun in the city", passages=["a hot day", "snow on the hill , ice in the lake", ""]),
+    Example(query="rain", passages=["wind , cold night", "the road"]),
+]
+
+
+@pytest.fixture
+def cross_encoder(checkpoint: Path, tmp_path: Path) -> Path:
+    return make_cross_encoder(checkpoint, tmp_path / "cross", 1)
+
+
+def make_cross_encoder(checkpoint: Path, folder: Path, n_labels: int) -> Path:
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(1)
+    config = BertConfig.from_pretrained(checkpoint)
+    config.num_labels = n_labels
+    BertForSequenceClassification(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    return folder
+
+
+def test_cross_encoder_gives_sentence_transformers_logits(cross_encoder: Path) -> None:
+    from sentence_transformers import CrossEncoder as Theirs
+
+    pairs = [(example.query, passage) for example in EXAMPLES for passage in example.passages]
+    theirs = Theirs(str(cross_encoder)).predict(pairs, activation_fn=torch.nn.Identity())
+    ours = CrossEncoder(cross_encoder, batch_size=2).score(EXAMPLES)
+    assert [len(row) for row in ours] == [3, 2]
+    assert ours[0] + ours[1] == pytest.approx(theirs.tolist(), abs=1e-5)
+
+
+def test_cross_encoder_with_two_labels_gives_their_difference(checkpoint: Path, tmp_path: Path) -> None:
+    folder = make_cross_encoder(checkpoint, tmp_path / "two", 2)
+    teacher = CrossEncoder(folder)
+    inputs = teacher._tokenizer([EXAMPLES[1].query], [EXAMPLES[1].passages[1]], return_tensors="pt")
+    with torch.no_grad():
+        logits = teacher._network(**inputs).logits[0]
+    assert teacher.score(EXAMPLES)[1][1] == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)
+    with pytest.raises(RepresentationError, match="3 labels"):
+        CrossEncoder(make_cross_encoder(checkpoint, tmp_path / "three", 3))
+
+
+def test_a_masked_language_model_is_no_cross_encoder(checkpoint: Path) -> None:
+    with pytest.raises(RepresentationError, match="lack"):
+        CrossEncoder(checkpoint)
+
+
+def test_bi_encoder_scores_each_query_with_its_own_passages(checkpoint: Path) -> None:
+    student = DenseStudent(checkpoint, DenseStudentConfig(query_prompt="the "))
+    scores = BiEncoder(student).score(EXAMPLES)
+    with torch.no_grad():
+        for example, row in zip(EXAMPLES, scores, strict=True):
+            query, passages = student.encode([example.query], "query"), student.encode(example.passages, "document")
+            assert row == pytest.approx((passages.vectors @ query.vectors[0]).tolist(), abs=1e-5)
+
+
+def test_a_dense_teacher_encodes_a_passage_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = DenseStudent(checkpoint)
+    encoded: list[str] = []
+    encode = student.encode
+
+    def counting(texts: Sequence[str], side: str) -> object:
+        encoded.extend(texts if side == "document" else ())
+        return encode(texts, side)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(student, "encode", counting)
+    teacher = BiEncoder(student)
+    assert teacher.score(EXAMPLES) == teacher.score([*EXAMPLES])
+    assert sorted(encoded) == sorted(passage for example in EXAMPLES for passage in example.passages)
+
+
+def test_colbert_teaches_too(checkpoint: Path) -> None:
+    scores = BiEncoder(ColbertStudent(checkpoint, ColbertStudentConfig(dim=8, query_length=8))).score(EXAMPLES)
+    assert [len(row) for row in scores] == [3, 2]
+    assert all(-8 <= score <= 8 for row in scores for score in row)
+
+
+class Lengths:
+    """Scores a passage by its length, and fails when told."""
+
+    def __init__(self, name: str = "lengths", fail_at: str | None = None) -> None:
+        self.fingerprint, self.fail_at, self.seen = name, fail_at, []  # type: ignore[var-annotated]
+
+    def score(self, examples: Sequence[Example]) -> list[list[float]]:
+        for example in examples:
+            if example.query == self.fail_at:
+                raise KeyboardInterrupt
+            self.seen.append(example.query)
+        return [[float(len(passage)) for passage in example.passages] for example in examples]
+
+
+@pytest.fixture
+def unscored(tmp_path: Path) -> Path:
+    records = [{"query": f"q{i}", "passages": ["p" * i, "é", "pp"], "positive": 1} for i in range(2 * EXAMPLES_AT_ONCE + 3)]
+    return write_lines(tmp_path / "unscored.jsonl", records)
+
+
+def test_scores_of_all_teachers_are_written_beside_each_other(unscored: Path, tmp_path: Path) -> None:
+    done: list[int] = []
+    teachers = {"one": Lengths(), "two/b": Lengths("other")}
+    n_lists = score_lists(unscored, tmp_path / "out.jsonl.gz", teachers, cache=tmp_path / "cache", progress=done.append)
+    data = TrainingSet([tmp_path / "out.jsonl.gz"])
+    assert n_lists == len(data) == 35
+    assert done[-1] == 70
+    assert data.teachers == ("one", "two/b")
+    assert data[7].scores == {"one": [7.0, 1.0, 2.0], "two/b": [7.0, 1.0, 2.0]}
+    assert data[7].positive == 1
+
+
+def test_scores_that_are_there_are_kept(unscored: Path, tmp_path: Path) -> None:
+    score_lists(unscored, tmp_path / "once.jsonl", {"one": Lengths()}, cache=tmp_path / "cache")
+    score_lists(tmp_path / "once.jsonl", tmp_path / "twice.jsonl", {"two": Lengths()}, cache=tmp_path / "cache")
+    assert {frozenset(example.scores) for example in read_examples(tmp_path / "twice.jsonl")} == {frozenset({"one", "two"})}
+
+
+def test_a_killed_run_goes_on_and_a_torn_line_is_dropped(unscored: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        score_lists(unscored, tmp_path / "out.jsonl", {"t": Lengths(fail_at="q33")}, cache=tmp_path / "cache")
+    assert not (tmp_path / "out.jsonl").exists()
+    (column,) = (tmp_path / "cache").iterdir()
+    with column.open("a") as file:
+        file.write("[1.0, 2")
+    again = Lengths()
+    score_lists(unscored, tmp_path / "out.jsonl", {"t": again}, cache=tmp_path / "cache")
+    assert again.seen == ["q32", "q33", "q34"]
+    assert [example.scores["t"][0] for example in read_examples(tmp_path / "out.jsonl")] == list(range(35))
+
+
+def test_other_lists_or_another_teacher_do_not_meet_the_cache(unscored: Path, tmp_path: Path) -> None:
+    def seen_by(teacher: Lengths, path: Path) -> int:
+        score_lists(path, tmp_path / "out.jsonl", {"t": teacher}, cache=tmp_path / "cache")
+        return len(teacher.seen)
+
+    assert seen_by(Lengths(), unscored) == 35
+    assert seen_by(Lengths(), unscored) == 0
+    assert seen_by(Lengths("another"), unscored) == 35
+    other = write_lines(tmp_path / "other.jsonl", [json.loads(line) for line in unscored.read_text().splitlines()[::-1]])
+    assert seen_by(Lengths(), other) == 35
