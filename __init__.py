@@ -21,13 +21,17 @@ if TYPE_CHECKING:
         RepresentationError,
         StorageError,
     )
+    from .index.multivectors import MultiVectors
     from .index.representations import SparseVectors
-    from .retrieval.build import build_index
+    from .index.tokens import MultiVectorConfig
+    from .retrieval.build import TokenStorage, build_index
+    from .retrieval.calibration import calibrate
     from .retrieval.ciff import export_ciff, import_ciff
     from .retrieval.encoders.registry import load_encoder
     from .retrieval.hits import Hits
     from .retrieval.importing import import_vectors
     from .retrieval.retriever import Result, Retriever
+    from .retrieval.searchers.centroid import CentroidOptions
     from .retrieval.vectors import semantic_search_lexmax, to_sparse_vectors
 
 _HOMES = {
@@ -41,11 +45,16 @@ _HOMES = {
     "LexmaxError": "index.errors",
     "RepresentationError": "index.errors",
     "StorageError": "index.errors",
+    "MultiVectors": "index.multivectors",
     "SparseVectors": "index.representations",
+    "MultiVectorConfig": "index.tokens",
     "Hits": "retrieval.hits",
     "Result": "retrieval.retriever",
     "Retriever": "retrieval.retriever",
+    "CentroidOptions": "retrieval.searchers.centroid",
+    "TokenStorage": "retrieval.build",
     "build_index": "retrieval.build",
+    "calibrate": "retrieval.calibration",
     "export_ciff": "retrieval.ciff",
     "import_ciff": "retrieval.ciff",
     "import_vectors": "retrieval.importing",
@@ -55,6 +64,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CentroidOptions",
     "Collection",
     "DatasetError",
     "DuplicateDocumentError",
@@ -64,13 +74,17 @@ __all__ = [
     "IndexLockedError",
     "IndexNotFoundError",
     "LexmaxError",
+    "MultiVectorConfig",
+    "MultiVectors",
     "RepresentationError",
     "Result",
     "Retriever",
     "SparseVectors",
     "StorageError",
+    "TokenStorage",
     "__version__",
     "build_index",
+    "calibrate",
     "export_ciff",
     "import_ciff",
     "import_vectors",

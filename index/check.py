@@ -8,7 +8,9 @@ from pathlib import Path
 from . import manifest as manifests
 from .errors import IndexFormatError, LexmaxError
 from .manifest import Manifest, SegmentRecord
+from .residual import Codec
 from .segments import Segment
+from .snapshot import open_codec, open_segment
 from .vocabulary import Vocabulary
 
 
@@ -29,34 +31,38 @@ def check_index(path: Path | str) -> list[str]:
 
 
 def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
-    n_terms = None
+    n_terms = codec = None
     try:
+        codec = open_codec(folder, manifest, verify=True)
         n_terms = len(Vocabulary.open(folder, manifest.vocabulary, verify=True))
     except LexmaxError as problem:
         yield str(problem)
+    if manifest.codec is not None and codec is None:
+        return  # segments of token vectors cannot be read without it
     base = 0
     seen: list[Segment] = []
     for record in manifest.segments:
         try:
-            segment = _checked_segment(folder, manifest, record, base)
+            segment = _checked_segment(folder, manifest, record, base, codec)
         except LexmaxError as problem:
             yield str(problem)
             continue
         finally:
             base += record.n_docs
-        if n_terms and len(segment.inverted.terms) and segment.inverted.terms[-1] >= n_terms:
-            yield f"{segment.inverted.file.path}: names term {segment.inverted.terms[-1]} of {n_terms}"
+        if manifest.multivector is None and n_terms and len(segment.inverted.terms):
+            last = segment.inverted.terms[-1]
+            if last >= n_terms:
+                yield f"{segment.inverted.file.path}: names term {last} of {n_terms}"
         yield from _duplicates(segment, seen)
         seen.append(segment)
 
 
-def _checked_segment(folder: Path, manifest: Manifest, record: SegmentRecord, base: int) -> Segment:
-    segment = Segment(folder, record, base, manifest.fields, verify=True)
-    segment.inverted.check()
-    if segment.inverted.n_postings != record.n_postings:
-        raise IndexFormatError(
-            folder / record.name, expected=f"{record.n_postings} postings", found=segment.inverted.n_postings
-        )
+def _checked_segment(folder: Path, manifest: Manifest, record: SegmentRecord, base: int, codec: Codec | None) -> Segment:
+    segment = open_segment(folder, manifest, record, base, codec, verify=True)
+    segment.vectors.check()
+    found, expected = segment.vectors.n_entries, record.n_postings + record.n_tokens
+    if found != expected:
+        raise IndexFormatError(folder / record.name, expected=f"{expected} postings or tokens", found=found)
     return segment
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,32 +18,21 @@ import numpy as np
 
 from . import manifest as manifests
 from .bm25 import SCALE, Bm25
+from .contents import BufferLimits, Content, SparseContent, Vectors, content_of
 from .documents import Document
 from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError
 from .manifest import EncoderRecord, Manifest, SegmentRecord
-from .merge import merge_segments, plan_merges
 from .metadata import extend_fields
-from .quantize import fit_scale
-from .representations import SparseVectors
-from .segments import Mask, Segment, SegmentBuilder, write_deletes
-from .snapshot import Snapshot, open_segments
+from .segments import Mask, Segment, write_deletes
+from .snapshot import Snapshot, open_codec, open_segments
 from .storage import write_lock
-from .strings import StringTable
-from .vocabulary import MAX_TABLES, GrowingVocabulary, Vocabulary, renumber
+from .tokens import MultiVectorConfig
+
+__all__ = ["BufferLimits", "Collection"]
 
 MAX_DOCUMENT_ID_BYTES = 1024
-REORDER_DOCS = 50_000
-"""From this size on, learned weights are reordered at build and compaction unless told otherwise."""
 LOCK_NAME = "write.lock"
-OWN_NAME = re.compile(r"(segment-\d{6,}-\d{3,}|(deletes|vocabulary)-\d{6,}-\d{3,}\.lex|manifest\.json\.tmp)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BufferLimits:
-    """How much a writer holds in memory before it writes a segment."""
-
-    n_postings: int = 1 << 27
-    n_text_bytes: int = 1 << 28
+OWN_NAME = re.compile(r"(segment-\d{6,}-\d{3,}|(deletes|vocabulary|codec)-\d{6,}-\d{3,}\.lex|manifest\.json\.tmp)")
 
 
 class Collection:
@@ -52,22 +41,22 @@ class Collection:
     def __init__(self, path: Path, manifest: Manifest, lock: ExitStack, limits: BufferLimits) -> None:
         self.path = path
         self._committed, self._lock, self._limits = manifest, lock, limits
-        self._bm25 = Bm25(**manifest.bm25) if manifest.bm25 else None
         self.build = manifest.build
         """Progress of an unfinished build; set it before `commit`."""
+        self.calibration = manifest.calibration
+        """What was measured of an index of token vectors; set it before `commit`."""
         self._segments: list[Segment]
-        self._vocabulary: GrowingVocabulary
+        self._content: Content
         self._fields: dict[str, str]
-        self._scale: float | None
         self._changed: set[int]
-        self._pending: SegmentBuilder
         self._pending_ids: set[str]
         self._reset()
 
     @classmethod
     def create(
         cls, path: Path | str, *, encoder: EncoderRecord, bm25: Bm25 | None = None,
-        vocabulary: Sequence[str] | None = None, scale: float | None = None, limits: BufferLimits | None = None,
+        multivector: MultiVectorConfig | None = None, vocabulary: Sequence[str] | None = None,
+        scale: float | None = None, limits: BufferLimits | None = None, sparse_tokens: bool = False,
     ) -> Collection:  # fmt: skip
         """Create an empty index; it exists once `commit` is called. What an earlier try left there is removed.
 
@@ -78,19 +67,27 @@ class Collection:
         encoder : EncoderRecord
         bm25 : Bm25 or None
             Given: vectors hold term counts, which this index weighs. None: vectors hold final weights.
+        multivector : MultiVectorConfig or None
+            Given: the index holds token vectors, kept like this. None: sparse vectors.
         vocabulary : sequence of str or None
             Strings of the encoder's fixed term numbers.
         scale : float or None
             Impact = weight x scale, without ``bm25``; None: fitted to the first segment.
         limits : BufferLimits or None
+        sparse_tokens : bool
+            The index holds sparse token vectors, and their maxima as its sparse vectors (SLIM).
 
         Raises
         ------
         FileExistsError
             There is an index already.
+        ValueError
+            ``sparse_tokens`` with ``bm25`` or ``multivector``.
         IndexLockedError
             Another writer is at it.
         """
+        if sparse_tokens and (bm25 or multivector):
+            raise ValueError("an index of sparse token vectors takes neither bm25 nor multivector")
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         lock = ExitStack()
@@ -98,10 +95,17 @@ class Collection:
         if (folder / manifests.FILE_NAME).exists():
             lock.close()
             raise FileExistsError(f"{folder} holds an index already: remove it, add to it, or choose another folder")
-        manifest = Manifest(encoder=encoder, bm25=asdict(bm25) if bm25 else None, scale=SCALE if bm25 else scale)
+        manifest = Manifest(
+            encoder=encoder,
+            bm25=asdict(bm25) if bm25 else None,
+            multivector=asdict(multivector) if multivector else None,
+            sparse_tokens=sparse_tokens,
+            scale=SCALE if bm25 else scale,
+        )
         collection = cls(folder, manifest, lock, limits or BufferLimits())
         collection._remove_unused()
-        collection._vocabulary.new = list(vocabulary or [])
+        if isinstance(collection._content, SparseContent):
+            collection._content.vocabulary.new = list(vocabulary or [])
         return collection
 
     @classmethod
@@ -135,13 +139,13 @@ class Collection:
         """Open the last commit for reading."""
         return Snapshot.open(self.path)
 
-    def add(self, documents: Sequence[Document], vectors: SparseVectors, *, replace: bool = False) -> int:
+    def add(self, documents: Sequence[Document], vectors: Vectors, *, replace: bool = False) -> int:
         """Add documents with their vectors, row for row; all of them or, when an error is raised, none.
 
         Parameters
         ----------
         documents : sequence of Document
-        vectors : SparseVectors, as many rows
+        vectors : SparseVectors, MultiVectors or SparseMultiVectors, as many rows
         replace : bool
             Delete live documents of the same doc_id first.
 
@@ -161,7 +165,7 @@ class Collection:
         """
         if len(documents) != len(vectors):
             raise RepresentationError(f"{len(documents)} documents with {len(vectors)} vectors")
-        self._check_terms(vectors)
+        self._content.check(vectors)
         doc_ids = [document.doc_id for document in documents]
         _check_ids(doc_ids)
         fields = dict(self._fields)
@@ -170,12 +174,9 @@ class Collection:
                 extend_fields(fields, document.doc_id, document.metadata)
         n_replaced = self._make_room(doc_ids, replace=replace)
         self._fields = fields
-        if vectors.vocabulary is not None:
-            vectors = renumber(vectors, self._vocabulary.number(vectors.vocabulary))
-        self._pending.extend(documents, vectors, fields)
+        self._content.extend(documents, vectors, fields)
         self._pending_ids.update(doc_ids)
-        full = self._pending.n_postings >= self._limits.n_postings
-        if full or self._pending.documents.n_bytes >= self._limits.n_text_bytes:
+        if self._content.is_full or self._content.pending.documents.n_bytes >= self._limits.n_text_bytes:
             self._flush()
         return n_replaced
 
@@ -212,25 +213,8 @@ class Collection:
             A segment is damaged; the index stays as it is.
         """
         self._flush()
-        if reorder is None:
-            reorder = self._bm25 is None and sum(segment.n_live for segment in self._segments) >= REORDER_DOCS
-        merged: list[Segment] = []
-        base = 0
-        for group in plan_merges(self._segments):
-            whole = len(group) == 1 and group[0].live is None and (group[0].record.reordered or not reorder)
-            if whole and (self._bm25 is None or len(self._segments) == 1):
-                segment = group[0]
-                segment.base = base
-            else:
-                record = merge_segments(self.path, self._next_name("segment"), group, self._fields,
-                                        scale=self._scale or 1.0, bm25=self._bm25, reorder=reorder,
-                                        average_length=self._live_average_length())  # fmt: skip
-                if record.n_docs == 0:
-                    continue
-                segment = Segment(self.path, record, base, self._fields)
-            merged.append(segment)
-            base += segment.record.n_docs
-        self._segments, self._changed = merged, set()
+        self._segments = self._content.compact(self._segments, self._fields, self._next_name, reorder=reorder)
+        self._changed = set()
 
     def commit(self) -> Manifest:
         """Make everything since the last commit, and ``build``, durable and visible at once."""
@@ -239,11 +223,11 @@ class Collection:
         manifest = replace(
             self._committed,
             generation=self._committed.generation + 1,
-            scale=self._scale,
-            vocabulary=self._write_vocabulary(),
             fields=self._fields,
             segments=records,
             build=self.build,
+            calibration=self.calibration,
+            **self._content.save(self._next_name),
         )
         manifests.publish(self.path, manifest)
         self._committed = manifest
@@ -264,26 +248,10 @@ class Collection:
     def _reset(self) -> None:
         """Start from the last commit."""
         manifest = self._committed
-        self._segments = open_segments(self.path, manifest)
-        self._vocabulary = GrowingVocabulary(Vocabulary.open(self.path, manifest.vocabulary))
-        self._fields, self._scale = dict(manifest.fields), manifest.scale
+        self._segments = open_segments(self.path, manifest, open_codec(self.path, manifest))
+        self._fields = dict(manifest.fields)
         self._changed, self._n_names = set(), 0
-        self._new_builder()
-
-    def _check_terms(self, vectors: SparseVectors) -> None:
-        """See that the vectors name their terms as the index does: by string (BM25; vectors with strings) or by number."""
-        by_string = self._bm25 is not None or self._committed.encoder.settings.get("terms") == "strings"
-        if vectors.vocabulary is not None and not by_string:
-            raise RepresentationError(f"{self.path}: the index holds weights of numbered terms, not of strings")
-        if vectors.vocabulary is None and self._bm25 is not None:
-            raise RepresentationError(f"{self.path}: the index holds term counts")
-        n_terms = len(self._vocabulary.known) + len(self._vocabulary.new)
-        if vectors.vocabulary is None and by_string and vectors.n_postings and vectors.terms.max() >= n_terms:
-            raise RepresentationError(f"{self.path}: term {vectors.terms.max()} is past the vocabulary of {n_terms} terms")
-
-    def _new_builder(self) -> None:
-        self._pending = SegmentBuilder(self._fields)
-        self._pending_ids = set()
+        self._content, self._pending_ids = content_of(self.path, manifest, self._limits), set()
 
     def _make_room(self, doc_ids: Sequence[str], *, replace: bool) -> int:
         if len(set(doc_ids)) < len(doc_ids):
@@ -305,27 +273,12 @@ class Collection:
 
     def _flush(self) -> None:
         """Write the pending documents as a segment that no manifest names yet."""
-        if not len(self._pending.documents):
+        if not len(self._content.pending.documents):
             return
-        if self._scale is None:
-            self._scale = fit_scale(self._pending.max_weight())
-        n_docs = sum(segment.record.n_docs for segment in self._segments) + len(self._pending.documents)
-        total = sum(segment.record.total_length for segment in self._segments)
-        average = (total + self._pending.total_length()) / n_docs if self._bm25 else 0.0
-        name = self._next_name("segment")
-        record = self._pending.write(self.path, name, scale=self._scale, bm25=self._bm25, average_length=average)
-        base = n_docs - record.n_docs
-        self._segments.append(Segment(self.path, record, base, self._fields))
-        self._new_builder()
-
-    def _live_average_length(self) -> float:
-        total = n_docs = 0
-        for segment in self._segments:
-            if "lengths" in segment.inverted.file:
-                lengths = segment.inverted.file["lengths"]
-                kept = lengths if segment.live is None else lengths[segment.live]
-                total, n_docs = total + int(kept.sum(dtype=np.int64)), n_docs + len(kept)
-        return total / max(1, n_docs)
+        record = self._content.flush(self._segments, self._fields, self._next_name)
+        base = sum(segment.record.n_docs for segment in self._segments)
+        self._segments.append(self._content.open_segment(record, base, self._fields))
+        self._pending_ids = set()
 
     def _record(self, i: int, segment: Segment) -> SegmentRecord:
         """Return the segment's record, its deletes written anew when they changed."""
@@ -335,17 +288,6 @@ class Collection:
         name = self._next_name("deletes") + ".lex"
         write_deletes(self.path / name, live)
         return replace(segment.record, deletes=name, n_deleted=segment.record.n_docs - int(live.sum()))
-
-    def _write_vocabulary(self) -> list[str]:
-        new, names = self._vocabulary.new, list(self._committed.vocabulary)
-        if not new:
-            return names
-        if len(names) >= MAX_TABLES:
-            known = self._vocabulary.known
-            new, names = [text for table in known.tables for text in table.to_arrow().to_pylist()] + new, []
-        name = self._next_name("vocabulary") + ".lex"
-        StringTable.of(new).write(self.path / name)
-        return [*names, name]
 
     def _next_name(self, kind: str) -> str:
         """Name a file that was never named before: by the coming generation and a count."""

@@ -133,6 +133,16 @@ class InvertedIndex:
         return len(self.arrays.slots)
 
     @property
+    def n_entries(self) -> int:
+        """Number of postings."""
+        return self.n_postings
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the file in bytes."""
+        return self.file.n_bytes
+
+    @property
     def n_blocks(self) -> int:
         """Number of blocks of 8 documents, whole windows of them."""
         return 2 * int(self.arrays.dense.shape[1])
@@ -177,6 +187,14 @@ class InvertedIndex:
             counts=self.file["counts"][entries] if has_counts else None,
             lengths=self.file["lengths"][kept] if has_counts else None,
         )
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each array."""
+        return self.file.sizes()
+
+    def verify(self) -> None:
+        """Verify every checksum."""
+        self.file.verify()
 
     def check(self) -> None:
         """Verify every checksum, and that postings and document rows are each other's transposition."""

@@ -37,6 +37,8 @@ class SegmentRecord:
     name: str
     n_docs: int
     n_postings: int
+    n_tokens: int = 0
+    """Token vectors of a multi-vector index, dense or sparse; 0 otherwise."""
     total_length: int = 0
     """Sum of document lengths in tokens (BM25); 0 otherwise."""
     n_deleted: int = 0
@@ -44,7 +46,7 @@ class SegmentRecord:
     reordered: bool = False
     """Documents were reordered by recursive graph bisection."""
     error: dict[str, float] = field(default_factory=dict)
-    """Measured quantisation error of the segment's impacts; see `quantize`."""
+    """Measured quantisation error of the segment's impacts (see `quantize`), or mean length of its tokens' residuals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,14 @@ class Manifest:
     encoder: EncoderRecord
     bm25: dict[str, float] | None = None
     """``{"k1", "b"}`` when the stored counts are weighted by BM25, None when encoders gave the weights."""
+    multivector: dict[str, Any] | None = None
+    """Fields of `tokens.MultiVectorConfig`, None for an index of sparse vectors."""
+    sparse_tokens: bool = False
+    """Segments hold the documents' sparse tokens beside the inverted part, which is their maxima (SLIM)."""
+    codec: str | None = None
+    """File of the residual codec; None until the first segment."""
+    calibration: list[dict[str, Any]] | None = None
+    """Recall and time of search options, measured on this index of token vectors; see `retrieval.calibration`."""
     scale: float | None = None
     """Impact = weight x scale; None until the first segment."""
     vocabulary: list[str] = field(default_factory=list)
@@ -82,7 +92,8 @@ class Manifest:
     def files(self) -> set[str]:
         """Names, relative to the index folder, of all files and segment folders in use."""
         deletes = {segment.deletes for segment in self.segments if segment.deletes}
-        return {segment.name for segment in self.segments} | deletes | set(self.vocabulary)
+        codec = {self.codec} if self.codec else set()
+        return {segment.name for segment in self.segments} | deletes | codec | set(self.vocabulary)
 
 
 def publish(folder: Path, manifest: Manifest) -> None:

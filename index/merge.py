@@ -1,4 +1,4 @@
-"""Compaction: merge segments in order, leave deleted documents out, and weigh BM25 anew.
+"""Compaction: merge segments in order, leave deleted documents out, weigh BM25 anew, cluster tokens anew when it is time.
 
 The merged segment is, array for array, what a build of the live documents would have written (for model weights, at the
 index's scale), because document rows keep what the impacts were made from. Documents keep their order, or are put in the
@@ -18,24 +18,30 @@ from .documents import BATCH_ROWS, conform, write_batches
 from .inverted import ImpactRows, write_inverted
 from .manifest import SegmentRecord
 from .reorder import bisection_order
+from .representations import Int32s
+from .residual import Codec
 from .segments import Segment, weigh_counts
+from .sparse_tokens import FILE_NAME as SPARSE_TOKENS_NAME
+from .sparse_tokens import SparseTokenIndex, SparseTokenRows
 from .storage import sync_folder
 from .strings import StringTable
+from .tokens import MAX_SEGMENT_TOKENS, MultiVectorConfig, encode_anew, merge_tokens
 
 MAX_SEGMENT_POSTINGS = 1 << 27
 """A merge holds its postings in memory, about 12 bytes each; larger indexes keep several segments."""
 
 
 def plan_merges(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Group neighbouring segments so that each group's live postings fit one segment; order is kept."""
+    """Group neighbouring segments so that each group's postings or tokens fit one segment; order is kept."""
     groups: list[list[Segment]] = []
-    size = 0
+    fill = 0.0
     for segment in segments:
-        if not groups or size + segment.record.n_postings > MAX_SEGMENT_POSTINGS:
+        size = segment.record.n_postings / MAX_SEGMENT_POSTINGS + segment.record.n_tokens / MAX_SEGMENT_TOKENS
+        if not groups or fill + size > 1:
             groups.append([])
-            size = 0
+            fill = 0.0
         groups[-1].append(segment)
-        size += segment.record.n_postings
+        fill += size
     return groups
 
 
@@ -50,32 +56,77 @@ def merge_segments(
     IndexFormatError
         A source is damaged: nothing is written over it.
     """
-    for segment in segments:
-        segment.inverted.file.verify()
-        segment.documents.file.verify()
+    _verify(segments)
     rows = _concatenate([segment.inverted.rows(segment.live) for segment in segments])
     error = _mean_error(segments)
     total = 0
     if bm25 is not None and rows.lengths is not None:
         rows, error = weigh_counts(rows, bm25, average_length, scale)
         total = int(rows.lengths.sum(dtype=np.int64)) if rows.lengths is not None else 0
-    batches = conform(_live_batches(segments), fields)
-    doc_ids = [doc_id for segment in segments for doc_id in _live_ids(segment)]
+    order = None
     if reorder:
         terms, ranks = rows.ranks()
         order = bisection_order(rows.indptr, ranks, len(terms))
-        rows, doc_ids = rows.take(order), [doc_ids[i] for i in order.tolist()]
-        batches = iter(pa.Table.from_batches(batches).take(pa.array(order)).to_batches(BATCH_ROWS))
+        rows = rows.take(order)
     folder = index / name
     folder.mkdir()
     write_inverted(folder / "inverted.lex", rows)
+    n_tokens = _write_sparse_tokens(folder, segments, order) if isinstance(segments[0].vectors, SparseTokenIndex) else 0
+    n_docs = _write_documents(folder, segments, fields, order)
+    return SegmentRecord(
+        name=name, n_docs=n_docs, n_postings=len(rows.terms), n_tokens=n_tokens, total_length=total, reordered=reorder,
+        error=error,
+    )  # fmt: skip
+
+
+def _write_sparse_tokens(folder: Path, segments: Sequence[Segment], order: Int32s | None) -> int:
+    """Write the live documents' sparse tokens, in the order of the inverted part; returns how many tokens there are."""
+    tokens = SparseTokenRows.joined([segment.sparse_tokens.rows(segment.live) for segment in segments])
+    if order is not None:
+        tokens = tokens.take(order)
+    tokens.write(folder / SPARSE_TOKENS_NAME)
+    return int(tokens.offsets[-1])
+
+
+def merge_token_segments(
+    index: Path, name: str, segments: Sequence[Segment], fields: dict[str, str], config: MultiVectorConfig, *,
+    codec: Codec, new_codec: Codec | None = None,
+) -> SegmentRecord:  # fmt: skip
+    """Write the merger of segments of token vectors, their codes as they are or, with ``new_codec``, decoded and encoded anew.
+
+    Raises
+    ------
+    IndexFormatError
+        A source is damaged: nothing is written over it.
+    """
+    _verify(segments)
+    (index / name).mkdir()
+    if new_codec is None:
+        record = merge_tokens(index, name, segments, codec, config)
+    else:
+        record = encode_anew(index, name, segments, codec, new_codec, config)
+    _write_documents(index / name, segments, fields)
+    return record
+
+
+def _verify(segments: Sequence[Segment]) -> None:
+    for segment in segments:
+        segment.vectors.verify()
+        segment.documents.file.verify()
+
+
+def _write_documents(folder: Path, segments: Sequence[Segment], fields: dict[str, str], order: Int32s | None = None) -> int:
+    """Write the live documents and their doc_ids, and make the segment durable; returns how many there are."""
+    batches = conform(_live_batches(segments), fields)
+    doc_ids = [doc_id for segment in segments for doc_id in _live_ids(segment)]
+    if order is not None:
+        doc_ids = [doc_ids[i] for i in order.tolist()]
+        batches = iter(pa.Table.from_batches(batches).take(pa.array(order)).to_batches(BATCH_ROWS))
     write_batches(folder, batches, fields)
     StringTable.of(doc_ids).write(folder / "doc_ids.lex")
     sync_folder(folder)
-    sync_folder(index)
-    return SegmentRecord(
-        name=name, n_docs=len(doc_ids), n_postings=len(rows.terms), total_length=total, reordered=reorder, error=error
-    )
+    sync_folder(folder.parent)
+    return len(doc_ids)
 
 
 def _live_batches(segments: Sequence[Segment]) -> Iterator[pa.RecordBatch]:

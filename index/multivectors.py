@@ -71,6 +71,10 @@ class MultiVectors:
         """Token vectors of one text, (n_tokens, dim), as a view."""
         return self.tokens[int(self.offsets[number]) : int(self.offsets[number + 1])]
 
+    def select(self, rows: Int64s) -> MultiVectors:
+        """Return the chosen texts, in the order given."""
+        return MultiVectors.of([self.row(row) for row in rows.tolist()], self.dim)
+
     @classmethod
     def of(cls, matrices: Sequence[Floats], dim: int) -> MultiVectors:
         """Join the matrices (n_tokens, dim) of single texts."""

@@ -1,4 +1,8 @@
-"""Immutable segments: a folder with the inverted part, the documents and the doc_ids of a run of documents."""
+"""Immutable segments: a folder with the vectors, the documents and the doc_ids of a run of documents.
+
+The vectors are an inverted part, alone or with the sparse tokens that it was made from, or, in an index of token vectors, a
+multi-vector part.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,16 @@ import numpy.typing as npt
 
 from .bm25 import MAX_COUNT, Bm25
 from .documents import Document, DocumentBuffer, DocumentStore
-from .errors import IndexFormatError
+from .errors import IndexFormatError, RepresentationError
 from .inverted import ImpactRows, InvertedIndex, write_inverted
 from .manifest import SegmentRecord
+from .multivector import MultiVectorIndex
 from .quantize import measured_error, quantize
 from .representations import Floats, SparseVectors
+from .residual import Codec
+from .sparse_multivectors import SparseMultiVectors
+from .sparse_tokens import FILE_NAME as SPARSE_TOKENS_NAME
+from .sparse_tokens import SparseTokenIndex, SparseTokenRows
 from .storage import ArrayFile, ArrayFileWriter, sync_folder
 
 DELETES_KIND = "deletes"
@@ -31,16 +40,47 @@ class Segment:
         base: int,
         fields: Mapping[str, str],
         *,
+        codec: Codec | None = None,
+        sparse_tokens: bool = False,
         verify: bool | None = None,
     ) -> None:
         folder = index / record.name
         self.record, self.base = record, base
-        self.inverted = InvertedIndex(folder / "inverted.lex", verify=verify)
+        self.vectors: InvertedIndex | MultiVectorIndex | SparseTokenIndex
+        if sparse_tokens:
+            self.vectors = SparseTokenIndex(folder, verify=verify)
+        elif codec is None:
+            self.vectors = InvertedIndex(folder / "inverted.lex", verify=verify)
+        else:
+            self.vectors = MultiVectorIndex(folder, codec, verify=verify)
         self.documents = DocumentStore(folder, fields, verify=verify)
         self.live = _read_live(index, record, verify=verify)
-        for found in (self.inverted.n_docs, len(self.documents)):
+        for found in (self.vectors.n_docs, len(self.documents)):
             if found != record.n_docs:
                 raise IndexFormatError(folder, expected=f"{record.n_docs} documents", found=found)
+
+    @property
+    def inverted(self) -> InvertedIndex:
+        """The inverted part; raises RepresentationError in an index of token vectors."""
+        if isinstance(self.vectors, SparseTokenIndex):
+            return self.vectors.inverted
+        if not isinstance(self.vectors, InvertedIndex):
+            raise RepresentationError(f"{self.vectors.file.path}: an index of token vectors has no posting lists")
+        return self.vectors
+
+    @property
+    def tokens(self) -> MultiVectorIndex:
+        """The multi-vector part; raises RepresentationError in an index of sparse vectors."""
+        if not isinstance(self.vectors, MultiVectorIndex):
+            raise RepresentationError(f"{self.vectors.file.path}: an index of sparse vectors has no token vectors")
+        return self.vectors
+
+    @property
+    def sparse_tokens(self) -> SparseTokenIndex:
+        """The sparse tokens; raises RepresentationError in an index without them."""
+        if not isinstance(self.vectors, SparseTokenIndex):
+            raise RepresentationError(f"{self.vectors.file.path}: the index holds no sparse token vectors")
+        return self.vectors
 
     @property
     def n_live(self) -> int:
@@ -50,7 +90,7 @@ class Segment:
     @property
     def n_bytes(self) -> int:
         """Size of the segment's files in bytes."""
-        return self.inverted.file.n_bytes + self.documents.file.n_bytes + self.documents.ids_n_bytes
+        return self.vectors.n_bytes + self.documents.file.n_bytes + self.documents.ids_n_bytes
 
     def find(self, doc_ids: Sequence[str]) -> npt.NDArray[np.int32]:
         """Local position of each live doc_id, -1 where it is absent or deleted."""
@@ -85,12 +125,19 @@ class SegmentBuilder:
         self.documents = DocumentBuffer(fields)
         self.n_postings = 0
         self._vectors: list[SparseVectors] = []
+        self._tokens: list[SparseMultiVectors] = []
 
-    def extend(self, documents: Sequence[Document], vectors: SparseVectors, fields: dict[str, str]) -> None:
-        """Add documents and their vectors, row for row, with term numbers of the index."""
+    def extend(
+        self, documents: Sequence[Document], vectors: SparseVectors, fields: dict[str, str],
+        tokens: SparseMultiVectors | None = None,
+    ) -> None:  # fmt: skip
+        """Add documents and their vectors, row for row, with term numbers of the index; ``tokens`` gave the vectors."""
         self.documents.extend(documents, fields)
         self._vectors.append(vectors)
         self.n_postings += vectors.n_postings
+        if tokens is not None:
+            self._tokens.append(tokens)
+            self.n_postings += tokens.rows.n_postings
 
     def max_weight(self) -> Floats:
         """Return the largest weight as a (1,) array, or an empty array when there is none."""
@@ -119,10 +166,19 @@ class SegmentBuilder:
         folder = index / name
         folder.mkdir()
         write_inverted(folder / "inverted.lex", rows)
+        n_tokens = self._write_tokens(folder, scale) if self._tokens else 0
         self.documents.write(folder)
         sync_folder(folder)
         sync_folder(index)
-        return SegmentRecord(name=name, n_docs=len(self.documents), n_postings=len(terms), total_length=total, error=error)
+        return SegmentRecord(
+            name=name, n_docs=len(self.documents), n_postings=len(terms), n_tokens=n_tokens, total_length=total, error=error
+        )
+
+    def _write_tokens(self, folder: Path, scale: float) -> int:
+        tokens = SparseTokenRows.joined([SparseTokenRows.quantized(part, scale) for part in self._tokens])
+        self._tokens = []
+        tokens.write(folder / SPARSE_TOKENS_NAME)
+        return int(tokens.offsets[-1])
 
 
 def weigh_counts(rows: ImpactRows, bm25: Bm25, average_length: float, scale: float) -> tuple[ImpactRows, dict[str, float]]:

@@ -16,8 +16,10 @@ from .bm25 import idf
 from .documents import Document
 from .errors import IndexFormatError, RepresentationError
 from .filters import Filter
-from .manifest import Manifest
-from .representations import Int32s, Int64s, SparseVectors
+from .manifest import Manifest, SegmentRecord
+from .multivector import TOKENS_NAME
+from .representations import Floats, Int32s, Int64s, SparseVectors
+from .residual import Codec
 from .segments import Mask, Segment
 from .vocabulary import Vocabulary, renumber
 
@@ -27,8 +29,10 @@ MAX_CACHED_FILTERS = 32
 class Snapshot:
     """Segments, vocabulary and statistics of one generation; make one with `open`. Safe to use from many threads."""
 
-    def __init__(self, path: Path, manifest: Manifest, segments: Sequence[Segment], vocabulary: Vocabulary) -> None:
-        self.path, self.manifest = path, manifest
+    def __init__(
+        self, path: Path, manifest: Manifest, segments: Sequence[Segment], vocabulary: Vocabulary, codec: Codec | None = None
+    ) -> None:
+        self.path, self.manifest, self.codec = path, manifest, codec
         self.segments, self.vocabulary = list(segments), vocabulary
         self._bases = np.array([segment.base for segment in segments], np.int64)
         self._masks: OrderedDict[str, list[Mask | None]] = OrderedDict()
@@ -54,8 +58,9 @@ class Snapshot:
         manifest = manifests.read(folder)
         while True:
             try:
-                return cls(folder, manifest, open_segments(folder, manifest, verify=verify),
-                           Vocabulary.open(folder, manifest.vocabulary, verify=verify))  # fmt: skip
+                codec = open_codec(folder, manifest, verify=verify)
+                return cls(folder, manifest, open_segments(folder, manifest, codec, verify=verify),
+                           Vocabulary.open(folder, manifest.vocabulary, verify=verify), codec)  # fmt: skip
             except IndexFormatError:
                 newest = manifests.read(folder)  # a commit may have removed what the older manifest named
                 if newest.generation == manifest.generation:
@@ -162,51 +167,125 @@ class Snapshot:
         weights = (impacts[order] / np.float32(self.manifest.scale or 1.0)).astype(np.float32)
         return SparseVectors(np.array([0, len(terms)], np.int64), terms[order].astype(np.int32), weights)
 
+    def document_tokens(self, doc_num: int) -> Floats:
+        """One document's token vectors, decoded, (n_tokens, dim)."""
+        segment, position = self.locate(doc_num)
+        if self.codec is None:
+            raise RepresentationError(f"{self.path}: the index holds no token vectors")
+        return segment.tokens.tokens(self.codec, position, position + 1)
+
+    def document_sparse_tokens(self, doc_num: int) -> SparseVectors:
+        """One document's sparse tokens with dequantised weights, a row a token."""
+        segment, position = self.locate(doc_num)
+        rows = segment.sparse_tokens.span(position, position + 1).rows
+        weights = (rows.impacts / np.float32(self.manifest.scale or 1.0)).astype(np.float32)
+        return SparseVectors(rows.indptr, rows.terms, weights)
+
     def info(self) -> dict[str, Any]:
         """Facts about the index, ready for JSON: sizes, encoder, quantisation error, segments."""
         manifest, segments = self.manifest, self.segments
-        n_postings = sum(segment.record.n_postings for segment in segments)
-        inverted_bytes = sum(segment.inverted.file.n_bytes for segment in segments)
-        return {
+        facts = {
             "path": str(self.path),
             "generation": manifest.generation,
             "n_docs": manifest.n_docs,
             "n_deleted": sum(segment.record.n_deleted for segment in segments),
-            "n_terms": len(self.vocabulary),
-            "n_postings": n_postings,
-            "postings_per_doc": round(n_postings / max(1, sum(s.record.n_docs for s in segments)), 2),
             "n_bytes": sum(segment.n_bytes for segment in segments) + sum(t.n_bytes for t in self.vocabulary.tables),
-            "inverted_bytes_per_posting": round(inverted_bytes / max(1, n_postings), 2),
             "encoder": {
                 "kind": manifest.encoder.kind,
                 "fingerprint": manifest.encoder.fingerprint,
                 "settings": manifest.encoder.settings,
             },
-            "bm25": manifest.bm25,
-            "scale": manifest.scale,
             "metadata_fields": manifest.fields,
             "complete": manifest.build is None,
-            "segments": [
-                {
-                    "name": segment.record.name,
-                    "n_docs": segment.record.n_docs,
-                    "n_deleted": segment.record.n_deleted,
-                    "n_postings": segment.record.n_postings,
-                    "reordered": segment.record.reordered,
-                    "window": segment.inverted.window,
-                    "quantisation_error": segment.record.error,
-                    "bytes": {**segment.inverted.file.sizes(), "documents": segment.documents.file.n_bytes,
-                              "doc_ids": segment.documents.ids_n_bytes},
-                }
-                for segment in segments
-            ],
-        }  # fmt: skip
+        }
+        facts |= self._sparse_info() if manifest.multivector is None else self._token_info(manifest.multivector)
+        facts["segments"] = [
+            {
+                "name": segment.record.name,
+                "n_docs": segment.record.n_docs,
+                "n_deleted": segment.record.n_deleted,
+                **self._segment_info(segment),
+                "bytes": {**segment.vectors.sizes(), "documents": segment.documents.file.n_bytes,
+                          "doc_ids": segment.documents.ids_n_bytes},
+            }
+            for segment in segments
+        ]  # fmt: skip
+        return facts
+
+    def _sparse_info(self) -> dict[str, Any]:
+        n_postings = sum(segment.record.n_postings for segment in self.segments)
+        n_docs = sum(segment.record.n_docs for segment in self.segments)
+        n_bytes = sum(segment.inverted.n_bytes for segment in self.segments)
+        return {
+            **(self._sparse_token_info(n_docs) if self.manifest.sparse_tokens else {}),
+            "n_terms": len(self.vocabulary),
+            "n_postings": n_postings,
+            "postings_per_doc": round(n_postings / max(1, n_docs), 2),
+            "inverted_bytes_per_posting": round(n_bytes / max(1, n_postings), 2),
+            "bm25": self.manifest.bm25,
+            "scale": self.manifest.scale,
+        }
+
+    def _sparse_token_info(self, n_docs: int) -> dict[str, Any]:
+        n_tokens = sum(segment.record.n_tokens for segment in self.segments)
+        n_bytes = sum(segment.sparse_tokens.file.n_bytes for segment in self.segments)
+        return {
+            "n_tokens": n_tokens,
+            "tokens_per_doc": round(n_tokens / max(1, n_docs), 2),
+            "bytes_per_token": round(n_bytes / max(1, n_tokens), 2),
+        }
+
+    def _token_info(self, config: dict[str, Any]) -> dict[str, Any]:
+        n_tokens = sum(segment.record.n_tokens for segment in self.segments)
+        n_docs = sum(segment.record.n_docs for segment in self.segments)
+        searched = sum(segment.tokens.file.n_bytes for segment in self.segments)
+        every = sum(segment.vectors.n_bytes for segment in self.segments)
+        codec_bytes = 0 if self.codec is None else self.codec.n_bytes
+        return {
+            "n_tokens": n_tokens,
+            "tokens_per_doc": round(n_tokens / max(1, n_docs), 2),
+            "bytes_per_token": round((searched + codec_bytes) / max(1, n_tokens), 2),
+            "exact_bytes_per_token": round((every - searched) / max(1, n_tokens), 2),
+            "token_vectors": {**config, "n_centroids": self.codec.n_centroids if self.codec else 0},
+            "calibration": self.manifest.calibration,
+        }
+
+    def _segment_info(self, segment: Segment) -> dict[str, Any]:
+        record = segment.record
+        if self.codec is None:
+            return {
+                "n_postings": record.n_postings,
+                "reordered": record.reordered,
+                "window": segment.inverted.window,
+                "quantisation_error": record.error,
+            }
+        residual = record.error.get("residual", 0.0)
+        drift = residual / self.codec.residual - 1 if self.codec.residual else 0.0
+        return {"n_tokens": record.n_tokens, "residual": round(residual, 4), "drift": round(drift, 4)}
 
 
-def open_segments(folder: Path, manifest: Manifest, *, verify: bool | None = None) -> list[Segment]:
+def open_codec(folder: Path, manifest: Manifest, *, verify: bool | None = None) -> Codec | None:
+    """Open the codec that a manifest names, if any."""
+    return Codec.read(folder / manifest.codec, verify=verify) if manifest.codec else None
+
+
+def open_segments(folder: Path, manifest: Manifest, codec: Codec | None, *, verify: bool | None = None) -> list[Segment]:
     """Open the segments that a manifest names."""
     segments, base = [], 0
     for record in manifest.segments:
-        segments.append(Segment(folder, record, base, manifest.fields, verify=verify))
+        segments.append(open_segment(folder, manifest, record, base, codec, verify=verify))
         base += record.n_docs
     return segments
+
+
+def open_segment(
+    folder: Path, manifest: Manifest, record: SegmentRecord, base: int, codec: Codec | None, *, verify: bool | None = None
+) -> Segment:
+    """Open one segment that a manifest names, and see that it keeps exact tokens when the index does."""
+    segment = Segment(
+        folder, record, base, manifest.fields, codec=codec, sparse_tokens=manifest.sparse_tokens, verify=verify
+    )  # fmt: skip
+    if manifest.multivector is not None and manifest.multivector["exact"] and segment.tokens.exact is None:
+        path = folder / record.name / TOKENS_NAME
+        raise IndexFormatError(path, expected="a file of this index", found="nothing there")
+    return segment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,14 +15,25 @@ from ..index.documents import Document
 from ..index.errors import DatasetError, DuplicateDocumentError, IndexNotFoundError
 from ..index.manifest import BuildState, EncoderRecord
 from ..index.manifest import read as read_manifest
+from ..index.tokens import MultiVectorConfig
 from .corpus import BadRecords, Fields, read_corpus
-from .encoders.base import Encoder
+from .encoders.base import Encoder, MultiVectorEncoder, as_sparse, makes_sparse_tokens, makes_tokens
 from .encoders.lexical import LexicalEncoder
 from .encoders.registry import check_encoder
+from .passages import passages_of
 from .progress import Progress
 
 COMMIT_EVERY_S = 120.0
 """What a crash can cost at most: work since the last commit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenStorage:
+    """How an index keeps token vectors; the fields of `index.tokens.MultiVectorConfig`, whose ``dim`` is the encoder's."""
+
+    nbits: int = 2
+    exact: bool = True
+    n_centroids: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +42,11 @@ class BuildReport:
 
     Attributes
     ----------
-    n_added, n_replaced, n_skipped, n_resumed : int
-        Documents written, live ones replaced, malformed records left out, documents found done by an earlier run.
+    n_added, n_replaced, n_skipped, n_resumed, n_truncated : int
+        Documents written, live ones replaced, malformed records left out, documents found done by an earlier run, and
+        documents of which the encoder of token vectors read the beginning only.
+    n_split : int
+        Documents that were cut into passages, which ``n_added`` counts.
     elapsed_s, compact_s : float
         Reading, encoding and writing; merging and reordering at the end.
     """
@@ -41,6 +55,8 @@ class BuildReport:
     n_replaced: int
     n_skipped: int
     n_resumed: int
+    n_truncated: int = 0
+    n_split: int = 0
     elapsed_s: float
     compact_s: float = 0.0
 
@@ -48,7 +64,8 @@ class BuildReport:
 def build_index(
     sources: Sequence[str], out: Path | str, *, encoder: Encoder | None = None, fields: Fields | None = None,
     bad: BadRecords | None = None, progress: Progress | None = None, commit_every_s: float = COMMIT_EVERY_S,
-    limits: BufferLimits | None = None, reorder: bool | None = None,
+    limits: BufferLimits | None = None, reorder: bool | None = None, tokens: TokenStorage | None = None,
+    split_long: bool = False,
 ) -> BuildReport:  # fmt: skip
     """Build an index from corpora; run again after an interruption, it goes on after the last commit.
 
@@ -72,6 +89,11 @@ def build_index(
         Memory of the writer.
     reorder : bool or None
         See `Collection.compact`.
+    tokens : TokenStorage or None
+        How token vectors are kept, for encoders that make them.
+    split_long : bool
+        Cut documents that are longer than an encoder of token vectors reads into passages (see `passages`); else it reads
+        their beginnings.
 
     Raises
     ------
@@ -83,8 +105,8 @@ def build_index(
         An unfinished build was made by another encoder.
     """
     encoder = encoder or LexicalEncoder()
-    with _open_or_create(Path(out), sources, encoder, limits) as collection:
-        writer = _Writer(collection, encoder, bad, progress, replace=False)
+    with _open_or_create(Path(out), sources, encoder, limits, tokens) as collection:
+        writer = _Writer(collection, encoder, bad, progress, replace=False, split_long=split_long)
         report = writer.run(read_corpus(sources, fields=fields, bad=bad), list(sources), commit_every_s)
         start = time.monotonic()
         collection.compact(reorder=reorder)
@@ -120,12 +142,28 @@ def encoder_record(encoder: Encoder) -> EncoderRecord:
     return EncoderRecord(kind=encoder.kind, fingerprint=encoder.fingerprint, settings=dict(encoder.settings))
 
 
-def _open_or_create(out: Path, sources: Sequence[str], encoder: Encoder, limits: BufferLimits | None) -> Collection:
+def _open_or_create(
+    out: Path, sources: Sequence[str], encoder: Encoder, limits: BufferLimits | None, tokens: TokenStorage | None
+) -> Collection:
     try:
         state = read_manifest(out).build
     except IndexNotFoundError:
+        record = encoder_record(encoder)
+        if makes_tokens(encoder):
+            storage = tokens or TokenStorage()
+            config = MultiVectorConfig(
+                dim=encoder.dim, nbits=storage.nbits, exact=storage.exact, n_centroids=storage.n_centroids
+            )
+            return Collection.create(out, encoder=record, multivector=config, limits=limits)
+        if tokens is not None:
+            raise ValueError(f"encoder {encoder.kind} makes sparse vectors: nbits and centroids are for dense ones") from None
+        if makes_sparse_tokens(encoder):
+            return Collection.create(
+                out, encoder=record, sparse_tokens=True, vocabulary=encoder.vocabulary, limits=limits
+            )  # fmt: skip
         bm25 = encoder.bm25 if isinstance(encoder, LexicalEncoder) else None
-        return Collection.create(out, encoder=encoder_record(encoder), bm25=bm25, vocabulary=encoder.vocabulary, limits=limits)
+        vocabulary = as_sparse(encoder).vocabulary
+        return Collection.create(out, encoder=record, bm25=bm25, vocabulary=vocabulary, limits=limits)
     if state is None:
         raise FileExistsError(f"{out} holds an index already: remove it, choose another folder, or use `lexmax add`")
     if state.sources != list(sources):
@@ -145,11 +183,16 @@ class _Writer:
     """One pass over a corpus into a collection."""
 
     def __init__(
-        self, collection: Collection, encoder: Encoder, bad: BadRecords | None, progress: Progress | None, *, replace: bool
+        self, collection: Collection, encoder: Encoder, bad: BadRecords | None, progress: Progress | None, *, replace: bool,
+        split_long: bool = False,
     ) -> None:  # fmt: skip
+        if split_long and not makes_tokens(encoder):
+            raise ValueError(f"encoder {encoder.kind} makes one vector a document: long documents are split for token vectors")
+        self._split_long = split_long
         self._collection, self._encoder, self._bad = collection, encoder, bad
         self._progress, self._replace = progress, replace
-        self._batch_size = 4096 if encoder.vocabulary is None else 256
+        self._batch_size = 4096 if getattr(encoder, "vocabulary", ()) is None else 256  # BM25 is fast
+        self._n_truncated = self._n_split = 0
         self._n_done = self._n_added = self._n_replaced = 0
 
     def run(self, documents: Iterator[Document], sources: list[str] | None, commit_every_s: float) -> BuildReport:
@@ -175,7 +218,7 @@ class _Writer:
         n_skipped = self._bad.n_records if self._bad else 0
         return BuildReport(
             n_added=self._n_added, n_replaced=self._n_replaced, n_skipped=n_skipped, n_resumed=n_resumed,
-            elapsed_s=time.monotonic() - start,
+            n_truncated=self._n_truncated, n_split=self._n_split, elapsed_s=time.monotonic() - start,
         )  # fmt: skip
 
     def _save(self, sources: list[str], last_id: str) -> None:
@@ -201,7 +244,16 @@ class _Writer:
         return state.n_records
 
     def _add(self, batch: Sequence[Document]) -> None:
-        vectors = self._encoder.encode_documents([document.content for document in batch])
+        encoder = self._encoder
+        if makes_tokens(encoder):
+            n_long = encoder.n_truncated([document.content for document in batch])
+            if n_long and self._split_long:
+                self._n_split += n_long
+                batch = [passage for document in batch for passage in passages_of(document, _whole(encoder))]
+            else:
+                self._n_truncated += n_long
+        texts = [document.content for document in batch]
+        vectors = self._encoder.encode_documents(texts)
         try:
             self._n_replaced += self._collection.add(batch, vectors, replace=self._replace)
             self._n_added += len(batch)
@@ -215,3 +267,8 @@ class _Writer:
                     self._n_added += 1
                 except (DatasetError, DuplicateDocumentError) as problem:
                     self._bad.add("document", self._n_done + i + 1, str(problem))
+
+
+def _whole(encoder: MultiVectorEncoder) -> Callable[[str], bool]:
+    """Make the question whether the encoder reads a text whole."""
+    return lambda text: not encoder.n_truncated([text])

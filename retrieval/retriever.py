@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,22 +9,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from ..index import manifest as manifests
 from ..index.documents import Document
-from ..index.representations import SparseVectors
+from ..index.errors import RepresentationError
 from ..index.snapshot import Snapshot
-from .encoders.base import Encoder
+from .encoders.base import Encoder, Vectors
 from .encoders.precomputed import VectorsEncoder
 from .encoders.registry import check_encoder, encoder_of
-from .explain import Explanation, explain
+from .explain import Explanation
 from .hits import Hits
-from .searchers.blockmax import BlockMaxSearcher, SearchOptions
-from .searchers.exhaustive import ExhaustiveSearcher
-from .searchers.queries import IntegerQuery, prepare
-from .vectors import to_sparse_vectors
-
-SEARCHERS = ("blockmax", "exhaustive")
-Searcher = BlockMaxSearcher | ExhaustiveSearcher
+from .searchers.blockmax import SearchOptions
+from .searchers.centroid import CentroidOptions
+from .searchers.slim import SlimOptions
+from .searching import Searching, SearchPlan, TokenSearching, make_searching
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +51,18 @@ class Result:
 class Retriever:
     """Answers queries from one index; make one with `open`. Safe to use from many threads; a context manager."""
 
-    def __init__(self, snapshot: Snapshot, encoder: Encoder, *, searcher: str = "blockmax") -> None:
-        if searcher not in SEARCHERS:
-            raise ValueError(f"searcher must be one of {', '.join(SEARCHERS)}, not {searcher!r}")
+    def __init__(self, snapshot: Snapshot, encoder: Encoder, *, plan: SearchPlan | None = None) -> None:
         check_encoder(snapshot.manifest.encoder, encoder)
-        self.encoder, self._kind = encoder, searcher
+        self.encoder, self._plan = encoder, plan or SearchPlan()
         self._reload_lock = threading.Lock()
-        self._current: Searcher | None
+        self._current: Searching | None
         self._use(snapshot)
 
     @classmethod
     def open(
         cls, path: Path | str, *, encoder: Encoder | None = None, model: str | None = None, device: str = "cpu",
-        searcher: str = "blockmax", verify: bool | None = None, warm: bool = False,
+        searcher: str = "auto", centroid: CentroidOptions | None = None, target_recall: float | None = None,
+        slim: SlimOptions | None = None, verify: bool | None = None, warm: bool = False,
     ) -> Retriever:  # fmt: skip
         """Open the newest commit of an index and its encoder.
 
@@ -79,8 +76,8 @@ class Retriever:
             Where the encoder's model is now, when it has moved.
         device : str
             Where a model runs.
-        searcher : "blockmax" or "exhaustive"
-            Same answers; the second is the slow oracle.
+        searcher, centroid, target_recall, slim
+            Which searcher answers, and for token vectors how hard it tries; see `SearchPlan`.
         verify : bool or None
             See `Snapshot.open`.
         warm : bool
@@ -92,13 +89,16 @@ class Retriever:
             No index there, or a damaged one.
         EncoderMismatchError
             The encoder is not the one that made the index.
+        RepresentationError, ValueError
+            A plan that does not suit the index, or a recall that its calibration does not know.
         """
         snapshot = Snapshot.open(path, verify=verify)
         record = snapshot.manifest.encoder
         if encoder is None:
             overrides = {} if record.kind == "bm25" else {"device": device}
             encoder = encoder_of(record, model=model, **overrides)
-        retriever = cls(snapshot, encoder, searcher=searcher)
+        plan = SearchPlan(searcher=searcher, centroid=centroid, target_recall=target_recall, slim=slim)
+        retriever = cls(snapshot, encoder, plan=plan)
         if warm:
             retriever.warm()
         return retriever
@@ -124,9 +124,9 @@ class Retriever:
         filter : str or None
             An expression over metadata, such as ``year >= 2015 and lang == "en"``; see `index.filters`.
         explain : bool
-            Say which terms gave which part of each score.
+            Say which terms, or pairs of tokens, gave which part of each score.
         alpha, beta : float in (0, 1]
-            1: exact. Less: faster and approximate; see `SearchOptions`.
+            1: exact. Less: faster and approximate; see `SearchOptions`. For sparse vectors alone.
         n_threads : int or None
             Queries searched in parallel; None: one for each core.
 
@@ -146,7 +146,7 @@ class Retriever:
             n_threads=n_threads,
         )
 
-    def encode(self, texts: Sequence[str]) -> SparseVectors:
+    def encode(self, texts: Sequence[str]) -> Vectors:
         """Encode queries, to be searched by `search_vectors`."""
         return self.encoder.encode_queries(texts)
 
@@ -155,6 +155,8 @@ class Retriever:
         explain: bool = False, alpha: float = 1.0, beta: float = 1.0, n_threads: int | None = 1,
     ) -> list[list[Result]]:  # fmt: skip
         """Answer queries that are vectors already: encoded ones, or whatever `vectors.to_sparse_vectors` takes.
+
+        Queries of token vectors are `MultiVectors`, or a matrix (n_tokens, dim) each.
 
         ``texts`` are what they were made from, which explanations compare with; None: nothing is known of it. The other
         parameters are those of `search_batch`.
@@ -166,21 +168,24 @@ class Retriever:
         ValueError
             Not as many texts as queries; or as `search_batch`.
         """
-        searcher = self._searching()
-        snapshot = searcher.snapshot
-        vectors = snapshot.query_vectors(to_sparse_vectors(queries))
+        searching = self._searching()
+        snapshot = searching.snapshot
+        vectors = searching.vectors(queries)
         texts = [""] * len(vectors) if texts is None else texts
         if len(texts) != len(vectors):
             raise ValueError(f"{len(vectors)} queries with {len(texts)} texts")
-        hits = _search(searcher, vectors, k, filter, SearchOptions(alpha=alpha, beta=beta), n_threads)
+        options = SearchOptions(alpha=alpha, beta=beta)
+        hits = _search(searching, vectors, k, filter, options, n_threads)
         answers = []
         for number, text in enumerate(texts):
             doc_nums, scores = hits.query(number)
             documents = snapshot.get_many(doc_nums.tolist())
             results = [_result(document, score) for document, score in zip(documents, scores.tolist(), strict=True)]
             if explain:
-                query = prepare(snapshot, vectors, number, beta)
-                results = self._explained(results, snapshot, query, text, doc_nums.tolist())
+                for i, doc_num in enumerate(doc_nums.tolist()):
+                    content = documents[i].content
+                    explanation = _explain(searching, vectors, number, text, doc_num, content, options)
+                    results[i] = replace(results[i], explanation=explanation)
             answers.append(results)
         return answers
 
@@ -189,15 +194,53 @@ class Retriever:
         n_threads: int | None = None,
     ) -> list[list[tuple[str, float]]]:  # fmt: skip
         """(doc_id, score) of the k best documents of each query, without reading their texts."""
-        searcher = self._searching()
-        snapshot = searcher.snapshot
-        vectors = snapshot.query_vectors(self.encode(texts))
-        hits = _search(searcher, vectors, k, filter, SearchOptions(alpha=alpha, beta=beta), n_threads)
+        searching = self._searching()
+        snapshot = searching.snapshot
+        vectors = searching.vectors(self.encode(texts))
+        hits = _search(searching, vectors, k, filter, SearchOptions(alpha=alpha, beta=beta), n_threads)
         rankings = []
         for number in range(len(hits)):
             doc_nums, scores = hits.query(number)
             rankings.append(list(zip(snapshot.doc_ids(doc_nums.tolist()), scores.tolist(), strict=True)))
         return rankings
+
+    def rerank(
+        self, texts: Sequence[str], rankings: Sequence[Sequence[tuple[str, float]]], k: int = 10
+    ) -> list[list[tuple[str, float]]]:
+        """Order the candidates of any first stage by MaxSim with this index's token vectors.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The queries.
+        rankings : sequence of sequences of (doc_id, score)
+            Candidates of each query, as another retriever's `rank` gives them.
+        k : int
+            Answers a query.
+
+        Returns
+        -------
+        list of lists of (doc_id, score)
+            Best first, ties in the order of the index. Candidates that this index does not hold are left out.
+
+        Raises
+        ------
+        RepresentationError
+            The index holds sparse vectors.
+        """
+        searching = self._searching()
+        if not isinstance(searching, TokenSearching):
+            raise RepresentationError(f"{searching.snapshot.path}: reranking needs an index of token vectors")
+        queries = searching.vectors(self.encode(texts))
+        reranked = []
+        for number, ranking in enumerate(rankings):
+            doc_nums = searching.snapshot.find([doc_id for doc_id, _ in ranking])
+            candidates = np.unique(doc_nums[doc_nums >= 0]).astype(np.int32)
+            scores = searching.centroid.rerank(queries.row(number), candidates)
+            best = np.lexsort((candidates, -scores))[:k]
+            ids = searching.snapshot.doc_ids(candidates[best].tolist())
+            reranked.append(list(zip(ids, scores[best].tolist(), strict=True)))
+        return reranked
 
     def document(self, doc_id: str) -> Document | None:
         """Return a live document by its doc_id, None when there is none."""
@@ -241,9 +284,7 @@ class Retriever:
 
     def warm(self) -> None:
         """Load kernels and model now, so that the first query is as fast as the next."""
-        searcher = self._searching()
-        if isinstance(searcher, BlockMaxSearcher):
-            searcher.warm()
+        self._searching().warm()
         if not isinstance(self.encoder, VectorsEncoder):
             self.search("warm up", 1)
 
@@ -259,37 +300,28 @@ class Retriever:
 
     def _use(self, snapshot: Snapshot) -> None:
         """Search this snapshot from now on; one assignment, so that no thread sees half of it."""
-        self._current = BlockMaxSearcher(snapshot) if self._kind == "blockmax" else ExhaustiveSearcher(snapshot)
+        self._current = make_searching(snapshot, self.encoder, self._plan)
 
-    def _searching(self) -> Searcher:
+    def _searching(self) -> Searching:
         current = self._current
         if current is None:
             raise ValueError("the retriever is closed")
         return current
 
-    def _explained(
-        self, results: list[Result], snapshot: Snapshot, query: IntegerQuery, text: str, doc_nums: list[int]
-    ) -> list[Result]:
-        explained = []
-        for result, doc_num in zip(results, doc_nums, strict=True):
-            content = Document(doc_id=result.doc_id, title=result.title, text=result.text).content
-            explanation = explain(snapshot, self.encoder, query, text, doc_num, content)
-            explained.append(replace(result, explanation=explanation))
-        return explained
-
 
 def _search(
-    searcher: Searcher,
-    vectors: SparseVectors,
-    k: int,
-    filter: str | None,
-    options: SearchOptions,
-    n_threads: int | None,
+    searching: Searching, vectors: Any, k: int, filter: str | None, options: SearchOptions, n_threads: int | None
 ) -> Hits:
-    allowed = None if filter is None else searcher.snapshot.masks(filter)
-    if isinstance(searcher, ExhaustiveSearcher):
-        return searcher.search(vectors, k, allowed)
-    return searcher.search(vectors, k, allowed, options, n_threads or os.cpu_count() or 1)
+    """Search vectors that ``searching`` itself has made ready."""
+    allowed = None if filter is None else searching.snapshot.masks(filter)
+    return searching.search(vectors, k, allowed, options, n_threads)
+
+
+def _explain(
+    searching: Searching, vectors: Any, number: int, text: str, doc_num: int, content: str, options: SearchOptions
+) -> Explanation:
+    """Explain an answer to vectors that ``searching`` itself has made ready."""
+    return searching.explain(vectors, number, text, doc_num, content, options)
 
 
 def _result(document: Document, score: float) -> Result:

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..index.representations import SparseVectors
+from ..retrieval.encoders.base import Vectors
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     texts: Sequence[str]
-    vectors: asyncio.Future[SparseVectors]  # done early when its request was cancelled
+    vectors: asyncio.Future[Vectors]  # done early when its request was cancelled
 
 
 class Batcher:
@@ -39,7 +39,7 @@ class Batcher:
         Most texts in one call. A request with more goes alone, in one piece.
     """
 
-    def __init__(self, encode: Callable[[Sequence[str]], SparseVectors], *, max_batch: int) -> None:
+    def __init__(self, encode: Callable[[Sequence[str]], Vectors], *, max_batch: int) -> None:
         self._encode_texts = encode
         self._max_batch = max_batch
         self._queue: deque[_Waiting] = deque()
@@ -47,7 +47,7 @@ class Batcher:
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def encode(self, texts: Sequence[str]) -> SparseVectors:
+    async def encode(self, texts: Sequence[str]) -> Vectors:
         """Return one row a text, in order; raises what the encoder raises about these texts.
 
         Raises
@@ -106,7 +106,7 @@ class Batcher:
             if not waiting.vectors.done():
                 waiting.vectors.set_result(vectors)
 
-    def _encode_parts(self, parts: list[Sequence[str]]) -> list[SparseVectors]:
+    def _encode_parts(self, parts: list[Sequence[str]]) -> list[Vectors]:
         """Encode all parts in one call and cut the rows apart again (in the encoder thread)."""
         texts = [text for part in parts for text in part]
         vectors = self._encode_texts(texts)

@@ -141,10 +141,21 @@ class TermMatch(BaseModel):
     document_expanded: bool = Field(description="The encoder added the term: it does not stand in the document.")
 
 
+class TokenMatch(BaseModel):
+    """A token of the query and the document's token most similar to it; spans are (0, 0) for special tokens."""
+
+    score: float
+    query_token: str
+    document_token: str
+    query_span: tuple[int, int] = Field(description="Where it stands in the query.")
+    document_span: tuple[int, int] = Field(description="Where it stands in title and text, joined by a space.")
+
+
 class Explanation(BaseModel):
-    """Why a result has its score: the scores of ``terms`` sum to it."""
+    """Why a result has its score: the scores of ``terms``, or of ``tokens``, sum to it."""
 
     terms: list[TermMatch]
+    tokens: list[TokenMatch]
 
 
 class DocumentAnswer(BaseModel):
@@ -174,7 +185,7 @@ class Hit(BaseModel):
 _TERM: dict[str, Any] = {"term": "solar", "score": 2.5, "query_weight": 1.25, "document_weight": 2.0}
 _TERM |= {"query_expanded": False, "document_expanded": False}
 _HIT: dict[str, Any] = {"doc_id": "4983", "score": 2.5, "title": "Solar cells", "text": "Cells that ..."}
-_HIT |= {"metadata": {"year": 2021}, "explanation": {"terms": [_TERM]}}
+_HIT |= {"metadata": {"year": 2021}, "explanation": {"terms": [_TERM], "tokens": []}}
 
 
 class OneAnswer(BaseModel):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..index.representations import SparseVectors
+from ..retrieval.encoders.base import Vectors
 from .batching import Batcher
 from .errors import RefusedError
 from .schemas import (
@@ -24,6 +24,7 @@ from .schemas import (
     SearchMany,
     SearchOne,
     TermMatch,
+    TokenMatch,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Service:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _answer(self, body: SearchOne | SearchMany, texts: list[str], vectors: SparseVectors, started: float) -> str:
+    def _answer(self, body: SearchOne | SearchMany, texts: list[str], vectors: Vectors, started: float) -> str:
         """Search and write the JSON: in a thread, since a full batch of results takes long to write."""
         try:
             found = self._retriever.search_vectors(
@@ -131,7 +132,8 @@ def _hit(result: "Result", *, include_text: bool) -> Hit:
     explanation = None
     if result.explanation is not None:
         terms = [TermMatch.model_validate(match, from_attributes=True) for match in result.explanation.terms]
-        explanation = Explanation(terms=terms)
+        tokens = [TokenMatch.model_validate(match, from_attributes=True) for match in result.explanation.tokens]
+        explanation = Explanation(terms=terms, tokens=tokens)
     return Hit(
         doc_id=result.doc_id,
         score=result.score,

@@ -32,13 +32,11 @@ def random_vectors(rng: np.random.Generator, n: int, n_terms: int, width: int, *
 def make_index(path, vectors: SparseVectors, cuts: tuple[int, ...] = (), deleted: tuple[int, ...] = ()) -> Snapshot:
     """An index of ``vectors``, committed in a segment for each part between ``cuts``."""
     docs = documents(len(vectors))
-    with Collection.create(path, encoder=ENCODER) as collection:
+    scale = 255.0 / max(1e-6, float(vectors.weights.max())) if vectors.n_postings else 1.0
+    with Collection.create(path, encoder=ENCODER, scale=scale) as collection:
         ends = [*sorted({cut for cut in cuts if 0 < cut < len(vectors)}), len(vectors)]
-        collection._scale = 255.0 / max(1e-6, float(vectors.weights.max())) if vectors.n_postings else 1.0
         for first, end in zip([0, *ends], ends, strict=False):
-            scale = collection._scale
             collection.add(docs[first:end], vectors.select(np.arange(first, end)))
-            collection._scale = scale
             collection.commit()
         if deleted:
             collection.delete([f"d{i}" for i in deleted])

@@ -6,6 +6,8 @@ v2: 2109.10086; the double logarithm: 2504.14839)::
     sum    w_j = sum_i  f(W_ij)          f(x) = log1p(relu(x))  or  log1p(log1p(relu(x)))
     max    w_j = f(max_i W_ij)           f rises, so one logarithm a term does
 
+or, of each position i by itself, the k largest f(W_ij) (SLIM: 2302.06587).
+
 The decoder is much the largest layer of a small model. It is taken off the network and applied to a block of
 terms at a time, over the real tokens of a batch laid end to end: no (batch, positions, n_terms) array exists,
 padding costs nothing, and a block stays in cache.
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ...index.errors import MissingDependencyError, RepresentationError
 from ...index.representations import Floats
@@ -102,10 +105,7 @@ class MaskedLanguageModel:
                 return _as_floats(pooled)
             features = self._features(ids)
             ends = list(accumulate(lengths))
-            budget = LOGITS_PER_BLOCK.get(self._device.type, LOGITS_PER_BLOCK_ELSEWHERE)
-            step = max(MIN_TERMS_PER_BLOCK, budget // len(features))
-            for first in range(0, self.n_terms, step):
-                block = slice(first, first + step)
+            for block in self._blocks(len(features)):
                 logits = self._logits(features, block)
                 if pooling == "sum":
                     logits = _activate(logits.float(), activation)
@@ -114,6 +114,51 @@ class MaskedLanguageModel:
                         positions = logits[end - length : end]
                         row[block] = positions.sum(0) if pooling == "sum" else positions.amax(0)
             return _as_floats(pooled if pooling == "sum" else _activate(pooled, activation))
+
+    def top_terms(
+        self, ids: Sequence[Sequence[int]], k: int, *, n_dropped: int = 0
+    ) -> tuple[npt.NDArray[np.int64], Floats]:  # fmt: skip
+        """Weigh each position by itself: its ``k`` largest weights ``log1p(relu(logit))``.
+
+        Parameters
+        ----------
+        ids : sequence of sequence of int
+            Token ids of each text, special tokens included.
+        k : int
+            Terms of a position.
+        n_dropped : int
+            Leading positions of each text that are left out.
+
+        Returns
+        -------
+        terms, weights : (positions, min(k, n_terms)) int64 and float32
+            Of all texts end to end, weights descending; a weight of 0 stands for no term.
+        """
+        import torch
+
+        with torch.inference_mode():
+            kept = [i >= n_dropped for row in ids for i in range(len(row))]
+            k = min(k, self.n_terms)
+            best = torch.zeros(sum(kept), k, device=self._device)
+            terms = torch.zeros(sum(kept), k, dtype=torch.long, device=self._device)
+            if not any(kept):
+                return terms.cpu().numpy(), _as_floats(best)
+            features = self._features(ids)[torch.tensor(kept, device=self._device)]
+            for block in self._blocks(len(features)):
+                logits = self._logits(features, block).float()
+                # Few positions have a logit > 0 that is among their best in a given block: sorting is for those alone.
+                (risen,) = torch.nonzero(logits.amax(1) > best[:, -1], as_tuple=True)
+                best[risen], at = torch.cat([best[risen], logits[risen]], 1).topk(k, dim=1)
+                before = terms[risen].gather(1, at.clamp(max=k - 1))
+                terms[risen] = torch.where(at < k, before, at - k + block.start)
+            return np.asarray(terms.cpu().numpy(), np.int64), _as_floats(_activate(best, "relu"))
+
+    def _blocks(self, n_positions: int) -> Iterator[slice]:
+        """Cut the terms into blocks, whose logits are about as many as suit the device."""
+        budget = LOGITS_PER_BLOCK.get(self._device.type, LOGITS_PER_BLOCK_ELSEWHERE)
+        step = max(MIN_TERMS_PER_BLOCK, budget // max(1, n_positions))
+        for first in range(0, self.n_terms, step):
+            yield slice(first, min(first + step, self.n_terms))
 
     def _features(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return what the decoder sees: (tokens of all texts end to end, hidden), padding left out."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeGuard, cast
 from ...index.errors import RepresentationError
 from ...index.multivectors import MultiVectors
 from ...index.representations import SparseVectors
+from ...index.sparse_multivectors import SparseMultiVectors
 
 Side = Literal["document", "query"]
 
@@ -113,8 +114,47 @@ class MultiVectorEncoder(Protocol):
         ...
 
 
-Encoder = SparseEncoder | MultiVectorEncoder
-Vectors = SparseVectors | MultiVectors
+class SparseTokenEncoder(Protocol):
+    """Turns texts into sparse token vectors; pure as :class:`SparseEncoder` is, with its ``settings`` and ``fingerprint``.
+
+    Attributes
+    ----------
+    kind : str
+        "slim", by which `makes_sparse_tokens` knows it.
+    """
+
+    kind: str
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What makes this encoder again."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """What the index holds this encoder to."""
+        ...
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Strings of the fixed term numbers."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> SparseMultiVectors:
+        """Encode documents; text ``i`` of the result belongs to ``texts[i]``."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> SparseMultiVectors:
+        """Encode queries; text ``i`` of the result belongs to ``texts[i]``."""
+        ...
+
+    def surface_terms(self, text: str) -> set[str]:
+        """Vocabulary strings that stand in the text itself: every other term is an expansion."""
+        ...
+
+
+Encoder = SparseEncoder | MultiVectorEncoder | SparseTokenEncoder
+Vectors = SparseVectors | MultiVectors | SparseMultiVectors
 
 
 def makes_tokens(encoder: Encoder) -> TypeGuard[MultiVectorEncoder]:
@@ -122,9 +162,14 @@ def makes_tokens(encoder: Encoder) -> TypeGuard[MultiVectorEncoder]:
     return hasattr(type(encoder), "document_spans")
 
 
+def makes_sparse_tokens(encoder: Encoder) -> TypeGuard[SparseTokenEncoder]:
+    """Whether the encoder makes sparse token vectors."""
+    return encoder.kind == "slim"
+
+
 def as_sparse(encoder: Encoder) -> SparseEncoder:
-    """Return the encoder as one of sparse vectors; raises RepresentationError when it makes token vectors."""
-    if makes_tokens(encoder):
+    """Return the encoder as one of sparse vectors; raises RepresentationError when it makes token vectors of any kind."""
+    if makes_tokens(encoder) or makes_sparse_tokens(encoder):
         raise RepresentationError(f"encoder {encoder.kind} makes token vectors, not sparse ones")
     return cast(SparseEncoder, encoder)
 

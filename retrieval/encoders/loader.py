@@ -15,10 +15,11 @@ from .colbert import ColbertConfig, ColbertEncoder
 from .colbert_checkpoints import colbert_family, read_colbert_layout
 from .inference_free import InferenceFreeConfig, InferenceFreeEncoder
 from .layouts import TableFiles, read_layout
+from .slim import SlimConfig, SlimEncoder
 from .splade import SpladeConfig, SpladeEncoder
 
 FETCHED = ["*.safetensors", "*.json", "*.txt", "artifact.metadata"]
-KINDS = ("splade", "inference-free", "colbert")
+KINDS = ("splade", "inference-free", "colbert", "slim")
 
 
 def load_model_encoder(
@@ -28,22 +29,22 @@ def load_model_encoder(
     device: str = "cpu",
     batch_size: int = 32,
     **options: Any,
-) -> SpladeEncoder | InferenceFreeEncoder | ColbertEncoder:
+) -> SpladeEncoder | InferenceFreeEncoder | ColbertEncoder | SlimEncoder:
     """Make the neural encoder of a checkpoint.
 
     Parameters
     ----------
     model : str
         Folder, or Hugging Face id.
-    kind : {"splade", "inference-free", "colbert"} or None
-        None recognises it from the files. A table of query weights makes a model inference-free.
+    kind : {"splade", "inference-free", "colbert", "slim"} or None
+        None recognises it from the files. A table of query weights makes a model inference-free; a SLIM looks like a SPLADE.
     device : str
         As torch names it.
     batch_size : int
         Texts in a batch.
     **options
-        Fields of :class:`.SpladeConfig`, :class:`.InferenceFreeConfig` or :class:`.ColbertConfig`, such as
-        ``document_top_k``.
+        Fields of :class:`.SpladeConfig`, :class:`.InferenceFreeConfig`, :class:`.ColbertConfig` or :class:`.SlimConfig`,
+        such as ``document_top_k``.
 
     Raises
     ------
@@ -66,6 +67,11 @@ def load_model_encoder(
             read_colbert_layout(root), device=device, batch_size=batch_size,
         )  # fmt: skip
     layout = read_layout(root)
+    if kind == "slim":
+        _check_options(SlimConfig, options)
+        return SlimEncoder(
+            SlimConfig(model=_lasting_name(model), **options), layout, device=device, batch_size=batch_size
+        )  # fmt: skip
     if kind is None:
         kind = "inference-free" if isinstance(layout.query, TableFiles) else "splade"
     _check_options(InferenceFreeConfig if kind == "inference-free" else SpladeConfig, options)
@@ -123,7 +129,9 @@ def _lasting_name(model: str) -> str:
     return str(folder.resolve()) if folder.is_dir() else model
 
 
-def _check_options(config: type[SpladeConfig | InferenceFreeConfig | ColbertConfig], options: dict[str, Any]) -> None:
+def _check_options(
+    config: type[SpladeConfig | InferenceFreeConfig | ColbertConfig | SlimConfig], options: dict[str, Any]
+) -> None:  # fmt: skip
     known = {field.name for field in fields(config)} - {"model"}
     unknown = sorted(set(options) - known)
     if unknown:

@@ -9,8 +9,9 @@ from ...index.manifest import EncoderRecord
 from .base import Encoder
 from .lexical import LexicalEncoder
 from .precomputed import VectorsEncoder
+from .precomputed_tokens import TokenVectorsEncoder
 
-KINDS = ("bm25", "splade", "inference-free", "colbert", "vectors")
+KINDS = ("bm25", "splade", "inference-free", "colbert", "slim", "vectors")
 
 
 def load_encoder(kind: str | None = None, *, model: str | None = None, device: str = "cpu", **options: Any) -> Encoder:
@@ -19,8 +20,8 @@ def load_encoder(kind: str | None = None, *, model: str | None = None, device: s
     Parameters
     ----------
     kind : str or None
-        "bm25", "splade", "inference-free", "colbert" or "vectors" (ready-made, no encoder); None: bm25 without a model,
-        else what the model's files say.
+        "bm25", "splade", "inference-free", "colbert", "slim" or "vectors" (ready-made, no encoder); None: bm25 without a
+        model, else what the model's files say, which is never "slim".
     model : str or None
         A folder, or a model id that is looked up in the Hugging Face cache, then on the hub.
     device : str
@@ -44,7 +45,7 @@ def load_encoder(kind: str | None = None, *, model: str | None = None, device: s
     if kind == "vectors":
         if model is not None:
             raise ValueError("an index of ready-made vectors takes no model")
-        return VectorsEncoder(**options)
+        return TokenVectorsEncoder(**options) if "dim" in options else VectorsEncoder(**options)
     if model is None:
         raise ValueError(f"encoder {kind!r} needs a model: a folder or a model id")
     from .loader import load_model_encoder

@@ -189,7 +189,7 @@ def test_prompts_of_the_checkpoint_are_put_before_texts(models, dense, tmp_path)
         ({"dtype": "int8"}, "choose from float32, bfloat16"),
         ({"queries": "bag", "lexical": "both"}, "lexical already"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"kind": "slim"}, "kind is 'slim'"),
+        ({"kind": "dense"}, "kind is 'dense'"),
     ],
 )
 def test_values_out_of_range_are_refused(raw, options, message):

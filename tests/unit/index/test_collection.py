@@ -128,8 +128,7 @@ def test_compaction_is_a_build_of_the_live_documents(tmp_path, vectors):
     assert a.info()["n_deleted"] == 0
     assert ids(a) == [f"d{i}" for i in range(40) if i not in (0, 8, 9, 39)]
     kept = np.array([i for i in range(40) if i not in (0, 8, 9, 39)])
-    with Collection.create(tmp_path / "b", encoder=ENCODER) as collection:
-        collection._scale = a.manifest.scale
+    with Collection.create(tmp_path / "b", encoder=ENCODER, scale=a.manifest.scale) as collection:
         collection.add([documents(40)[i] for i in kept], vectors.select(kept))
         collection.commit()
     b = Snapshot.open(tmp_path / "b")

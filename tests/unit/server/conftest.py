@@ -30,6 +30,7 @@ class TermMatch:
 @dataclass(frozen=True)
 class Explanation:
     terms: list[TermMatch]
+    tokens: tuple[()] = ()
 
 
 @dataclass(frozen=True)

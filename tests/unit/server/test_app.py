@@ -51,7 +51,8 @@ def test_explanations_and_no_texts(shared_client):
         "terms": [
             {"term": "solar", "score": 3.0, "query_weight": 1.5, "document_weight": 2.0,
              "query_expanded": False, "document_expanded": True}
-        ]
+        ],
+        "tokens": [],
     }  # fmt: skip
 
 

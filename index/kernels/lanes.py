@@ -1,0 +1,169 @@
+"""Dot products of many rows with 32 vectors at once, in integers: one vector a lane.
+
+A row of ``dim`` unsigned bytes meets 32 vectors of signed bytes. Four dimensions of a row, broadcast, are multiplied with
+the same four of all lanes by one instruction (``vpdpbusd``, where the processor has AVX-512 VNNI), so 32 tokens of a query
+cost two accumulators. Elsewhere the same IR is spelled out in shifts and multiplications, which LLVM lowers for any
+processor; results are the same integers. Without compilation (NUMBA_DISABLE_JIT) plain loops stand in.
+
+Layout of lanes: ``packed (n_blocks, dim / 4, 32, 4)`` int8; lane ``j`` of a block is a vector, four dimensions side by side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from . import kernel
+
+LANES = 32
+HALF = 16
+COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+
+Bytes = npt.NDArray[np.uint8]
+SignedBytes = npt.NDArray[np.int8]
+Int32s = npt.NDArray[np.int32]
+
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+F32 = ir.FloatType()
+INTS = ir.VectorType(I32, HALF)
+FLOATS = ir.VectorType(F32, HALF)
+
+
+def _has_vnni() -> bool:
+    config: Any = numba.config
+    if config.CPU_NAME is not None or config.CPU_FEATURES is not None:
+        return "+avx512vnni" in (config.CPU_FEATURES or "")
+    return bool(llvm.get_host_cpu_features().get("avx512vnni", False))
+
+
+VNNI = COMPILED and _has_vnni()
+
+
+def load(builder: Any, address: Any, kind: Any, align: int = 1) -> Any:
+    """Load a value of LLVM type ``kind`` from an address held in an i64."""
+    value = builder.load(builder.inttoptr(address, kind.as_pointer()))
+    value.align = align
+    return value
+
+
+def store(builder: Any, value: Any, address: Any) -> None:
+    """Store a value at an address held in an i64, of any alignment."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 1
+
+
+def place(builder: Any, kind: Any) -> Any:
+    """Reserve a local variable of LLVM type ``kind``; returns its address."""
+    return cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
+
+
+def splat(builder: Any, value: Any) -> Any:
+    """Repeat a 32-bit scalar in 16 lanes."""
+    kind = ir.VectorType(value.type, HALF)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
+    return builder.shuffle_vector(first, first, ir.Constant(INTS, [0] * HALF))
+
+
+def constant(value: int) -> Any:
+    """Return 16 lanes of an integer constant."""
+    return ir.Constant(INTS, [value] * HALF)
+
+
+def add_dot4(builder: Any, sums: Any, row: Any, vectors: Any) -> Any:
+    """Add the dot products of four unsigned bytes (in each of 16 words) with four signed ones, lane by lane."""
+    if VNNI:
+        kind = ir.FunctionType(INTS, [INTS] * 3)
+        name = "llvm.x86.avx512.vpdpbusd.512"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        return builder.call(function, [sums, row, vectors])
+    for byte in range(4):
+        left = builder.and_(builder.lshr(row, constant(8 * byte)), constant(255))
+        right = builder.ashr(builder.shl(vectors, constant(24 - 8 * byte)), constant(24))
+        sums = builder.add(sums, builder.mul(left, right))
+    return sums
+
+
+def add_dots(builder: Any, start: tuple[Any, Any], row: Any, n_words: Any, packed: Any, nbits: int) -> tuple[Any, Any]:
+    """Emit the loop over a row of ``n_words`` packed words; returns both halves of the 32 sums.
+
+    A word holds the codes of ``32 / nbits`` dimensions: plane ``c`` of it, its bits ``c * nbits`` onwards of each byte, those
+    of dimensions ``c * 4 * n_words + 4 * word`` and the next three.
+    """
+    planes = 8 // nbits
+    mask = constant(((1 << nbits) - 1) * 0x01010101)
+    sums = [place(builder, INTS) for _ in range(2)]
+    for address, value in zip(sums, start, strict=True):
+        builder.store(value, address)
+    plane_bytes = builder.mul(n_words, I64(4 * LANES))
+    with cgutils.for_range(builder, n_words) as loop:
+        word = splat(builder, load(builder, builder.add(row, builder.mul(loop.index, I64(4))), I32))
+        at = builder.add(packed, builder.mul(loop.index, I64(4 * LANES)))
+        halves = [builder.load(address) for address in sums]
+        for plane in range(planes):
+            codes = builder.lshr(word, constant(plane * nbits)) if plane else word
+            if nbits < 8:
+                codes = builder.and_(codes, mask)
+            for half in range(2):
+                vectors = load(builder, builder.add(at, I64(64 * half)), INTS)
+                halves[half] = add_dot4(builder, halves[half], codes, vectors)
+            at = builder.add(at, plane_bytes)
+        for address, value in zip(sums, halves, strict=True):
+            builder.store(value, address)
+    return builder.load(sums[0]), builder.load(sums[1])
+
+
+def _emit_dot_rows(context: Any, rows: Any, n_rows: Any, n_words: Any, packed: Any, start: Any, out: Any) -> Any:
+    signature = types.void(*[types.int64] * 6)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, n_rows, n_words, packed, start, out = arguments
+        first = tuple(load(builder, builder.add(start, I64(64 * half)), INTS) for half in range(2))
+        n_bytes = builder.mul(n_words, I64(4))
+        with cgutils.for_range(builder, n_rows) as loop:
+            row = builder.add(rows, builder.mul(loop.index, n_bytes))
+            at = builder.add(out, builder.mul(loop.index, I64(4 * LANES)))
+            for half, sums in enumerate(add_dots(builder, first, row, n_words, packed, 8)):
+                store(builder, sums, builder.add(at, I64(64 * half)))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+_dot_rows: Any = intrinsic(_emit_dot_rows)  # not as a decorator, whose type asks callers for the context too
+
+
+def _dot_rows_compiled(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int32s) -> None:
+    _dot_rows(
+        rows.ctypes.data, rows.shape[0], rows.shape[1] // 4, packed.ctypes.data, start.ctypes.data, out.ctypes.data
+    )  # fmt: skip
+
+
+def dot_rows_plain(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int32s) -> None:
+    """Plain loops of `dot_rows`: what it is proven against, and its stand-in without compilation."""
+    for i in range(rows.shape[0]):
+        for j in range(LANES):
+            total = np.int32(start[j])
+            for d in range(rows.shape[1]):
+                total += np.int32(rows[i, d]) * np.int32(packed[d // 4, j, d % 4])
+            out[i, j] = total
+
+
+dot_rows = kernel(_dot_rows_compiled) if COMPILED else dot_rows_plain
+"""``out[i, j] = start[j] + rows[i] . lane j``: rows (n, dim) u8, packed (dim / 4, 32, 4) i8, start (32,) i32, out (n, 32) i32.
+
+All arrays C-contiguous, ``dim`` a multiple of 4; sums do not overflow for ``dim`` up to 65,536.
+"""
+
+
+def pack_lanes(vectors: SignedBytes) -> SignedBytes:
+    """(n, dim) signed bytes -> (ceil(n / 32), dim / 4, 32, 4), missing lanes zero."""
+    n, dim = vectors.shape
+    padded = np.zeros((-(-max(n, 1) // LANES) * LANES, dim), np.int8)
+    padded[:n] = vectors
+    return np.ascontiguousarray(padded.reshape(-1, LANES, dim // 4, 4).transpose(0, 2, 1, 3))

@@ -1,0 +1,42 @@
+"""Kernels that list the documents of each centroid."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from . import kernel
+
+Codes = npt.NDArray[np.uint16]
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+
+
+@kernel
+def count_documents(offsets: Int64s, codes: Codes, n_centroids: int) -> Int64s:
+    """Return where each centroid's list starts, (n_centroids + 1,); a document counts once for a centroid."""
+    starts = np.zeros(n_centroids + 1, np.int64)
+    last = np.full(n_centroids, -1, np.int64)
+    for d in range(len(offsets) - 1):
+        for t in range(offsets[d], offsets[d + 1]):
+            code = codes[t]
+            if last[code] != d:
+                last[code] = d
+                starts[code + 1] += 1
+    for c in range(n_centroids):
+        starts[c + 1] += starts[c]
+    return starts
+
+
+@kernel
+def list_documents(offsets: Int64s, codes: Codes, starts: Int64s) -> Int32s:
+    """Return all lists end to end, documents ascending; ``starts`` from `count_documents`."""
+    ends = starts.copy()
+    documents = np.empty(starts[-1], np.int32)
+    for d in range(len(offsets) - 1):
+        for t in range(offsets[d], offsets[d + 1]):
+            code = codes[t]
+            if ends[code] == starts[code] or documents[ends[code] - 1] != d:
+                documents[ends[code]] = d
+                ends[code] += 1
+    return documents

@@ -1,0 +1,165 @@
+"""MaxSim over residual codes, without decompressing: integer dot products of 32 query tokens at once.
+
+The score of a document is, summed over the query's tokens, the largest similarity to one of the document's
+(ColBERT, arXiv 2004.12832). With the codec of `index.residual` the similarity of lane ``j`` to a token is::
+
+    weights[j] * (inverse * (centroid_scale * S[code, j] + means[j]) + scale * (levels . lane j - middles[j]))
+
+where ``S`` holds the integer dot products of all centroids with the lanes, computed once a query. Exact for the codes, with
+the query's tokens rounded to bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from ...index.kernels.lanes import COMPILED, F32, FLOATS, I8, I64, INTS, LANES, add_dots, constant, load, place, splat, store
+from . import kernel
+
+Bytes = npt.NDArray[np.uint8]
+Codes = npt.NDArray[np.uint16]
+Floats = npt.NDArray[np.float32]
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+
+I16 = ir.IntType(16)
+LOWEST = -1e30
+
+
+def _maxima_intrinsic(nbits: int) -> Any:
+    """Make the intrinsic for one width: the largest similarity of each lane to the tokens of one document."""
+
+    @intrinsic
+    def maxima(
+        context: Any, levels: Any, codes: Any, scalars: Any, n_tokens: Any, n_words: Any, centroid_dots: Any, packed: Any,
+        constants: Any, out: Any,
+    ) -> Any:  # fmt: skip
+        signature = types.void(*[types.int64] * 9)
+
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            levels, codes, scalars, n_tokens, n_words, centroid_dots, packed, constants, out = arguments
+            means, middles = (
+                [load(builder, builder.add(constants, I64(at + 64 * half)), FLOATS) for half in range(2)] for at in (0, 128)
+            )  # fmt: skip
+            numbers = [load(builder, builder.add(constants, I64(256 + 4 * i)), F32) for i in range(5)]
+            centroid_scale = splat(builder, numbers[0])
+            best = [place(builder, FLOATS) for _ in range(2)]
+            for address in best:
+                builder.store(ir.Constant(FLOATS, [LOWEST] * 16), address)
+            n_bytes = builder.mul(n_words, I64(4))
+            zero = (constant(0), constant(0))
+            with cgutils.for_range(builder, n_tokens) as loop:
+                token = loop.index
+                code = builder.zext(load(builder, builder.add(codes, builder.mul(token, I64(2))), I16), I64)
+                pair = builder.add(scalars, builder.mul(token, I64(2)))
+                inverse, scale = (
+                    splat(builder, _dequantised(builder, builder.add(pair, I64(i)), *numbers[1 + 2 * i : 3 + 2 * i]))
+                    for i in range(2)
+                )  # fmt: skip
+                dots = builder.add(centroid_dots, builder.mul(code, I64(4 * LANES)))
+                row = builder.add(levels, builder.mul(token, n_bytes))
+                sums = add_dots(builder, zero, row, n_words, packed, nbits)
+                for half in range(2):
+                    centroid = builder.sitofp(load(builder, builder.add(dots, I64(64 * half)), INTS), FLOATS)
+                    left = builder.fadd(builder.fmul(centroid, centroid_scale), means[half])
+                    right = builder.fsub(builder.sitofp(sums[half], FLOATS), middles[half])
+                    value = builder.fadd(builder.fmul(left, inverse), builder.fmul(right, scale))
+                    before = builder.load(best[half])
+                    larger = builder.fcmp_ordered(">", value, before)
+                    builder.store(builder.select(larger, value, before), best[half])
+            for half in range(2):
+                store(builder, builder.load(best[half]), builder.add(out, I64(64 * half)))
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return maxima
+
+
+def _dequantised(builder: Any, address: Any, lowest: Any, step: Any) -> Any:
+    coded = builder.uitofp(load(builder, address, I8), F32)
+    return builder.fadd(builder.fmul(coded, step), lowest)
+
+
+_maxima_1, _maxima_2, _maxima_4, _maxima_8 = (_maxima_intrinsic(nbits) for nbits in (1, 2, 4, 8))
+
+
+def _maxima_compiled(
+    nbits: int, levels: Bytes, codes: Codes, scalars: Bytes, first: int, n: int, dots: Int32s, packed: npt.NDArray[np.int8],
+    constants: Floats, out: Floats,
+) -> None:  # fmt: skip
+    width = levels.shape[1]
+    at = levels.ctypes.data + first * width
+    code, pair = codes.ctypes.data + 2 * first, scalars.ctypes.data + 2 * first
+    words = width // 4
+    d, p, c, o = dots.ctypes.data, packed.ctypes.data, constants.ctypes.data, out.ctypes.data
+    if nbits == 2:
+        _maxima_2(at, code, pair, n, words, d, p, c, o)
+    elif nbits == 8:
+        _maxima_8(at, code, pair, n, words, d, p, c, o)
+    elif nbits == 4:
+        _maxima_4(at, code, pair, n, words, d, p, c, o)
+    else:
+        _maxima_1(at, code, pair, n, words, d, p, c, o)
+
+
+def maxima_plain(
+    nbits: int, levels: Bytes, codes: Codes, scalars: Bytes, first: int, n: int, dots: Int32s, packed: npt.NDArray[np.int8],
+    constants: Floats, out: Floats,
+) -> None:  # fmt: skip
+    """Plain loops of `maxima`: what it is proven against, and its stand-in without compilation."""
+    width = levels.shape[1]
+    mask = (1 << nbits) - 1
+    centroid_scale, low_inverse, step_inverse, low_scale, step_scale = constants[64:69]
+    out[:] = np.float32(LOWEST)
+    for t in range(first, first + n):
+        inverse = np.float32(scalars[t, 0]) * step_inverse + low_inverse
+        scale = np.float32(scalars[t, 1]) * step_scale + low_scale
+        for j in range(LANES):
+            total = np.int32(0)
+            for plane in range(8 // nbits):
+                for b in range(width):
+                    d = plane * width + b
+                    total += np.int32((levels[t, b] >> (plane * nbits)) & mask) * np.int32(packed[d // 4, j, d % 4])
+            left = np.float32(dots[codes[t], j]) * centroid_scale + constants[j]
+            right = np.float32(total) - constants[LANES + j]
+            value = left * inverse + right * scale
+            if value > out[j]:
+                out[j] = value
+
+
+maxima = kernel(_maxima_compiled) if COMPILED else maxima_plain
+"""Largest similarity, over its weight, of each lane to tokens ``first .. first + n`` of a segment.
+
+Parameters: nbits 1, 2, 4 or 8; levels (T, dim * nbits / 8) u8; codes (T,) u16; scalars (T, 2) u8; dots (n_centroids, 32)
+i32; packed (dim / 4, 32, 4) i8; constants (69,) f32: means (32), middles (32), centroid scale, lowest value and step of
+``inverse``, and of ``scale``; out (32,) f32. Without tokens, ``out`` is `LOWEST`.
+"""
+
+
+@kernel
+def score_documents(
+    documents: Int32s, offsets: Int64s, nbits: int, levels: Bytes, codes: Codes, scalars: Bytes, dots: Int32s,
+    packed: npt.NDArray[np.int8], constants: Floats, weights: Floats, scores: Floats,
+) -> None:  # fmt: skip
+    """Add the MaxSim of one block of lanes to the ``scores`` of some of a segment's documents; none for an empty document.
+
+    ``documents (n,)`` are positions in the segment, ``weights (32,)`` the lanes' (0 for a lane without a query token).
+    """
+    best = np.empty(LANES, np.float32)
+    for i in range(len(documents)):
+        first = offsets[documents[i]]
+        n = offsets[documents[i] + 1] - first
+        if n == 0:
+            continue
+        maxima(nbits, levels, codes, scalars, first, n, dots, packed, constants, best)
+        total = np.float32(0)
+        for j in range(LANES):
+            total += best[j] * weights[j]
+        scores[i] += total

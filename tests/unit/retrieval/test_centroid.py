@@ -1,0 +1,264 @@
+"""The centroid searcher against MaxSim in NumPy over the tokens that the index holds."""
+
+import numpy as np
+import pytest
+from corpora import make_index, random_vectors
+from token_vectors import make_token_index, token_vectors, unit
+
+from lexmax import Collection, RepresentationError
+from lexmax.index.multivectors import MultiVectors
+from lexmax.retrieval.kernels import centroids as kernels
+from lexmax.retrieval.searchers import centroid
+from lexmax.retrieval.searchers.centroid import CentroidOptions, CentroidSearcher, lanes_of
+
+DIM, N_DOCS = 32, 300
+EVERYTHING = CentroidOptions(n_probe=1 << 16, n_gathered=1 << 20, n_candidates=1 << 20, n_exact=1 << 20)
+NARROW = CentroidOptions(n_probe=4, n_gathered=40, n_candidates=20, n_exact=10)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    rng = np.random.default_rng(1)
+    return token_vectors(rng, [0, *rng.integers(0, 30, N_DOCS - 1)])
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory, vectors):
+    return make_token_index(tmp_path_factory.mktemp("one") / "idx", vectors)
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory, vectors):
+    """Three segments, some documents deleted."""
+    return make_token_index(tmp_path_factory.mktemp("three") / "idx", vectors, (150, 151), tuple(range(7, N_DOCS, 10)))
+
+
+@pytest.fixture(scope="module")
+def queries():
+    return token_vectors(np.random.default_rng(2), [1, 5, 31, 32, 33, 64, 65])
+
+
+def maxsim(snapshot, query, *, exact=True):
+    """MaxSim of every document, (n_docs,), over decoded tokens; 0 for a document without any."""
+    scores = []
+    for segment in snapshot.segments:
+        part = segment.tokens
+        encoded = part.exact if exact else part.small
+        products = query @ snapshot.codec.decode(part.codes, encoded).T
+        for first, last in zip(part.offsets[:-1], part.offsets[1:], strict=True):
+            scores.append(products[:, first:last].max(axis=1).sum() if first < last else 0.0)
+    return np.array(scores)
+
+
+def rounded(snapshot, query):
+    """The query as its bytes say."""
+    lanes = lanes_of(query, snapshot.codec)
+    rows = np.concatenate([lane.packed.transpose(1, 0, 2).reshape(32, -1) * lane.weights[:, None] for lane in lanes])
+    return rows[: len(query)] @ snapshot.codec.rotation.T
+
+
+def check(snapshot, hits, number, scores, k, *, atol=1e-3):
+    """The k best of ``scores``, -inf for what is not allowed, but for what lies within ``atol`` of each other."""
+    doc_nums, found = hits.query(number)
+    allowed = np.flatnonzero(scores > -np.inf)
+    n = min(k, len(allowed))
+    assert len(doc_nums) == len(set(doc_nums.tolist())) == n
+    assert set(doc_nums.tolist()) <= set(allowed.tolist())
+    assert np.abs(found - scores[doc_nums]).max(initial=0) < atol
+    assert np.all(np.diff(found) <= 0)
+    assert np.abs(found - np.sort(scores[allowed])[::-1][:n]).max(initial=0) < atol
+
+
+@pytest.mark.parametrize("k", [1, 10, 299, 300, 1000])
+def test_with_everything_probed_it_is_maxsim(snapshot, queries, k):
+    hits = CentroidSearcher(snapshot, EVERYTHING).search(queries, k)
+    for number in range(len(queries)):
+        query = queries.row(number)
+        check(snapshot, hits, number, maxsim(snapshot, rounded(snapshot, query)), k)
+        check(snapshot, hits, number, maxsim(snapshot, query), k, atol=2e-2 * max(1.0, len(query) / 32))
+
+
+@pytest.mark.parametrize("nbits", [1, 2, 4, 8])
+def test_every_width_is_scored_as_it_is_decoded(tmp_path, vectors, queries, nbits):
+    for exact in (False, True):
+        index = make_token_index(tmp_path / str(exact), vectors, (100,), nbits=nbits, exact=exact)
+        for options in (EVERYTHING, CentroidOptions(n_gathered=1 << 20, n_candidates=1 << 20, n_exact=0)):
+            hits = CentroidSearcher(index, options).search(queries, 20)
+            for number in range(len(queries)):
+                scores = maxsim(index, rounded(index, queries.row(number)), exact=exact and options.n_exact > 0)
+                check(index, hits, number, scores, 20)
+
+
+@pytest.mark.parametrize("k", [1, 10, 1000])
+@pytest.mark.parametrize("share", [None, 0.0, 0.005, 0.3, 0.9])
+def test_deleted_and_filtered_documents_do_not_come_back(divided, queries, share, k):
+    rng = np.random.default_rng(3)
+    masks = divided.masks()
+    if share is not None:
+        masks = [mask & (rng.random(len(mask)) < share) if mask is not None else rng.random(1) < share for mask in masks]
+    alive = np.concatenate([np.ones(1, np.bool_) if mask is None else mask for mask in masks])
+    hits = CentroidSearcher(divided, EVERYTHING).search(queries, k, None if share is None else masks)
+    narrow = CentroidSearcher(divided, NARROW).search(queries, k, None if share is None else masks)
+    for number in range(len(queries)):
+        scores = np.where(alive, maxsim(divided, rounded(divided, queries.row(number))), -np.inf)
+        check(divided, hits, number, scores, k)
+        doc_nums, found = narrow.query(number)
+        assert len(set(doc_nums.tolist())) == len(doc_nums) == min(k, int(alive.sum()))
+        assert np.all(alive[doc_nums])
+        assert np.abs(found - scores[doc_nums]).max(initial=0) < 1e-3
+
+
+def test_filter_expressions(divided, queries):
+    masks = divided.masks("number < 20")
+    doc_nums, _ = CentroidSearcher(divided, NARROW).search(queries, 100, masks).query(3)
+    assert sorted(int(doc_id[1:]) for doc_id in divided.doc_ids(doc_nums)) == [i for i in range(20) if i not in (7, 17)]
+
+
+def test_segments_make_no_difference(tmp_path, vectors, queries):
+    """One codec over several segments answers as one segment does, whatever is probed."""
+    parts = make_token_index(tmp_path / "parts", vectors, (120, 250), n_centroids=64)
+    with_parts = {options: CentroidSearcher(parts, options).search(queries, 10) for options in (EVERYTHING, NARROW)}
+    with Collection.open(tmp_path / "parts") as collection:
+        collection.compact()
+        collection.commit()
+        whole = collection.snapshot()
+    assert len(parts.segments) == 3
+    assert len(whole.segments) == 1
+    assert whole.manifest.codec == parts.manifest.codec
+    for options, hits in with_parts.items():
+        again = CentroidSearcher(whole, options).search(queries, 10)
+        assert np.array_equal(again.doc_nums, hits.doc_nums)
+        assert np.array_equal(again.scores, hits.scores)
+
+
+def test_threads_make_no_difference(snapshot):
+    queries = token_vectors(np.random.default_rng(4), [20, 40] * 20)
+    searcher = CentroidSearcher(snapshot, NARROW)
+    one, three = searcher.search(queries, 10), searcher.search(queries, 10, n_threads=3)
+    assert np.array_equal(one.doc_nums, three.doc_nums)
+    assert np.array_equal(one.scores, three.scores)
+
+
+def test_a_batch_is_its_queries_one_by_one_and_again(snapshot, queries):
+    searcher = CentroidSearcher(snapshot, NARROW)
+    batch = searcher.search(queries, 10)
+    for _ in range(2):
+        for number in range(len(queries)):
+            single = searcher.search(queries.select(np.array([number])), 10)
+            assert np.array_equal(single.doc_nums, batch.query(number)[0])
+            assert np.array_equal(single.scores, batch.query(number)[1])
+
+
+def test_stamps_that_run_out_start_again(snapshot, queries, monkeypatch):
+    expected = CentroidSearcher(snapshot, NARROW).search(queries, 10)
+    monkeypatch.setattr(centroid, "MAX_STAMP", 200)
+    searcher = CentroidSearcher(snapshot, NARROW)
+    for _ in range(5):
+        hits = searcher.search(queries, 10)
+        assert np.array_equal(hits.doc_nums, expected.doc_nums)
+        assert int(searcher._scratch.stamps.max()) <= 200
+
+
+def test_probing_is_widened_until_there_are_enough(snapshot, queries):
+    """One probed centroid would list a few documents of 300."""
+    options = CentroidOptions(n_probe=1, n_gathered=1, n_candidates=1)
+    hits = CentroidSearcher(snapshot, options).search(queries, 250)
+    assert np.diff(hits.offsets).tolist() == [250] * len(queries)
+
+
+def test_documents_without_tokens_come_when_there_are_no_others(tmp_path):
+    rng = np.random.default_rng(5)
+    vectors = token_vectors(rng, [0, 4, 0, 0, 5, 0, 6])
+    snapshot = make_token_index(tmp_path / "idx", vectors, deleted=(3,))
+    options = CentroidOptions(n_probe=1, n_gathered=1, n_candidates=1)
+    query = MultiVectors.of([np.concatenate([vectors.row(i) for i in (1, 4, 6)])], DIM)
+    doc_nums, scores = CentroidSearcher(snapshot, options).search(query, 5).query(0)
+    assert set(doc_nums[:3].tolist()) == {1, 4, 6}
+    assert scores[2] > 0
+    assert doc_nums[3:].tolist() == [0, 2]
+    assert scores[3:].tolist() == [0, 0]
+
+
+def test_documents_without_tokens_do_not_crowd_out_others(tmp_path):
+    """Tokens share a large mean, which centroids leave out: without it most documents would score less than nothing."""
+    rng = np.random.default_rng(10)
+    matrices = [unit(rng.standard_normal((1, DIM)) + 4 * np.eye(1, DIM)) if i % 2 else np.empty((0, DIM)) for i in range(100)]
+    vectors = MultiVectors.of([matrix.astype(np.float32) for matrix in matrices], DIM)
+    searcher = CentroidSearcher(make_token_index(tmp_path / "idx", vectors), CentroidOptions(n_candidates=50, n_exact=0))
+    hits = searcher.search(vectors.select(np.array([1, 33])), 50)
+    assert np.all(hits.doc_nums % 2 == 1)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 32, 33, 64])
+def test_reranking_takes_any_order(divided, n_tokens):
+    rng = np.random.default_rng(6)
+    query = token_vectors(rng, [n_tokens]).row(0)
+    searcher = CentroidSearcher(divided)
+    doc_nums = rng.permutation(N_DOCS)[:50].astype(np.int32)
+    for exact in (True, False):
+        expected = maxsim(divided, rounded(divided, query), exact=exact)[doc_nums]
+        assert np.allclose(searcher.rerank(query, doc_nums, exact=exact), expected, atol=1e-3)
+    repeated = doc_nums[[3, 3, 0]]
+    assert searcher.rerank(query, repeated).tolist() == searcher.rerank(query, doc_nums)[[3, 3, 0]].tolist()
+    assert searcher.rerank(query, doc_nums[:0]).shape == (0,)
+
+
+def test_defaults_find_the_exact_top_ten(tmp_path):
+    rng = np.random.default_rng(7)
+    vectors = token_vectors(rng, rng.integers(10, 40, 6000), 64, n_topics=300, spread=0.8)
+    snapshot = make_token_index(tmp_path / "idx", vectors, (4000,))
+    sources = rng.choice(6000, 40, replace=False)
+    matrices = []
+    for source in sources.tolist():
+        tokens = vectors.row(source)
+        matrices.append(
+            unit(tokens[rng.permutation(len(tokens))[:24]] + rng.standard_normal((min(24, len(tokens)), 64)) * 0.06)
+        )
+    hits = CentroidSearcher(snapshot).search(MultiVectors.of(matrices, 64), 10)
+    recalls = []
+    for number, query in enumerate(matrices):
+        products = query @ vectors.tokens.T
+        exact = np.maximum.reduceat(products, vectors.offsets[:-1], axis=1).sum(axis=0)
+        best = np.argsort(-exact)[:10]
+        recalls.append(len(set(best.tolist()) & set(hits.query(number)[0].tolist())) / 10)
+    assert np.mean(recalls) >= 0.9
+
+
+def test_wrong_searches_are_refused(tmp_path, snapshot, queries):
+    searcher = CentroidSearcher(snapshot)
+    with pytest.raises(ValueError, match="k must be"):
+        searcher.search(queries, 0)
+    with pytest.raises(RepresentationError, match="dim 64 for an index of dim 32"):
+        searcher.search(token_vectors(np.random.default_rng(8), [3], 64), 5)
+    for wrong in ({"n_probe": 0}, {"n_candidates": 0}, {"n_exact": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            CentroidOptions(**wrong)
+    sparse = make_index(tmp_path / "sparse", random_vectors(np.random.default_rng(9), 3, 30, 8))
+    with pytest.raises(RepresentationError, match="sparse vectors"):
+        CentroidSearcher(sparse)
+
+
+def test_nothing_to_find(tmp_path, snapshot, queries):
+    empty = make_token_index(tmp_path / "idx", MultiVectors.of([], DIM))
+    assert len(CentroidSearcher(empty).search(queries, 5).doc_nums) == 0
+    assert CentroidSearcher(empty).rerank(queries.row(0), np.empty(0, np.int32)).shape == (0,)
+    assert len(CentroidSearcher(snapshot).search(MultiVectors.of([], DIM), 5)) == 0
+    no_tokens = MultiVectors.of([np.empty((0, DIM), np.float32)], DIM)
+    assert len(CentroidSearcher(snapshot).search(no_tokens, 5).doc_nums) == 0
+
+
+def test_stage_two_scores_centroids_alone(snapshot, queries):
+    """`score_codes` is MaxSim over centroids in place of tokens."""
+    codec, part = snapshot.codec, snapshot.segments[0].tokens
+    query = queries.row(3)
+    (lane,) = lanes_of(query, codec)
+    centroids = (codec.mean + codec.centroid_scale * (codec.centroids.astype(np.float32) - 128)) @ codec.rotation.T
+    products = rounded(snapshot, query) @ centroids.T
+    scores = np.zeros(N_DOCS, np.float32)
+    dots = centroid._centroid_dots(codec, lane)
+    scales, mean = lane.weights * np.float32(codec.centroid_scale), float(lane.weights @ lane.means)
+    kernels.score_codes(np.arange(N_DOCS, dtype=np.int32), part.offsets, part.codes, dots, scales, mean, scores)
+    for number in range(N_DOCS):
+        codes = part.codes[part.offsets[number] : part.offsets[number + 1]]
+        expected = products[:, codes].max(axis=1).sum() if len(codes) else 0.0
+        assert scores[number] == pytest.approx(expected, abs=5e-3)
