@@ -6,26 +6,25 @@ This module is read at every start of the command line, so whatever is heavy is 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .terminal import require_models, say, showing
+from ..commands.options import Command
+from ..terminal import progress_bar, require_models, say
 from .train_command import DATA_HELP, LoadDataset, add_train_options, run_train
 
 if TYPE_CHECKING:
     from .teachers import Teacher
 
-Command = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
-"""Makes a sub-command of a name, what it runs, a summary and an example."""
-
 
 def add_training_commands(command: Command, load_dataset: LoadDataset) -> None:
     """Add the four commands to the command line."""
-    add_train_options(command("train", partial(run_train, load_dataset=load_dataset), "train an encoder",
-                       "lexmax train splade --model distilbert-base-uncased --data lists.jsonl --passages 4 \\\n"
-                       "      --steps 20000 --out RUN --loss kl=1 --loss in_batch=0.1 --dev nfcorpus/"))  # fmt: skip
+    train = command("train", partial(run_train, load_dataset=load_dataset), "train an encoder",
+                    "lexmax train splade --model distilbert-base-uncased --data lists.jsonl --passages 4 \\\n"
+                    "      --steps 20000 --out RUN --loss kl=1 --loss in_batch=0.1 --dev nfcorpus/")  # fmt: skip
+    train.set_defaults(resumes=True)
+    add_train_options(train)
     mine = command("mine", _mine, "find hard negatives for training, by searching an index",
                    "lexmax mine pairs.jsonl --index IDX --out lists.jsonl --negatives 7 --skip 2")  # fmt: skip
     _add_files(mine)
@@ -35,8 +34,10 @@ def add_training_commands(command: Command, load_dataset: LoadDataset) -> None:
     mine.add_argument("--skip", type=int, default=0, metavar="N",
                       help="first ranks passed over, where unjudged relevant documents are (default 0)")  # fmt: skip
     mine.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    _add_score(command("score", _score, "score training lists by teachers, for distillation",
-                       "lexmax score lists.jsonl --out scored.jsonl --cross-encoder minilm=models/MiniLM-L-6"))  # fmt: skip
+    score = command("score", _score, "score training lists by teachers, for distillation",
+                    "lexmax score lists.jsonl --out scored.jsonl --cross-encoder minilm=models/MiniLM-L-6")  # fmt: skip
+    score.set_defaults(resumes=True)
+    _add_score_options(score)
     augment = command("augment", _augment, "keep generated queries that find their passage again",
                       "lexmax augment generated.jsonl --index IDX --out pairs.jsonl -k 3")  # fmt: skip
     _add_files(augment)
@@ -55,7 +56,7 @@ def _add_index_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where a model runs: cpu, cuda, ... (default cpu)")
 
 
-def _add_score(score: argparse.ArgumentParser) -> None:
+def _add_score_options(score: argparse.ArgumentParser) -> None:
     _add_files(score)
     score.add_argument("--cross-encoder", action="append", default=[], metavar="[NAME=]DIR", help="a teacher; repeatable")
     score.add_argument("--bi-encoder", action="append", default=[], metavar="[NAME=]DIR",
@@ -70,13 +71,12 @@ def _add_score(score: argparse.ArgumentParser) -> None:
 
 
 def _mine(options: argparse.Namespace) -> int:
-    from ..progress import count_records
     from ..retriever import Retriever
     from .mining import mine_negatives
 
     with (
         Retriever.open(options.index, model=options.model, device=options.device) as retriever,
-        showing("queries", count_records([options.data])) as bar,
+        progress_bar("queries", sources=[options.data]) as bar,
     ):
         report = mine_negatives(
             options.data, retriever, options.out, n_negatives=options.negatives, depth=options.depth, skip=options.skip,
@@ -93,7 +93,7 @@ def _score(options: argparse.Namespace) -> int:
 
     teachers = _teachers(options)
     n_lists = count_records([options.data])
-    with showing("lists", n_lists and n_lists * len(teachers)) as bar:
+    with progress_bar("lists", total=n_lists and n_lists * len(teachers)) as bar:
         n_written = score_lists(
             options.data, options.out, teachers, cache=options.cache or f"{options.out}.cache", progress=bar
         )
@@ -130,13 +130,12 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _augment(options: argparse.Namespace) -> int:
-    from ..progress import count_records
     from ..retriever import Retriever
     from .augment import round_trip
 
     with (
         Retriever.open(options.index, model=options.model, device=options.device) as retriever,
-        showing("pairs", count_records([options.data])) as bar,
+        progress_bar("pairs", sources=[options.data]) as bar,
     ):
         report = round_trip(options.data, retriever, options.out, k=options.k, progress=bar)
     say(f"kept {report.n_kept:,} of {report.n_read:,} pairs in {options.out}")

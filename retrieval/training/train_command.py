@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .settings import settings_of
-from .terminal import require_models, say, showing
+from ..terminal import progress_bar, require_models, say, settings_of, write
 
 if TYPE_CHECKING:
     from .data import TrainingSet
@@ -99,10 +97,10 @@ def run_train(options: argparse.Namespace, *, load_dataset: LoadDataset) -> int:
         say(f"the data has scores of {', '.join(data.teachers)}, which no loss uses: --loss kl=1 does")
     student = _student(options, settings)
     validate = _validation(options, load_dataset, bf16=config.bf16) if options.dev else None
-    with showing("steps", config.n_steps) as bar:
+    with progress_bar("steps", total=config.n_steps) as bar:
         report = train(student, data, config, options.out, validate=validate, progress=bar)
     _tell_training(report, data)
-    sys.stdout.write(f"{report.model}\n")
+    write(str(report.model))
     return 0
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from unit.encoders import colbert_models
 
 from lexmax.__main__ import main
 
@@ -140,14 +141,160 @@ def test_errors_say_what_where_and_what_to_do(idx, tmp_path, capsys, arguments, 
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    "command", ["build", "import", "export", "add", "delete", "search", "info", "check", "compact", "serve", "eval"]
-)
+COMMANDS = """
+    build import export add delete search calibrate info check compact serve eval train mine score augment
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS.split())
 def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"example:\n  lexmax {command} " in out(capsys)
+
+
+def test_help_lists_the_commands_in_the_order_of_their_use(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert re.findall(r"^    ([a-z]+)\b", out(capsys), re.MULTILINE) == [*COMMANDS.split(), "bench"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "interrupted_in", "note"),
+    [
+        ("build c.jsonl --out i", "lexmax.retrieval.build.build_index", "; run the same command again to go on"),
+        (
+            "train splade --model m --data d.jsonl --out r",
+            "lexmax.retrieval.training.data.TrainingSet",
+            "; run the same command again to go on",
+        ),
+        (
+            "score d.jsonl --out s.jsonl --cross-encoder m",
+            "lexmax.retrieval.encoders.loader.resolve_model",
+            "; run the same command again to go on",
+        ),
+        ("add i c.jsonl", "lexmax.index.manifest.read", ""),
+        ("search i cats", "lexmax.retrieval.retriever.Retriever.open", ""),
+    ],
+)
+def test_interrupted_commands_say_when_they_can_go_on(monkeypatch, capsys, arguments, interrupted_in, note):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(interrupted_in, interrupt)
+    assert main(arguments.split()) == 130
+    assert capsys.readouterr().err == f"lexmax: interrupted{note}\n"
+
+
+def test_import_takes_the_documents_that_have_vectors_and_no_others(tmp_path, capsys):
+    corpus, vectors, index = str(tmp_path / "c.jsonl"), tmp_path / "v.jsonl", str(tmp_path / "i")
+    Path(corpus).write_text("".join(json.dumps(r) + "\n" for r in RECORDS))
+    command = ["import", str(vectors), "--out", index, "--documents", corpus]
+    assert main(command) == 2
+    assert "v.jsonl" in capsys.readouterr().err
+    vectors.write_text('{"id": "b", "vector": {"dog": 2, "cat": 1}}\n{"id": "a", "vector": {"cat": 2}}\n')
+    assert main(command) == 0
+    assert "2 documents" in capsys.readouterr().err
+    assert main(["search", index, "--vector", '{"cat": 1, "bird": 1}', "--json"]) == 0
+    rows = [json.loads(line) for line in out(capsys).splitlines()]
+    assert [(row["doc_id"], row["title"], row["metadata"]) for row in rows] == [
+        ("a", "Cats", {"year": 2001}), ("b", "Dogs", {"year": 2010}),
+    ]  # fmt: skip
+    assert main(["search", index, "--vector", '{"bird": 1}']) == 1
+    assert main(["check", index]) == 0
+
+
+@pytest.fixture
+def colbert(tmp_path_factory, capsys):
+    folder = colbert_models.stanford(tmp_path_factory.mktemp("models") / "colbert")
+    capsys.readouterr()  # what writing a checkpoint says
+    return str(folder)
+
+
+@pytest.fixture
+def token_corpus(tmp_path):
+    texts = [text for text in colbert_models.TEXTS if text]
+    path = tmp_path / "tokens.jsonl"
+    path.write_text("".join(json.dumps({"_id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts)))
+    return str(path)
+
+
+def found(capsys, *arguments):
+    """What a search prints as JSON."""
+    assert main(["search", *arguments, "--json"]) == 0
+    return [json.loads(line) for line in out(capsys).splitlines()]
+
+
+def facts_of(index, capsys):
+    capsys.readouterr()
+    assert main(["info", index, "--json"]) == 0
+    return json.loads(out(capsys))
+
+
+def test_token_vectors_are_built_searched_and_calibrated(tmp_path, colbert, token_corpus, capsys):
+    index, queries = str(tmp_path / "i"), tmp_path / "q.jsonl"
+    assert main(["build", token_corpus, "--out", index, "--model", colbert, "--nbits", "4"]) == 0
+    err = capsys.readouterr().err
+    assert "6 documents in" in err
+    assert "1 documents are longer than the encoder reads" in err
+    assert facts_of(index, capsys)["calibration"] is None
+    rows = found(capsys, index, "sun and snow", "--explain")
+    assert sorted(row["doc_id"] for row in rows) == [f"d{i}" for i in range(6)]
+    for row in rows:
+        tokens = row["explanation"]["tokens"]
+        assert len(tokens) == 12  # query_maxlen
+        assert sum(token["score"] for token in tokens) == pytest.approx(row["score"], abs=0.01)
+        start, end = tokens[2]["query_span"]
+        assert "sun and snow"[start:end] == tokens[2]["query_token"] == "sun"
+    assert main(["search", index, "sun", "--explain", "-k", "1"]) == 0
+    assert re.search(r"^ +\d\.\d{4}  sun ~ \S+$", out(capsys), re.MULTILINE)
+    assert main(["search", index, "sun", "--target-recall", "0.9"]) == 2
+    assert "lexmax calibrate" in capsys.readouterr().err
+    queries.write_text('{"_id": "q", "text": "sun and snow"}\n')
+    assert main(["calibrate", index, "--queries", str(queries)]) == 0
+    assert re.match(r"recall@10 +cpu ms  options\n +1\.0000 +\d+\.\d\d  n_probe=4, ", out(capsys))
+    assert main(["calibrate", index, "--json"]) == 0
+    assert facts_of(index, capsys)["calibration"][0]["options"]["n_probe"] == 4
+    expected = [(row["doc_id"], row["score"]) for row in rows]
+    assert [(row["doc_id"], row["score"]) for row in found(capsys, index, "sun and snow", "--target-recall", "0.9")] == expected
+    facts = facts_of(index, capsys)
+    assert facts["token_vectors"]["nbits"] == 4
+    assert facts["n_tokens"] == sum(segment["n_tokens"] for segment in facts["segments"]) > 0
+    assert main(["info", index]) == 0
+    assert re.search(r"6 documents, 0 deleted, \d+ tokens, residual 0\.\d+ \(drift ", out(capsys))
+
+
+def test_token_vectors_are_added_deleted_and_compacted(tmp_path, colbert, token_corpus, capsys):
+    index, more = str(tmp_path / "i"), tmp_path / "more.jsonl"
+    assert main(["build", token_corpus, "--out", index, "--model", colbert, "--nbits", "4"]) == 0
+    more.write_text('{"_id": "e", "text": "ice on the lake"}\n')
+    assert main(["add", index, str(more)]) == 0
+    assert found(capsys, index, "ice on the lake", "-k", "1")[0]["doc_id"] == "e"
+    assert main(["delete", index, "d0", "nope"]) == 1
+    facts = facts_of(index, capsys)
+    assert (facts["n_docs"], facts["n_deleted"], len(facts["segments"])) == (6, 1, 2)
+    assert main(["compact", index]) == 0
+    assert "2 -> 1 segments, 6 documents" in capsys.readouterr().err
+    assert main(["check", index]) == 0
+    facts = facts_of(index, capsys)
+    assert (facts["n_docs"], facts["n_deleted"], len(facts["segments"])) == (6, 0, 1)
+    rows = found(capsys, index, "what is the weather in ny now?")
+    assert sorted(row["doc_id"] for row in rows) == ["d1", "d2", "d3", "d4", "d5", "e"]
+
+
+def test_long_documents_are_split_for_token_vectors(tmp_path, colbert, token_corpus, capsys):
+    index = str(tmp_path / "i")
+    assert main(["build", token_corpus, "--out", index, "--model", colbert, "--split-long"]) == 0
+    err = capsys.readouterr().err
+    assert "7 documents in" in err
+    assert "1 documents longer than the encoder reads were cut into passages" in err
+    rows = {row["doc_id"]: row for row in found(capsys, index, "ice on the river")}
+    assert set(rows) == {"d0", "d1", "d2", "d3", "d4", "d5#1", "d5#2"}
+    assert rows["d5#1"]["text"] == "a cold night in the city, a hot day by the sea."
+    assert rows["d5#2"]["metadata"] == {"parent": "d5"}
+    assert main(["build", token_corpus, "--out", str(tmp_path / "j"), "--split-long"]) == 2
+    assert "long documents are split for token vectors" in capsys.readouterr().err
 
 
 def test_scifact_has_the_published_bm25_quality(tmp_path, capsys):

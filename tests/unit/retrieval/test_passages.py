@@ -1,4 +1,5 @@
 import pytest
+
 from lexmax.index.documents import Document
 from lexmax.retrieval.passages import passages_of
 

@@ -1,0 +1,147 @@
+"""The command line of `lexmax bench`: comparisons and their options. Importing it imports no engine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from ...retrieval.terminal import require, say, write
+from . import use_one_thread
+
+
+def add_commands(comparisons: Any) -> None:
+    """Add every comparison to the sub-parsers of ``lexmax bench``."""
+    _add_sparse(_command(
+        comparisons, "sparse", _sparse, "engines for learned-sparse vectors, or BM25",
+        "Time lexmax and every other installed engine on the same impacts and queries, in one thread.",
+        "lexmax bench sparse --docs 100000 --plot speed.png",
+    ))  # fmt: skip
+    _add_multivector(_command(
+        comparisons, "multivector", _multivector, "engines for late interaction over token vectors",
+        "Time lexmax, its oracle and every other installed engine on the same token vectors and queries.",
+        "lexmax bench multivector --npz tokens.npz --fast-plaid-python fp/bin/python --plot speed.png",
+    ))  # fmt: skip
+    _add_codecs(_command(
+        comparisons, "codecs", _codecs, "codecs of token vectors: recall and error against bytes",
+        "Compress the same token vectors in every way and compare full MaxSim over what comes back with the exact one.",
+        "lexmax bench codecs --tokens tokens.npz --json",
+    ))  # fmt: skip
+
+
+def _command(comparisons: Any, name: str, run: Any, summary: str, about: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = comparisons.add_parser(
+        name, help=summary, description=about, epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_sparse(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--docs", type=int, default=100_000, help="documents to generate (default 100000)")
+    source.add_argument("--index", metavar="IDX", help="take the documents of an index")
+    source.add_argument("--vectors", metavar="FILE.npz", help="take document vectors in SciPy's CSR layout")
+    source.add_argument("--bm25", metavar="CORPUS", help="compare BM25 on the texts of a corpus with bm25s")
+    parser.add_argument("--queries", type=int, default=100, help="queries of each kind (default 100)")
+    parser.add_argument("--query-vectors", metavar="FILE.jsonl", help="a JSON object a line, vector: {term: weight}; also .gz")
+    parser.add_argument("--k", type=int, nargs="+", default=[10, 100, 1000], help="depths (default 10 100 1000)")
+    parser.add_argument("--reorder", action="store_true", help="order documents by graph bisection first, for all engines")
+    _add_common(parser)
+
+
+def _add_multivector(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--docs", type=int, default=10_000, help="documents to generate (default 10000)")
+    source.add_argument("--index", metavar="IDX", help="take the documents of an index of token vectors, decoded")
+    source.add_argument("--npz", metavar="FILE.npz",
+                        help="take arrays offsets, tokens, queries and, for tachiom, token_ids")  # fmt: skip
+    parser.add_argument("--query-file", metavar="FILE.npz", help="with --index: an array queries (n, tokens, dim)")
+    parser.add_argument("--queries", type=int, default=100, help="queries, at most (default 100)")
+    parser.add_argument("--slow-queries", type=int, default=20, help="queries of exhaustive search and fast-plaid (default 20)")
+    parser.add_argument("--dim", type=int, default=128, help="of generated token vectors (default 128)")
+    parser.add_argument("--k", type=int, nargs="+", default=[10, 100], help="depths (default 10 100)")
+    parser.add_argument("--threads", type=int, default=2, help="threads that share all queries in a last pass (default 2)")
+    parser.add_argument("--fast-plaid-python", metavar="PATH", help="interpreter of an environment that has fast-plaid")
+    parser.add_argument("--work", metavar="DIR", help="keep indexes here, and take those that are here already")
+    _add_common(parser)
+
+
+def _add_codecs(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--docs", type=int, default=2000, help="documents to generate (default 2000)")
+    source.add_argument("--tokens", metavar="FILE.npz", help="take arrays offsets, tokens and queries")
+    parser.add_argument("--queries", type=int, default=100, help="queries, at most (default 100)")
+    parser.add_argument("--dim", type=int, default=128, help="of generated token vectors (default 128)")
+    parser.add_argument("--centroids", type=int, metavar="N", help="number of centroids (default: as an index has them)")
+    parser.add_argument("--seed", type=int, default=0, help="of samples and of what is generated (default 0)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--passes", type=int, default=3, help="the best of these counts for each query (default 3)")
+    parser.add_argument("--engines", nargs="+", metavar="NAME", help="default: lexmax and all that are installed")
+    parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
+    parser.add_argument("--plot", metavar="FILE.png", help="write a picture")
+    parser.add_argument("--json", action="store_true", help="JSON instead of Markdown tables")
+
+
+def _sparse(options: argparse.Namespace) -> int:
+    use_one_thread()  # before numpy and numba are imported
+    _need_matplotlib(options)
+    from .bm25 import run_bm25_bench
+    from .plot import plot_report
+    from .sparse import SparseBench, run_sparse_bench
+
+    if options.bm25:
+        report = run_bm25_bench(options.bm25, n_queries=options.queries, ks=options.k, n_passes=options.passes, say=say)
+    else:
+        bench = SparseBench(
+            n_docs=options.docs, n_queries=options.queries, seed=options.seed, ks=options.k, index=options.index,
+            vectors=options.vectors, query_vectors=options.query_vectors, n_passes=options.passes, engines=options.engines,
+            reorder=options.reorder,
+        )  # fmt: skip
+        report = run_sparse_bench(bench, say)
+    if options.plot:
+        plot_report(report, options.plot)
+    return _write(report, options)
+
+
+def _multivector(options: argparse.Namespace) -> int:
+    use_one_thread()
+    _need_matplotlib(options)
+    from .multivector import MultiVectorBench, run_multivector_bench
+    from .token_report import plot_tokens
+
+    bench = MultiVectorBench(
+        n_docs=options.docs, seed=options.seed, dim=options.dim, n_queries=options.queries,
+        n_slow_queries=options.slow_queries, ks=options.k, index=options.index, queries=options.query_file, npz=options.npz,
+        n_passes=options.passes, n_threads=options.threads, engines=options.engines,
+        fast_plaid_python=options.fast_plaid_python, work=options.work,
+    )  # fmt: skip
+    report = run_multivector_bench(bench, say)
+    if options.plot:
+        plot_tokens(report, options.plot)
+    return _write(report, options)
+
+
+def _codecs(options: argparse.Namespace) -> int:
+    use_one_thread()
+    from .codecs import CodecBench, run_codec_bench
+
+    bench = CodecBench(
+        tokens=options.tokens, n_docs=options.docs, seed=options.seed, dim=options.dim, n_queries=options.queries,
+        n_centroids=options.centroids,
+    )  # fmt: skip
+    return _write(run_codec_bench(bench, say), options)
+
+
+def _write(report: Any, options: argparse.Namespace) -> int:
+    write(json.dumps(report.to_json(), ensure_ascii=False, indent=1) if options.json else report.to_markdown())
+    return 0
+
+
+def _need_matplotlib(options: argparse.Namespace) -> None:
+    if options.plot:
+        require("matplotlib", "bench", "--plot")

@@ -1,0 +1,77 @@
+"""The command ``eval``: one index on one dataset, or with ``--suite`` several systems on several collections.
+
+This module is read at every start of the command line, so whatever is heavy is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from ..retrieval.commands.options import Command, add_effort_options, add_model_options, open_retriever
+from ..retrieval.terminal import compiling, progress_bar, require, say, write
+
+
+def add_eval_command(command: Command) -> None:
+    """Add the command to the command line."""
+    parser = command("eval", _eval, "evaluate an index on a dataset with judgments",
+                     "lexmax eval scifact/ --index IDX --json")  # fmt: skip
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="a BEIR folder or an ir_datasets id")
+    parser.add_argument("--index", metavar="IDX")
+    parser.add_argument("--split", default="test", help="which judgments of a BEIR folder (default test)")
+    parser.add_argument("--measures", nargs="+", metavar="MEASURE", help="such as nDCG@10 MRR@10 Recall@100 Recall@1000 MAP")
+    parser.add_argument("-k", type=int, default=1000, help="documents retrieved for each query (default 1000)")
+    parser.add_argument("--run-out", metavar="FILE", help="write the ranking as a TREC run file")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+    _add_suite_options(parser)
+    add_effort_options(parser)
+    add_model_options(parser)
+
+
+def _add_suite_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several systems on several collections", "instead of DATASET and --index")
+    group.add_argument("--suite", nargs="+", metavar="FOLDER", help="BEIR folders")
+    group.add_argument("--system", action="append", default=[], metavar="NAME=SPEC",
+                       help="bm25, a model's folder or id, rerank:FIRST>SECOND or fusion:A+B of systems before it; "
+                       "repeatable, and all are tested against the first")  # fmt: skip
+    group.add_argument("--work", metavar="DIR", help="where indexes are kept, and taken from the next time")
+
+
+def _eval(options: argparse.Namespace) -> int:
+    require("ranx", "eval", "lexmax eval")
+    if options.suite:
+        return _eval_suite(options)
+    if not options.dataset or not options.index:
+        raise ValueError("eval takes a DATASET and --index IDX, or --suite with folders")
+    from .beir import evaluate_index
+    from .datasets import load_dataset
+    from .measures import DEFAULT_MEASURES
+    from .runs import write_run
+
+    dataset = load_dataset(options.dataset, split=options.split)
+    measures = options.measures or DEFAULT_MEASURES
+    with compiling(), open_retriever(options) as retriever:
+        with progress_bar("queries", total=len(dataset.queries)) as bar:
+            report = evaluate_index(retriever, dataset, k=options.k, measures=measures, progress=bar)
+        if options.run_out:
+            write_run(options.run_out, report.run, tag=retriever.fingerprint)
+    write(json.dumps(report.to_json(), ensure_ascii=False, indent=1) if options.json else report.to_markdown())
+    return 0
+
+
+def _eval_suite(options: argparse.Namespace) -> int:
+    from .suite import evaluate_suite
+    from .systems import parse_systems
+
+    other = [name for name in ("dataset", "index", "model", "measures", "run_out") if getattr(options, name)]
+    if other:
+        raise ValueError(f"--suite compares --systems by nDCG@10: it does not go with {', '.join(other)}")
+    if not options.work:
+        raise ValueError("--suite needs --work DIR, where indexes are kept")
+    systems = parse_systems(options.system)
+    with compiling():
+        report = evaluate_suite(options.suite, systems, options.work, split=options.split, device=options.device, say=say)
+    text = json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n" if options.json else report.to_markdown()
+    sys.stdout.write(text)
+    return 0

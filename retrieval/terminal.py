@@ -1,0 +1,145 @@
+"""What the commands of all rooms share: lines on stdout and stderr, progress, packages that are wanted, ``NAME=VALUE``.
+
+This module is read at every start of the command line, so whatever is heavy is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import MISSING, fields
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from ..index.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from .progress import Bar
+
+WANTED: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def write(text: str) -> None:
+    """Write a line of data, on stdout."""
+    sys.stdout.write(f"{text}\n")
+
+
+def say(message: str) -> None:
+    """Write a line of talk, on stderr."""
+    sys.stderr.write(f"{message}\n")
+
+
+@contextmanager
+def progress_bar(unit: str, *, total: int | None = None, sources: Sequence[str] = ()) -> Iterator[Bar | None]:
+    """Show a progress bar when stderr is a terminal; its total is known, or the number of records in ``sources``."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from .progress import Bar, count_records
+
+    bar = Bar(sys.stderr, unit, count_records(sources) if sources else total)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Tell the user when kernels are compiled, which happens once on a machine and takes some seconds."""
+    from numba.core import event
+
+    class Teller(event.Listener):
+        told = False
+
+        def on_start(self, _: object) -> None:
+            if not self.told:
+                self.told = True
+                say("lexmax: compiling kernels for this machine, once; this takes some seconds")
+
+        def on_end(self, _: object) -> None:
+            pass
+
+    teller = Teller()
+    event.register("numba:compile", teller)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", teller)  # type: ignore[no-untyped-call]
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """Raise MissingDependencyError where the package of an extra is not installed, which ``what`` needs."""
+    if find_spec(package) is None:
+        raise MissingDependencyError(package, extra, what)
+
+
+def require_models(what: str) -> None:
+    """Raise MissingDependencyError where the packages are not installed that models need."""
+    for package in ("torch", "transformers"):
+        require(package, "encode", what)
+
+
+def split_setting(text: str, option: str) -> tuple[str, str]:
+    """Split ``NAME=VALUE``; ``option`` is what the message calls it, such as "--set".
+
+    Raises
+    ------
+    ValueError
+        A text of another form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{option} takes NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def settings_of(config: type[Any], texts: Iterable[str], option: str, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Read settings for a dataclass, of the types of its fields' defaults.
+
+    Parameters
+    ----------
+    config : dataclass
+        Whose fields can be set, except those without a plain default.
+    texts : iterable of str
+        ``NAME=VALUE`` each; of the same name the last counts.
+    option : str
+        What messages call them, such as "--loop".
+    without : collection of str
+        Fields that cannot be set this way.
+
+    Raises
+    ------
+    ValueError
+        A text of another form, an unknown name, or a value of another type.
+    """
+    defaults = {each.name: each.default for each in fields(config) if each.default is not MISSING and each.name not in without}
+    settings = {}
+    for text in texts:
+        name, value = split_setting(text, option)
+        if name not in defaults:
+            raise ValueError(f"{option} does not know {name!r}; there are {', '.join(sorted(defaults))}")
+        settings[name] = _value(value, type(defaults[name]), f"{option} {name}")
+    return settings
+
+
+def json_or_text(text: str) -> Any:
+    """Read a value whose type nobody states: what is JSON is read so, and anything else is a bare word."""
+    with suppress(ValueError):
+        return json.loads(text)
+    return text
+
+
+def _value(text: str, kind: type, where: str) -> Any:
+    if kind is str:
+        return text
+    value = json_or_text(text)  # a bare word is of no kind that is wanted
+    if kind is float and type(value) is int:
+        value = float(value)
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if type(value) is not kind or not is_finite:
+        raise ValueError(f"{where} takes {WANTED[kind]}, not {text!r}")
+    return value
