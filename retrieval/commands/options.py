@@ -98,9 +98,9 @@ def add_effort_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--target-recall", type=float, metavar="R",
                        help="the cheapest search that reached this recall@10 in `lexmax calibrate`")  # fmt: skip
     group.add_argument("--n-probe", type=int, help="centroids that each query token probes (default 32)")
-    group.add_argument("--n-gathered", type=int, help="documents scored over centroids (default 1024)")
-    group.add_argument("--n-candidates", type=int, help="documents scored over residual codes (default 512)")
-    group.add_argument("--n-exact", type=int, help="documents scored again over tokens at 8 bits (default 32)")
+    group.add_argument("--n-gathered", type=int, help="documents scored over centroids (default 1024 or 20 k)")
+    group.add_argument("--n-candidates", type=int, help="documents scored over residual codes (default 512 or 10 k)")
+    group.add_argument("--n-exact", type=int, help="documents scored again over tokens at 8 bits (default 32 or 2 k)")
     group.add_argument("--slim-candidates", type=int, metavar="N",
                        help="of SLIM: documents scored over their tokens (default 10 k, at least 100)")  # fmt: skip
 

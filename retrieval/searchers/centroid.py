@@ -42,22 +42,28 @@ class CentroidOptions:
     ----------
     n_probe : int
         Centroids that each query token probes.
-    n_gathered : int
-        Documents that are scored over the centroids of all their tokens, at least ``n_candidates``.
-    n_candidates : int
-        Documents that are scored over their codes, at least the answers asked for.
-    n_exact : int
-        Documents that are scored again over tokens at 8 bits, at least the answers asked for; 0: none.
+    n_gathered, n_candidates, n_exact : int or None
+        Documents that are scored over the centroids of their tokens, over their codes, and again over tokens at 8 bits; each
+        at least the answers asked for. None: for ``k`` answers 1024 or 20 k, 512 or 10 k, 32 or 2 k. 0 exact ones: none.
     """
 
     n_probe: int = 32
-    n_gathered: int = 1024
-    n_candidates: int = 512
-    n_exact: int = 32
+    n_gathered: int | None = None
+    n_candidates: int | None = None
+    n_exact: int | None = None
 
     def __post_init__(self) -> None:
-        if self.n_probe < 1 or self.n_candidates < 1 or self.n_exact < 0:
-            raise ValueError(f"n_probe and n_candidates must be >= 1 and n_exact >= 0, not {self}")
+        for name, lowest in (("n_probe", 1), ("n_gathered", 1), ("n_candidates", 1), ("n_exact", 0)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ValueError(f"{name} is {value}: it must be at least {lowest}")
+
+    def depths(self, k: int) -> tuple[int, int, int]:
+        """Return how many documents are gathered, scored over codes, and scored again for ``k`` answers."""
+        n_candidates = max(k, max(512, 10 * k) if self.n_candidates is None else self.n_candidates)
+        n_gathered = max(1024, 20 * k) if self.n_gathered is None else self.n_gathered
+        n_exact = max(32, 2 * k) if self.n_exact is None else max(k, self.n_exact) if self.n_exact else 0
+        return max(n_candidates, n_gathered), n_candidates, n_exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,13 +206,12 @@ class CentroidSearcher:
             return np.empty(0, np.int32), np.empty(0, np.float32)
         lanes = lanes_of(tokens, codec)
         dots = [_centroid_dots(codec, lane) for lane in lanes]
-        n_candidates = max(k, options.n_candidates)
-        candidates = self._candidates(lanes, dots, codec, max(n_candidates, options.n_gathered), k, masks, options.n_probe)
+        n_gathered, n_candidates, n_exact = options.depths(k)
+        candidates = self._candidates(lanes, dots, codec, n_gathered, k, masks, options.n_probe)
         if len(candidates) > n_candidates:
             scores = self._score_centroids(lanes, dots, candidates, codec)
             candidates = np.sort(candidates[_best(candidates, scores, n_candidates)])
         scores = self._score(lanes, dots, candidates, codec, exact=False)
-        n_exact = max(k, options.n_exact) if options.n_exact else 0
         if n_exact and any(segment.tokens.exact is not None for segment in self.snapshot.segments):
             best = _best(candidates, scores, n_exact)
             candidates = np.sort(candidates[best])

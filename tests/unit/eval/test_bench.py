@@ -373,8 +373,7 @@ def test_wrong_settings_are_refused(wrong, message):
         SparseBench(**wrong)
 
 
-def test_the_command_compares_on_an_index_with_given_queries(tmp_path, capsys, collection, monkeypatch):
-    monkeypatch.setattr("lexmax.eval.bench.use_one_thread", lambda: None)  # numba is loaded, and other tests use threads
+def test_the_command_compares_on_an_index_with_given_queries(tmp_path, capsys, collection):
     build_lexmax(collection, tmp_path / "idx")
     (tmp_path / "q.jsonl").write_text('{"vector": {"3": 1.0, "40": 2.0}}\n{"vector": {"99999999": 1.0}}\n')
     index, queries = str(tmp_path / "idx"), str(tmp_path / "q.jsonl")
