@@ -30,6 +30,7 @@ from .storage import ArrayFile, ArrayFileWriter
 KIND, TOKENS_KIND = "multivector", "tokens"
 FILE_NAME, TOKENS_NAME = "multivector.lex", "tokens.lex"
 EXACT_BITS = 8
+SAMPLED_TOKENS = 1024
 Bytes = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
@@ -57,12 +58,19 @@ class TokenRows:
 
 def encode_tokens(
     codec: Codec, offsets: Int64s, batches: Iterator[Floats], nbits: int, *, exact: bool
-) -> tuple[TokenRows, float]:
-    """Encode token matrices that come end to end; returns the rows and the mean length of the residuals."""
+) -> tuple[TokenRows, dict[str, float]]:
+    """Encode token matrices that come end to end.
+
+    Returns
+    -------
+    (rows, errors)
+        Errors are means over tokens: ``residual``, the length of what centroids leave over; ``round_trip`` and
+        ``exact_round_trip``, the distance of a token to its reconstruction, from a sample of `SAMPLED_TOKENS` a batch.
+    """
     codes: list[Codes] = []
     small: list[Encoded] = []
     large: list[Encoded] = []
-    total = 0.0
+    sums = {"residual": 0.0, "round_trip": 0.0, **({"exact_round_trip": 0.0} if exact else {})}
     for batch in batches:
         for first in range(0, len(batch), ENCODE_TOKENS):
             rotated = codec.rotate(batch[first : first + ENCODE_TOKENS])
@@ -70,12 +78,21 @@ def encode_tokens(
             encoded, residual = codec.encode(rotated, nearest, nbits)
             codes.append(nearest.astype(np.uint16))
             small.append(encoded)
-            total += residual * len(rotated)
+            sums["residual"] += residual * len(rotated)
+            sums["round_trip"] += _round_trip(codec, rotated, nearest, encoded) * len(rotated)
             if exact:
                 large.append(codec.encode(rotated, nearest, EXACT_BITS)[0])
+                sums["exact_round_trip"] += _round_trip(codec, rotated, nearest, large[-1]) * len(rotated)
     joined = np.concatenate([np.empty(0, np.uint16), *codes])
     rows = TokenRows(offsets, joined, join(small, codec.dim, nbits), join(large, codec.dim, EXACT_BITS) if exact else None)
-    return rows, total / max(1, len(joined))
+    return rows, {name: total / max(1, len(joined)) for name, total in sums.items()}
+
+
+def _round_trip(codec: Codec, rotated: Floats, codes: Int32s, encoded: Encoded) -> float:
+    """Mean distance of some tokens, evenly drawn, to what their codes say."""
+    drawn = slice(None, None, max(1, len(rotated) // SAMPLED_TOKENS))
+    found = codec.decode(codes[drawn], Encoded(encoded.levels[drawn], encoded.scalars[drawn]), rotated=True)
+    return float(np.linalg.norm(rotated[drawn] - found, axis=1).mean()) if len(found) else 0.0
 
 
 def join(parts: Sequence[Encoded], dim: int, nbits: int) -> Encoded:

@@ -261,7 +261,8 @@ class Snapshot:
             }
         residual = record.error.get("residual", 0.0)
         drift = residual / self.codec.residual - 1 if self.codec.residual else 0.0
-        return {"n_tokens": record.n_tokens, "residual": round(residual, 4), "drift": round(drift, 4)}
+        errors = {name: round(error, 4) for name, error in record.error.items()}
+        return {"n_tokens": record.n_tokens, **errors, "drift": round(drift, 4)}
 
 
 def open_codec(folder: Path, manifest: Manifest, *, verify: bool | None = None) -> Codec | None:

@@ -97,7 +97,7 @@ class TokenBuilder:
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._widths))]).astype(np.int64)
         batches = (batch.astype(np.float32) for batch in self._tokens)
         config = self._config
-        rows, residual = encode_tokens(codec, offsets, batches, config.nbits, exact=config.exact)
+        rows, errors = encode_tokens(codec, offsets, batches, config.nbits, exact=config.exact)
         self._tokens = []
         folder = index / name
         folder.mkdir()
@@ -105,7 +105,7 @@ class TokenBuilder:
         self.documents.write(folder)
         sync_folder(folder)
         sync_folder(index)
-        return _record(name, rows, residual)
+        return _record(name, rows, errors)
 
 
 def merge_tokens(index: Path, name: str, segments: Sequence[Segment], codec: Codec, config: MultiVectorConfig) -> SegmentRecord:
@@ -113,7 +113,7 @@ def merge_tokens(index: Path, name: str, segments: Sequence[Segment], codec: Cod
     parts = [segment.tokens.rows(segment.live) for segment in segments]
     rows = _concatenate(parts)
     write_multivector(index / name, rows, codec, config.nbits)
-    return _record(name, rows, mean_residual(segments))
+    return _record(name, rows, mean_errors(segments))
 
 
 def encode_anew(
@@ -123,22 +123,23 @@ def encode_anew(
     widths = np.concatenate([_widths(segment) for segment in segments])
     offsets = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     batches = (batch for segment in segments for batch in _decoded(segment, old))
-    rows, residual = encode_tokens(new, offsets, batches, config.nbits, exact=config.exact)
+    rows, errors = encode_tokens(new, offsets, batches, config.nbits, exact=config.exact)
     write_multivector(index / name, rows, new, config.nbits)
-    return _record(name, rows, residual)
+    return _record(name, rows, errors)
 
 
-def mean_residual(segments: Sequence[Segment]) -> float:
-    """Mean length of the segments' residuals."""
+def mean_errors(segments: Sequence[Segment]) -> dict[str, float]:
+    """Mean over the segments' tokens of each error that they record."""
     sizes = np.array([max(1, segment.record.n_tokens) for segment in segments], float)
-    return float(np.average([segment.record.error.get("residual", 0.0) for segment in segments], weights=sizes))
+    tables = [segment.record.error for segment in segments]
+    return {name: float(np.average([table.get(name, 0.0) for table in tables], weights=sizes)) for name in tables[0]}
 
 
 def needs_clustering(segments: Sequence[Segment], codec: Codec, config: MultiVectorConfig) -> bool:
     """Whether the collection has outgrown its centroids or drifted from them; never when nothing lives."""
     n_tokens = _n_tokens(segments)
     wanted = min(config.n_centroids or default_n_centroids(n_tokens), n_tokens)
-    drifted = mean_residual(segments) > DRIFTED * codec.residual + 1e-3
+    drifted = mean_errors(segments).get("residual", 0.0) > DRIFTED * codec.residual + 1e-3
     return n_tokens > 0 and (wanted >= OUTGROWN * codec.n_centroids or drifted)
 
 
@@ -205,6 +206,6 @@ def _joined(parts: Sequence[Encoded]) -> Encoded:
     return Encoded(np.concatenate([p.levels for p in parts]), np.concatenate([p.scalars for p in parts]))
 
 
-def _record(name: str, rows: TokenRows, residual: float) -> SegmentRecord:
+def _record(name: str, rows: TokenRows, errors: dict[str, float]) -> SegmentRecord:
     n_docs = len(rows.offsets) - 1
-    return SegmentRecord(name=name, n_docs=n_docs, n_postings=0, n_tokens=len(rows.codes), error={"residual": residual})
+    return SegmentRecord(name=name, n_docs=n_docs, n_postings=0, n_tokens=len(rows.codes), error=errors)

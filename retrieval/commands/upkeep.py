@@ -30,6 +30,9 @@ def _info(options: argparse.Namespace) -> int:
         write(json.dumps(facts, ensure_ascii=False, indent=1))
         return 0
     for name, value in facts.items():
+        if name == "calibration":
+            recalls = [row["recall@10"] for row in value or []]
+            value = f"recall@10 {min(recalls)} to {max(recalls)}: `lexmax calibrate` shows them" if recalls else "none"
         if name != "segments":
             write(f"{name:28}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
     for segment in facts["segments"]:
@@ -39,8 +42,12 @@ def _info(options: argparse.Namespace) -> int:
 
 def _contents(segment: dict[str, Any]) -> str:
     """Return what a segment holds, and how far its codes are from what was added."""
-    if "n_tokens" in segment:
-        return f"{segment['n_tokens']:,} tokens, residual {segment['residual']:.3f} (drift {segment['drift']:+.1%})"
+    if "drift" in segment:
+        exact = f", {segment['exact_round_trip']:.4f} at 8 bits" if "exact_round_trip" in segment else ""
+        return (
+            f"{segment['n_tokens']:,} tokens, residual {segment.get('residual', 0):.3f} (drift {segment['drift']:+.1%}), "
+            f"round trip {segment.get('round_trip', 0):.3f}{exact}"
+        )
     return f"{segment['n_postings']:,} postings, quantisation error {segment['quantisation_error'].get('relative', 0):.3%}"
 
 

@@ -44,9 +44,9 @@ def folder(tmp_path, vectors, codec):
 
 def write(folder, vectors, codec, *, exact=True, nbits=2):
     batches = iter([vectors.tokens[:20], vectors.tokens[20:20], vectors.tokens[20:]])
-    rows, residual = encode_tokens(codec, vectors.offsets, batches, nbits, exact=exact)
+    rows, errors = encode_tokens(codec, vectors.offsets, batches, nbits, exact=exact)
     write_multivector(folder, rows, codec, nbits)
-    return rows, residual
+    return rows, errors
 
 
 def test_what_is_written_is_read(folder, vectors, codec):
@@ -66,9 +66,11 @@ def test_what_is_written_is_read(folder, vectors, codec):
 
 
 def test_the_residual_is_what_centroids_leave_over(tmp_path, vectors, codec):
-    rows, residual = write(tmp_path, vectors, codec)
+    rows, errors = write(tmp_path, vectors, codec)
     centroids = codec.mean + codec.centroid_scale * (codec.centroids[rows.codes].astype(float) - 128)
-    assert residual == pytest.approx(np.linalg.norm(codec.rotate(vectors.tokens) - centroids, axis=1).mean(), rel=1e-4)
+    assert errors["residual"] == pytest.approx(
+        np.linalg.norm(codec.rotate(vectors.tokens) - centroids, axis=1).mean(), rel=1e-4
+    )
 
 
 def test_without_exact_tokens_the_small_ones_are_decoded(tmp_path, vectors, codec):
@@ -224,3 +226,11 @@ def test_token_rows_are_written_as_they_are(tmp_path, codec):
 def test_token_vectors_are_checked(offsets, tokens, message):
     with pytest.raises(RepresentationError, match=message):
         MultiVectors(np.array(offsets, np.int64), tokens)
+
+
+def test_the_round_trip_is_measured(tmp_path, vectors, codec):
+    rows, errors = write(tmp_path, vectors, codec, exact=True)
+    for name, encoded in (("round_trip", rows.small), ("exact_round_trip", rows.exact)):
+        distances = np.linalg.norm(vectors.tokens - codec.decode(rows.codes, encoded), axis=1)
+        assert errors[name] == pytest.approx(distances.mean(), rel=0.05)
+    assert errors["exact_round_trip"] < errors["round_trip"] < errors["residual"]
