@@ -149,7 +149,9 @@ class TokenSearching:
     ) -> Hits:
         """Return the k best documents of each query."""
         if options != EXACT:
-            raise ValueError("alpha and beta are for sparse vectors; token vectors are searched by CentroidOptions")
+            raise RepresentationError(
+                f"{self.snapshot.path}: alpha and beta are for sparse vectors; token vectors are searched by CentroidOptions"
+            )
         if self._exhaustive is not None:
             return self._exhaustive.search(queries, k, allowed)
         return self.centroid.search(queries, k, allowed, n_threads=n_threads or os.cpu_count() or 1)
