@@ -189,7 +189,8 @@ class ArrayFile:
 
     def __init__(self, path: Path, kind: str, *, verify: bool | None = None) -> None:
         self.path, self.kind = path, kind
-        self._bytes = _map(path)
+        self._map = _map(path)
+        self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self._entries = self._read_directory()
         whole = len(self._bytes) <= SMALL_FILE_BYTES if verify is None else verify
         self.verify(structural_only=not whole)
@@ -225,6 +226,8 @@ class ArrayFile:
                     found=f"{found:08x}",
                     advice=DAMAGED,
                 )
+        if isinstance(self._map, mmap.mmap):
+            self._map.madvise(mmap.MADV_DONTNEED)  # what was only checked need not stay in this process's memory
 
     def _entry(self, name: str) -> dict[str, Any]:
         if name not in self._entries:
@@ -256,13 +259,11 @@ class ArrayFile:
         return {entry["name"]: entry for entry in json.loads(directory)}
 
 
-def _map(path: Path) -> npt.NDArray[np.uint8]:
+def _map(path: Path) -> mmap.mmap | bytes:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                return np.empty(0, np.uint8)
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except FileNotFoundError:
         raise IndexFormatError(path, expected="a file named by the manifest", found="nothing there") from None
     except OSError as failure:
