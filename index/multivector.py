@@ -14,9 +14,13 @@ for the few documents whose order is to be settled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +38,7 @@ SAMPLED_TOKENS = 1024
 Bytes = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,25 +72,46 @@ def encode_tokens(
         Errors are means over tokens: ``residual``, the length of what centroids leave over; ``round_trip`` and
         ``exact_round_trip``, the distance of a token to its reconstruction, from a sample of `SAMPLED_TOKENS` a batch.
     """
+    widths = (nbits, EXACT_BITS) if exact else (nbits,)
     codes: list[Codes] = []
-    small: list[Encoded] = []
-    large: list[Encoded] = []
-    sums = {"residual": 0.0, "round_trip": 0.0, **({"exact_round_trip": 0.0} if exact else {})}
+    encoded: list[list[Encoded]] = [[] for _ in widths]
+    sums = dict.fromkeys(["residual", "round_trip", *(["exact_round_trip"] if exact else [])], 0.0)
+
+    def encode(tokens: Floats) -> tuple[Int32s, list[Encoded], list[float]]:
+        rotated = codec.rotate(tokens)
+        nearest = codec.assign(rotated)
+        parts, residuals = zip(*(codec.encode(rotated, nearest, width) for width in widths), strict=True)
+        return nearest, list(parts), [residuals[0], *(_round_trip(codec, rotated, nearest, part) for part in parts)]
+
+    for nearest, parts, errors in _in_threads(encode, _pieces(batches)):
+        codes.append(nearest.astype(np.uint16))
+        for kept, part in zip(encoded, parts, strict=True):
+            kept.append(part)
+        for name, error in zip(sums, errors, strict=True):
+            sums[name] += error * len(nearest)
+    joined = np.concatenate([np.empty(0, np.uint16), *codes])
+    small, *large = (join(kept, codec.dim, width) for kept, width in zip(encoded, widths, strict=True))
+    rows = TokenRows(offsets, joined, small, large[0] if large else None)
+    return rows, {name: total / max(1, len(joined)) for name, total in sums.items()}
+
+
+def _pieces(batches: Iterator[Floats]) -> Iterator[Floats]:
     for batch in batches:
         for first in range(0, len(batch), ENCODE_TOKENS):
-            rotated = codec.rotate(batch[first : first + ENCODE_TOKENS])
-            nearest = codec.assign(rotated)
-            encoded, residual = codec.encode(rotated, nearest, nbits)
-            codes.append(nearest.astype(np.uint16))
-            small.append(encoded)
-            sums["residual"] += residual * len(rotated)
-            sums["round_trip"] += _round_trip(codec, rotated, nearest, encoded) * len(rotated)
-            if exact:
-                large.append(codec.encode(rotated, nearest, EXACT_BITS)[0])
-                sums["exact_round_trip"] += _round_trip(codec, rotated, nearest, large[-1]) * len(rotated)
-    joined = np.concatenate([np.empty(0, np.uint16), *codes])
-    rows = TokenRows(offsets, joined, join(small, codec.dim, nbits), join(large, codec.dim, EXACT_BITS) if exact else None)
-    return rows, {name: total / max(1, len(joined)) for name, total in sums.items()}
+            yield batch[first : first + ENCODE_TOKENS]
+
+
+def _in_threads(function: Callable[[Floats], T], items: Iterator[Floats]) -> Iterator[T]:
+    """Map in order over all cores, a few items ahead, so that memory stays bounded."""
+    n_threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[Future[T]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _round_trip(codec: Codec, rotated: Floats, codes: Int32s, encoded: Encoded) -> float:
