@@ -161,6 +161,51 @@ All arrays C-contiguous, ``dim`` a multiple of 4; sums do not overflow for ``dim
 """
 
 
+def _emit_dot_blocks(context: Any, row: Any, n_blocks: Any, n_words: Any, packed: Any, starts: Any, out: Any) -> Any:
+    signature = types.void(*[types.int64] * 6)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, n_blocks, n_words, packed, starts, out = arguments
+        block_bytes = builder.mul(n_words, I64(4 * LANES))
+        with cgutils.for_range(builder, n_blocks) as loop:
+            lanes = builder.mul(loop.index, I64(4 * LANES))
+            start = builder.add(starts, lanes)
+            first = tuple(load(builder, builder.add(start, I64(64 * half)), INTS) for half in range(2))
+            block = builder.add(packed, builder.mul(loop.index, block_bytes))
+            for half, sums in enumerate(add_dots(builder, first, row, n_words, block, 8)):
+                store(builder, sums, builder.add(builder.add(out, lanes), I64(64 * half)))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+_dot_blocks: Any = intrinsic(_emit_dot_blocks)
+
+
+def _dot_blocks_compiled(
+    rows: Bytes, number: int, packed: SignedBytes, starts: Int32s, first: int, last: int, out: Int32s
+) -> None:
+    dim = rows.shape[1]
+    _dot_blocks(
+        rows.ctypes.data + number * dim, last - first, dim // 4, packed.ctypes.data + first * (LANES * dim),
+        starts.ctypes.data + first * (4 * LANES), out.ctypes.data,
+    )  # fmt: skip
+
+
+def dot_blocks_plain(rows: Bytes, number: int, packed: SignedBytes, starts: Int32s, first: int, last: int, out: Int32s) -> None:
+    """Plain loops of `dot_blocks`."""
+    for b in range(first, last):
+        sums = out[(b - first) * LANES : (b - first + 1) * LANES].reshape(1, LANES)
+        dot_rows_plain(rows[number : number + 1], packed[b], starts[b], sums)
+
+
+dot_blocks = kernel(_dot_blocks_compiled) if COMPILED else dot_blocks_plain
+"""``out[32 * (b - first) + j] = starts[b, j] + rows[number] . lane j of block b`` for blocks ``first`` to ``last`` - 1.
+
+rows (n, dim) u8, packed (n_blocks, dim / 4, 32, 4) i8, starts (n_blocks, 32) i32, out i32 of enough room; as `dot_rows`.
+"""
+
+
 def pack_lanes(vectors: SignedBytes) -> SignedBytes:
     """(n, dim) signed bytes -> (ceil(n / 32), dim / 4, 32, 4), missing lanes zero."""
     n, dim = vectors.shape

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernel
-from .lanes import LANES, SignedBytes, dot_rows
+from .lanes import LANES, SignedBytes, dot_blocks
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -41,24 +41,22 @@ def assign(
     """
     n_groups = len(group_blocks) - 1
     n_probe = min(n_probe, n_groups)
-    scores = np.empty((1, LANES), np.int32)
-    groups = np.empty(len(coarse) * LANES, np.int32)
+    scores = np.empty(LANES * np.max(np.diff(group_blocks)), np.int32)
+    groups = np.empty(LANES * len(coarse), np.int32)
     for t in range(len(rows)):
-        row = rows[t : t + 1]
-        for b in range(len(coarse)):
-            dot_rows(row, coarse[b], coarse_starts[b], scores)
-            groups[b * LANES : (b + 1) * LANES] = scores[0]
+        dot_blocks(rows, t, coarse, coarse_starts, 0, len(coarse), groups)
         best, best_lane = 2 * MISSING + 1, 0
         for _ in range(n_probe):
             group = np.argmax(groups)
             groups[group] = 2 * MISSING
-            for b in range(group_blocks[group], group_blocks[group + 1]):
-                dot_rows(row, fine[b], fine_starts[b], scores)
-                top = scores[0, 0]
-                for j in range(1, LANES):
-                    top = max(top, scores[0, j])
-                if top > best:
-                    best, best_lane = int(top), b * LANES + int(np.argmax(scores[0]))
+            first, last = group_blocks[group], group_blocks[group + 1]
+            dot_blocks(rows, t, fine, fine_starts, first, last, scores)
+            n = LANES * (last - first)
+            top = scores[0]
+            for j in range(1, n):
+                top = max(top, scores[j])
+            if top > best:
+                best, best_lane = int(top), LANES * first + int(np.argmax(scores[:n]))
         codes[t] = centroid_of[best_lane]
 
 
