@@ -248,10 +248,11 @@ class Collection:
     def _reset(self) -> None:
         """Start from the last commit."""
         manifest = self._committed
-        self._segments = open_segments(self.path, manifest, open_codec(self.path, manifest))
+        codec = open_codec(self.path, manifest)
+        self._segments = open_segments(self.path, manifest, codec)
         self._fields = dict(manifest.fields)
         self._changed, self._n_names = set(), 0
-        self._content, self._pending_ids = content_of(self.path, manifest, self._limits), set()
+        self._content, self._pending_ids = content_of(self.path, manifest, self._limits, codec), set()
 
     def _make_room(self, doc_ids: Sequence[str], *, replace: bool) -> int:
         if len(set(doc_ids)) < len(doc_ids):

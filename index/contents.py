@@ -23,7 +23,6 @@ from .quantize import fit_scale
 from .representations import SparseVectors
 from .residual import Codec
 from .segments import Segment, SegmentBuilder
-from .snapshot import open_codec
 from .sparse_multivectors import SparseMultiVectors, document_maxima
 from .storage import sync_folder
 from .strings import StringTable
@@ -142,9 +141,11 @@ class SparseContent:
 class TokenContent:
     """Token vectors, and the codec that the first of them made."""
 
-    def __init__(self, index: Path, manifest: Manifest, config: MultiVectorConfig, limits: BufferLimits) -> None:
+    def __init__(
+        self, index: Path, manifest: Manifest, config: MultiVectorConfig, limits: BufferLimits, codec: Codec | None
+    ) -> None:
         self._index, self._config, self._limits = index, config, limits
-        self._codec, self._codec_name = open_codec(index, manifest), manifest.codec
+        self._codec, self._codec_name = codec, manifest.codec
         self.pending = TokenBuilder(config, dict(manifest.fields))
 
     @property
@@ -215,10 +216,10 @@ class TokenContent:
 Content = SparseContent | TokenContent
 
 
-def content_of(index: Path, manifest: Manifest, limits: BufferLimits) -> Content:
-    """Open what a manifest says the index holds."""
+def content_of(index: Path, manifest: Manifest, limits: BufferLimits, codec: Codec | None) -> Content:
+    """Open what a manifest says the index holds; ``codec`` is the one that it names."""
     if manifest.multivector is not None:
-        return TokenContent(index, manifest, MultiVectorConfig(**manifest.multivector), limits)
+        return TokenContent(index, manifest, MultiVectorConfig(**manifest.multivector), limits, codec)
     return SparseContent(index, manifest, limits)
 
 

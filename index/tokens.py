@@ -17,10 +17,10 @@ from .clustering import MAX_CENTROIDS, default_n_centroids, sample_size, train
 from .documents import Document, DocumentBuffer
 from .errors import RepresentationError
 from .manifest import SegmentRecord
-from .multivector import TokenRows, encode_tokens, write_multivector
+from .multivector import EXACT_BITS, TokenRows, encode_tokens, join, write_multivector
 from .multivectors import MultiVectors
 from .representations import Floats, Int64s
-from .residual import STEPS, Codec, Encoded, allowed_bits
+from .residual import STEPS, Codec, allowed_bits
 from .segments import Segment
 from .storage import sync_folder
 
@@ -110,8 +110,7 @@ class TokenBuilder:
 
 def merge_tokens(index: Path, name: str, segments: Sequence[Segment], codec: Codec, config: MultiVectorConfig) -> SegmentRecord:
     """Write the multi-vector part of the merger of segments of one codec, into a folder that exists."""
-    parts = [segment.tokens.rows(segment.live) for segment in segments]
-    rows = _concatenate(parts)
+    rows = _concatenate([segment.tokens.rows(segment.live) for segment in segments], codec.dim, config.nbits)
     write_multivector(index / name, rows, codec, config.nbits)
     return _record(name, rows, mean_errors(segments))
 
@@ -191,19 +190,15 @@ def _sample(parts: Sequence[npt.NDArray[np.float16]], n_tokens: int, wanted: int
     return np.concatenate(chosen).astype(np.float32)
 
 
-def _concatenate(parts: Sequence[TokenRows]) -> TokenRows:
+def _concatenate(parts: Sequence[TokenRows], dim: int, nbits: int) -> TokenRows:
     widths = np.concatenate([np.diff(part.offsets) for part in parts])
     exact = [part.exact for part in parts if part.exact is not None]
     return TokenRows(
         offsets=np.concatenate([[0], np.cumsum(widths)]).astype(np.int64),
         codes=np.concatenate([part.codes for part in parts]),
-        small=_joined([part.small for part in parts]),
-        exact=_joined(exact) if exact else None,
+        small=join([part.small for part in parts], dim, nbits),
+        exact=join(exact, dim, EXACT_BITS) if exact else None,
     )
-
-
-def _joined(parts: Sequence[Encoded]) -> Encoded:
-    return Encoded(np.concatenate([p.levels for p in parts]), np.concatenate([p.scalars for p in parts]))
 
 
 def _record(name: str, rows: TokenRows, errors: dict[str, float]) -> SegmentRecord:

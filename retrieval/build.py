@@ -35,6 +35,10 @@ class TokenStorage:
     exact: bool = True
     n_centroids: int | None = None
 
+    def config(self, dim: int) -> MultiVectorConfig:
+        """Return what the index of an encoder of this dim is created with."""
+        return MultiVectorConfig(dim=dim, nbits=self.nbits, exact=self.exact, n_centroids=self.n_centroids)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
@@ -150,10 +154,7 @@ def _open_or_create(
     except IndexNotFoundError:
         record = encoder_record(encoder)
         if makes_tokens(encoder):
-            storage = tokens or TokenStorage()
-            config = MultiVectorConfig(
-                dim=encoder.dim, nbits=storage.nbits, exact=storage.exact, n_centroids=storage.n_centroids
-            )
+            config = (tokens or TokenStorage()).config(encoder.dim)
             return Collection.create(out, encoder=record, multivector=config, limits=limits)
         if tokens is not None:
             raise ValueError(f"encoder {encoder.kind} makes sparse vectors: nbits and centroids are for dense ones") from None

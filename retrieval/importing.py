@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from ..index.collection import BufferLimits, Collection
 from ..index.documents import Document
 from ..index.errors import DatasetError
+from ..index.tokens import MultiVectorConfig
 from .build import BuildReport, encoder_record
 from .corpus import Fields, read_corpus
+from .encoders.base import Encoder
 from .encoders.precomputed import VectorsEncoder
 from .progress import Progress
 from .vector_files import Batch, read_vectors, read_vocabulary
@@ -80,15 +83,17 @@ def import_vectors(
 
 
 def write_index(
-    out: Path | str, batches: Iterator[Batch], encoder: VectorsEncoder, *, vocabulary: Sequence[str],
-    scale: float | None = None, progress: Progress | None = None, limits: BufferLimits | None = None,
-    reorder: bool | None = None,
+    out: Path | str, batches: Iterator[Any], encoder: Encoder, *, vocabulary: Sequence[str] = (),
+    scale: float | None = None, multivector: MultiVectorConfig | None = None, progress: Progress | None = None,
+    limits: BufferLimits | None = None, reorder: bool | None = None,
 ) -> BuildReport:  # fmt: skip
     """Write documents with their vectors to a new index; the parameters are those of `import_vectors` and `Collection`."""
     start = time.monotonic()
     n_added = 0
     record = encoder_record(encoder)
-    with Collection.create(out, encoder=record, vocabulary=vocabulary, scale=scale, limits=limits) as collection:
+    with Collection.create(
+        out, encoder=record, vocabulary=vocabulary, scale=scale, multivector=multivector, limits=limits
+    ) as collection:
         for documents, vectors in batches:
             collection.add(documents, vectors)
             n_added += len(documents)

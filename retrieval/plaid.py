@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -28,17 +27,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..index.colbertv2 import ColbertV2Codec
-from ..index.collection import BufferLimits, Collection
+from ..index.collection import BufferLimits
 from ..index.documents import Document
 from ..index.errors import DatasetError, IndexFormatError, MissingDependencyError, RepresentationError
 from ..index.multivectors import MultiVectors
 from ..index.representations import Int64s
-from ..index.tokens import MultiVectorConfig
-from .build import BuildReport, TokenStorage, encoder_record
+from .build import BuildReport, TokenStorage
 from .corpus import Fields
 from .encoders.base import MultiVectorEncoder
 from .encoders.precomputed_tokens import TokenVectorsEncoder
-from .importing import DocumentsById
+from .importing import DocumentsById, write_index
 from .progress import Progress
 
 BATCH_TOKENS = 1 << 16
@@ -92,7 +90,6 @@ def import_plaid(
     MissingDependencyError
         Stanford's files need torch.
     """
-    start = time.monotonic()
     plaid = PlaidFolder(Path(folder))
     if encoder is not None and encoder.dim != plaid.codec.dim:
         raise RepresentationError(
@@ -107,25 +104,9 @@ def import_plaid(
     )
     if documents:
         batches = DocumentsById(documents, fields).of(batches)
-    storage = tokens or TokenStorage()
-    config = MultiVectorConfig(
-        dim=plaid.codec.dim, nbits=storage.nbits, exact=storage.exact, n_centroids=storage.n_centroids
-    )  # fmt: skip
-    record = encoder_record(encoder or TokenVectorsEncoder(dim=plaid.codec.dim, name=name))
-    n_added = 0
-    with Collection.create(out, encoder=record, multivector=config, limits=limits) as collection:
-        for batch, vectors in batches:
-            collection.add(batch, vectors)
-            n_added += len(batch)
-            if progress:
-                progress(n_added)
-        read = time.monotonic()
-        collection.compact()
-        collection.commit()
-    return BuildReport(
-        n_added=n_added, n_replaced=0, n_skipped=0, n_resumed=0,
-        elapsed_s=read - start, compact_s=time.monotonic() - read,
-    )  # fmt: skip
+    config = (tokens or TokenStorage()).config(plaid.codec.dim)
+    recorded = encoder or TokenVectorsEncoder(dim=plaid.codec.dim, name=name)
+    return write_index(out, batches, recorded, multivector=config, progress=progress, limits=limits)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,13 @@ from ...index.sparse_multivectors import SparseMultiVectors
 Side = Literal["document", "query"]
 
 
-class SparseEncoder(Protocol):
-    """Turns texts into sparse vectors; pure, so the same texts always give the same vectors.
+class _Fingerprinted(Protocol):
+    """What an index records of its encoder, and holds it to.
 
     Attributes
     ----------
     kind : str
-        The method's name in the registry: "bm25", "splade", "inference-free", "vectors".
+        The method's name in the registry: "bm25", "splade", "colbert", ...
     settings : mapping
         Everything JSON-serialisable that is needed to make this encoder again with ``load_encoder(kind, **settings)``,
         including ``model`` (folder or id) when there is one.
@@ -42,6 +42,10 @@ class SparseEncoder(Protocol):
         """What the index holds this encoder to."""
         ...
 
+
+class SparseEncoder(_Fingerprinted, Protocol):
+    """Turns texts into sparse vectors; pure, so the same texts always give the same vectors."""
+
     @property
     def vocabulary(self) -> Sequence[str] | None:
         """Strings of the fixed term numbers; None when every batch brings its own (BM25)."""
@@ -60,28 +64,8 @@ class SparseEncoder(Protocol):
         ...
 
 
-class MultiVectorEncoder(Protocol):
-    """Turns texts into token vectors; pure as :class:`SparseEncoder` is, with its ``settings`` and ``fingerprint``.
-
-    Attributes
-    ----------
-    kind : str
-        The method's name in the registry: "colbert".
-    dim : int
-        Numbers of a token vector.
-    """
-
-    kind: str
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What makes this encoder again."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """What the index holds this encoder to."""
-        ...
+class MultiVectorEncoder(_Fingerprinted, Protocol):
+    """Turns texts into token vectors; pure as :class:`SparseEncoder` is."""
 
     @property
     def dim(self) -> int:
@@ -114,26 +98,8 @@ class MultiVectorEncoder(Protocol):
         ...
 
 
-class SparseTokenEncoder(Protocol):
-    """Turns texts into sparse token vectors; pure as :class:`SparseEncoder` is, with its ``settings`` and ``fingerprint``.
-
-    Attributes
-    ----------
-    kind : str
-        "slim", by which `makes_sparse_tokens` knows it.
-    """
-
-    kind: str
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What makes this encoder again."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """What the index holds this encoder to."""
-        ...
+class SparseTokenEncoder(_Fingerprinted, Protocol):
+    """Turns texts into sparse token vectors, of kind "slim"; pure as :class:`SparseEncoder` is."""
 
     @property
     def vocabulary(self) -> Sequence[str]:

@@ -21,7 +21,7 @@ from .colbert_layouts import ColbertLayout, SideFiles
 from .token_pooling import pool_tokens
 from .token_sides import SideReader, SideTokens, Span
 from .tower import check_choices, chosen
-from .wordpieces import Wordpieces
+from .wordpieces import Wordpieces, batches_by_length
 
 if TYPE_CHECKING:
     from .backbone import Dtype
@@ -180,11 +180,8 @@ class ColbertEncoder:
 
     def _vectors(self, rows: Sequence[TokenRow]) -> list[Floats]:
         network = self.load()
-        # Neighbours of like length waste little padding; the longest come first, so memory peaks at once.
-        order = np.argsort([-len(row.ids) for row in rows], kind="stable")
         matrices: list[Floats] = [np.empty((0, self.dim), np.float32)] * len(rows)
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
+        for batch in batches_by_length([row.ids for row in rows], self._batch_size):
             for i, matrix in zip(batch, network.vectors([rows[i] for i in batch]), strict=True):
                 matrices[i] = matrix
         return matrices

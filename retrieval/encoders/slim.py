@@ -23,6 +23,7 @@ from ...index.sparse_multivectors import SparseMultiVectors
 from .base import fingerprint_of
 from .layouts import Layout
 from .tower import SideSettings, Tower, check_choices, chosen
+from .wordpieces import batches_by_length
 
 if TYPE_CHECKING:
     from .backbone import Dtype
@@ -129,11 +130,8 @@ class SlimEncoder:
     def _encode(self, texts: Sequence[str], side: SideSettings, top_k: int) -> SparseMultiVectors:
         model = self._tower.load()
         ids = self._tower.wordpieces.encode([side.prompt + text for text in texts], max_length=side.max_length)
-        # Neighbours of like length waste little padding; the longest come first, so memory peaks at once.
-        order = np.argsort([-len(row) for row in ids], kind="stable")
         rows: list[SparseVectors] = [_sparse(np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))] * len(texts)
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
+        for batch in batches_by_length(ids, self._batch_size):
             terms, weights = model.top_terms([ids[i] for i in batch], top_k, n_dropped=N_DROPPED)
             ends = np.cumsum([max(0, len(ids[i]) - N_DROPPED) for i in batch])[:-1]
             for i, text_terms, text_weights in zip(batch, np.split(terms, ends), np.split(weights, ends), strict=True):

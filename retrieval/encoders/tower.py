@@ -17,7 +17,7 @@ import numpy as np
 from ...index.errors import RepresentationError
 from ...index.representations import Floats, SparseVectors
 from .layouts import ACTIVATIONS, POOLINGS, Layout, TowerFiles
-from .wordpieces import Wordpieces
+from .wordpieces import Wordpieces, batches_by_length
 
 if TYPE_CHECKING:
     from .backbone import Dtype, MaskedLanguageModel
@@ -139,11 +139,8 @@ class Tower:
         """Encode texts; row ``i`` belongs to ``texts[i]``."""
         model = self.load()
         ids = self.wordpieces.encode([settings.prompt + text for text in texts], max_length=settings.max_length)
-        # Neighbours of like length waste little padding; the longest come first, so memory peaks at once.
-        order = np.argsort([-len(row) for row in ids], kind="stable")
         rows: list[tuple[Any, Any]] = [((), ())] * len(texts)
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
+        for batch in batches_by_length(ids, self._batch_size):
             weights = model.term_weights([ids[i] for i in batch], pooling=self.files.pooling, activation=self.files.activation)
             if settings.lexical:
                 weights *= self._presence([ids[i] for i in batch])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import BertWordPieceTokenizer, Tokenizer, normalizers
 
 from ...index.errors import RepresentationError
-from ...index.representations import Floats, SparseVectors
+from ...index.representations import Floats, Int64s, SparseVectors
 
 # Decoders are often padded to a round number of rows; a larger gap means the tokenizer of another model.
 MAX_SPARE_ROWS = 256
@@ -163,3 +163,10 @@ def _apply_options(tokenizer: Tokenizer, folder: Path, *, lowercase: bool) -> di
         parts = [normalizers.Lowercase()] + ([normalizer] if normalizer is not None else [])
         tokenizer.normalizer = normalizers.Sequence(parts)
     return {**options, "lowercase": lowercase}
+
+
+def batches_by_length(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[Int64s]:
+    """Numbers of the rows in batches of like length, which waste little padding; the longest first: memory peaks at once."""
+    order = np.argsort([-len(row) for row in rows], kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -21,7 +21,6 @@ from numba.extending import intrinsic
 
 from ...index.kernels.lanes import COMPILED, F32, FLOATS, I8, I64, INTS, LANES, add_dots, constant, load, place, splat, store
 from . import kernel
-from .prefetch import LINE_BYTES, prefetch
 
 Bytes = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.uint16]
@@ -154,15 +153,7 @@ def score_documents(
     ``documents (n,)`` are positions in the segment, ``weights (32,)`` the lanes' (0 for a lane without a query token).
     """
     best = np.empty(LANES, np.float32)
-    width = levels.shape[1]
     for i in range(len(documents)):
-        if i + 1 < len(documents):  # documents lie far apart: fetch the next one while this one is scored
-            ahead, end = offsets[documents[i + 1]], offsets[documents[i + 1] + 1]
-            for position in range(ahead * width, end * width, LINE_BYTES):
-                prefetch(levels, position)
-            for position in range(2 * ahead, 2 * end, LINE_BYTES):
-                prefetch(scalars, position)
-                prefetch(codes, position // 2)
         first = offsets[documents[i]]
         n = offsets[documents[i] + 1] - first
         if n == 0:

@@ -138,8 +138,7 @@ class CentroidSearcher:
         if snapshot.manifest.multivector is None:
             raise RepresentationError(f"{snapshot.path}: the index holds sparse vectors, not token vectors")
         self.snapshot, self.options = snapshot, options
-        self._n_docs = sum(segment.record.n_docs for segment in snapshot.segments)
-        self._scratch = _Scratch(self._n_docs)
+        self._scratch = _Scratch(sum(segment.record.n_docs for segment in snapshot.segments))
 
     def search(
         self, queries: MultiVectors, k: int, allowed: Sequence[Mask | None] | None = None,
