@@ -65,7 +65,7 @@ def import_vectors(
     if ids is not None and not all(path.suffix == ".npz" for path in paths):
         raise ValueError("ids are for NPZ files: records of JSON and Parquet have their own")
     strings = None if vocabulary is None else read_vocabulary(Path(vocabulary))
-    lines = map(str, count()) if ids is None else _lines(Path(ids))
+    lines = map(str, count()) if ids is None else read_ids(Path(ids))
     parts = (read_vectors(path, ids=lines, vocabulary=strings, term_numbers=term_numbers) for path in paths)
     batches: Iterator[Batch] = chain.from_iterable(parts)
     first = next(batches, None)
@@ -134,7 +134,8 @@ class DocumentsById:
         raise DatasetError(f"no document for the vector {doc_id!r}, or two vectors for it", path=self._source)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def read_ids(path: Path) -> Iterator[str]:
+    """Yield the id on each line of a file; raises DatasetError when it cannot be read."""
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
             for line in file:

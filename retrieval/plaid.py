@@ -36,7 +36,7 @@ from .build import BuildReport, TokenStorage
 from .corpus import Fields
 from .encoders.base import MultiVectorEncoder
 from .encoders.precomputed_tokens import TokenVectorsEncoder
-from .importing import DocumentsById, write_index
+from .importing import DocumentsById, read_ids, write_index
 from .progress import Progress
 
 BATCH_TOKENS = 1 << 16
@@ -297,11 +297,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_ids(path: Path, n_passages: int) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
-            ids = [line.rstrip("\r\n") for line in file]
-    except (OSError, ValueError) as failure:
-        raise DatasetError(f"no list of ids: {failure}", path=path) from failure
+    ids = list(read_ids(path))
     if len(ids) != n_passages:
         raise DatasetError(f"{len(ids)} ids for {n_passages} passages", path=path)
     return ids
