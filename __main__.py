@@ -15,6 +15,7 @@ from .eval.bench.command import add_commands
 from .eval.command import add_eval_command
 from .index.errors import LexmaxError
 from .retrieval.commands.indexing import add_indexing_commands
+from .retrieval.commands.packing import add_packing_command
 from .retrieval.commands.searching import add_searching_commands
 from .retrieval.commands.upkeep import add_upkeep_commands
 from .retrieval.terminal import say
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add_serve_command(command)
     add_eval_command(command)
     add_training_commands(command, _load_dataset)
+    add_packing_command(command)
     about = "compare speed with other engines"
     bench = commands.add_parser("bench", help=about, description=f"{about.capitalize()}.")
     add_commands(bench.add_subparsers(title="comparisons", required=True, metavar="COMPARISON"))

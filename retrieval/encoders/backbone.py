@@ -1,4 +1,4 @@
-"""Masked language models as term weighers, and the one place that loads networks with transformers, when used.
+"""Masked language models as term weighers.
 
 Logits ``W`` of shape (positions, n_terms) become the weights of one text (SPLADE v1: arXiv 2107.05720,
 v2: 2109.10086; the double logarithm: 2504.14839)::
@@ -15,10 +15,7 @@ padding costs nothing, and a block stays in cache.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...index.errors import MissingDependencyError, RepresentationError
+from ...index.errors import RepresentationError
 from ...index.representations import Floats
 from .layouts import Activation, Pooling
+from .networks import load_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,15 +38,6 @@ Dtype = Literal["float32", "bfloat16"]
 LOGITS_PER_BLOCK = {"cpu": 1 << 21}  # 8 MB, about a core's cache; other devices want few, large launches
 LOGITS_PER_BLOCK_ELSEWHERE = 1 << 26
 MIN_TERMS_PER_BLOCK = 64  # 256 MB of logits would take a million tokens in one batch
-# Keys of config.json that say who wrote it, not what it computes.
-VOLATILE = (
-    "_name_or_path",
-    "dtype",
-    "output_hidden_states",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-)
 
 
 class MaskedLanguageModel:
@@ -57,7 +46,7 @@ class MaskedLanguageModel:
     Parameters
     ----------
     folder : Path
-        config.json and safetensors (or an old pytorch_model.bin, read without unpickling code).
+        As :func:`.networks.load_network` takes it.
     device : str
         As torch names it.
     dtype : {"float32", "bfloat16"}
@@ -178,98 +167,6 @@ class MaskedLanguageModel:
 
         bias = None if self._decoder.bias is None else self._decoder.bias[block]
         return torch.nn.functional.linear(features, self._decoder.weight[block], bias)
-
-
-def weights_digest(folder: Path) -> str:
-    """Hash of the weight files and of what config.json says about the computation.
-
-    Raises
-    ------
-    RepresentationError
-        When the folder holds no weights.
-    """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    digest = hashlib.sha256(json.dumps({k: v for k, v in config.items() if k not in VOLATILE}, sort_keys=True).encode())
-    for path in weight_files(folder):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Files that hold the weights: one, or the shards that an index names; safetensors before .bin.
-
-    Raises
-    ------
-    RepresentationError
-        When there are none.
-    """
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return [folder / name]
-        if (folder / f"{name}.index.json").is_file():
-            index = json.loads((folder / f"{name}.index.json").read_text(encoding="utf-8"))
-            return [folder / shard for shard in sorted(set(index["weight_map"].values()))]
-    raise RepresentationError(f"{folder}: no weights: expected model.safetensors (or an old pytorch_model.bin)")
-
-
-def load_network(folder: Path, auto_class: str, *, unused: str | None = None, hint: str) -> Any:
-    """Read a network in float32, and make sure that every parameter came from the file.
-
-    Parameters
-    ----------
-    folder : Path
-        As :class:`MaskedLanguageModel` takes it.
-    auto_class : str
-        Name of the transformers class that picks the architecture.
-    unused : str or None
-        Parameters of this prefix are not used, and may be absent.
-    hint : str
-        What to say of a checkpoint that lacks parameters.
-
-    Raises
-    ------
-    RepresentationError, MissingDependencyError
-        As of :class:`MaskedLanguageModel`.
-    """
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise MissingDependencyError("torch and transformers", "encode", "a neural encoder") from error
-    weight_files(folder)
-    try:
-        with _quietly():
-            network, info = getattr(transformers, auto_class).from_pretrained(
-                str(folder), dtype=torch.float32, local_files_only=True, trust_remote_code=False,
-                weights_only=True, output_loading_info=True,
-            )  # fmt: skip
-    except Exception as error:  # transformers, torch and safetensors raise a dozen unrelated kinds here
-        raise RepresentationError(f"{folder}: cannot load the network: {error}") from error
-    absent = sorted({*info["missing_keys"], *(str(key) for key in info["mismatched_keys"])})
-    absent = [name for name in absent if unused is None or not name.startswith(unused)]
-    if absent:
-        raise RepresentationError(
-            f"{folder}: the weights lack {len(absent)} parameters of {type(network).__name__} "
-            f"({', '.join(absent[:3])}...), which would stay random: {hint}"
-        )
-    return network.eval()
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    from transformers.utils import logging
-
-    bars: Any = logging  # untyped
-    shown, verbosity = bars.is_progress_bar_enabled(), bars.get_verbosity()
-    bars.disable_progress_bar()
-    bars.set_verbosity_error()  # what is missing or unexpected is told by `load_network`, once and as an error
-    try:
-        yield
-    finally:
-        bars.set_verbosity(verbosity)
-        if shown:
-            bars.enable_progress_bar()
 
 
 def _split_decoder(folder: Path, network: Any) -> torch.nn.Linear:

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ...index.errors import RepresentationError
 from ...index.representations import Floats
-from .backbone import load_network, weight_files
 from .colbert_layouts import ColbertLayout, Projection
+from .networks import load_network, read_tensors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from .backbone import Dtype
@@ -68,7 +66,7 @@ class TokenNetwork:
 
     def __init__(self, layout: ColbertLayout, *, device: str, dtype: Dtype) -> None:
         # A pooler sees [CLS] alone and is not asked; masked language models come without one.
-        network = load_network(layout.folder, "AutoModel", unused="pooler.", hint="are these the weights of this network?")
+        network = load_network(layout.folder, "AutoModel", may_lack=["pooler."], hint="are these the weights of this network?")
         import torch
 
         kind = getattr(torch, dtype)
@@ -118,9 +116,7 @@ def _read_projection(files: Projection, device: str, dtype: torch.dtype) -> dict
         shapes["linear.bias"] = (files.out_features,)
     if files.residual and files.in_features != files.out_features:
         shapes["residual.weight"] = (files.out_features, files.in_features)
-    found: dict[str, torch.Tensor] = {}
-    for path in weight_files(files.folder):
-        found.update(_read_tensors(path, list(shapes)))
+    found = read_tensors(files.folder, shapes)
     wrong = [f"{name} {tuple(found[name].shape) if name in found else '(none)'} instead of {shape}"
              for name, shape in shapes.items() if name not in found or tuple(found[name].shape) != shape]  # fmt: skip
     if wrong:
@@ -128,20 +124,3 @@ def _read_projection(files: Projection, device: str, dtype: torch.dtype) -> dict
     if files.residual and files.in_features == files.out_features:
         found["residual.weight"] = torch.eye(files.in_features)
     return {name: tensor.to(device=device, dtype=dtype) for name, tensor in found.items()}
-
-
-def _read_tensors(path: Path, names: list[str]) -> dict[str, Any]:
-    """Read tensors of those names that a file of weights holds."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, "pt") as file:
-                held = set(file.keys())
-                return {name: file.get_tensor(name) for name in names if name in held}
-        import torch
-
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensors[name] for name in names if name in tensors}
-    except Exception as error:  # safetensors, torch and pickle raise unrelated kinds here
-        raise RepresentationError(f"{path}: cannot read the projection's weights: {error}") from error

@@ -108,7 +108,7 @@ class ColbertEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer and settings of both sides."""
-        from .backbone import weights_digest
+        from .networks import weights_digest
 
         folders = dict.fromkeys([self._layout.folder, *(projection.folder for projection in self._layout.projections)])
         facts: dict[str, Any] = {

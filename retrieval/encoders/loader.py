@@ -1,7 +1,7 @@
 """From a model's name to its encoder: find the folder, recognise the layout, make the encoder.
 
-A name is a local folder, or a Hugging Face id looked up in the local cache and then on the hub. Only
-safetensors, JSON and text files are fetched; code that comes with a checkpoint is never run.
+A name is a local folder, a model that comes with lexmax, or a Hugging Face id looked up in the local cache and then on the
+hub. Only safetensors, JSON and text files are fetched; code that comes with a checkpoint is never run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...index.errors import LexmaxError
+from ..models import SHIPPED, shipped_folder, shipped_names
 from .colbert import ColbertConfig, ColbertEncoder
 from .colbert_checkpoints import colbert_family, read_colbert_layout
 from .inference_free import InferenceFreeConfig, InferenceFreeEncoder
@@ -35,7 +36,7 @@ def load_model_encoder(
     Parameters
     ----------
     model : str
-        Folder, or Hugging Face id.
+        Folder, short name of a shipped model, or Hugging Face id.
     kind : {"splade", "inference-free", "colbert", "slim"} or None
         None recognises it from the files. A table of query weights makes a model inference-free; a SLIM looks like a SPLADE.
     device : str
@@ -89,18 +90,23 @@ def load_model_encoder(
 
 
 def resolve_model(model: str) -> Path:
-    """Find a model: a folder, else a snapshot in the Hugging Face cache, else one from the hub.
+    """Find a model: a folder, else a shipped one, else a snapshot in the Hugging Face cache, else one from the hub.
 
     Raises
     ------
     LexmaxError
-        When it is nowhere; says what was tried.
+        When it is nowhere; says what was tried, and which models are shipped.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder.resolve()
+    if shipped := shipped_folder(model):
+        return shipped
+    ready = ", ".join(shipped_names()) or "none"
+    if model in SHIPPED:
+        raise LexmaxError(f"the model {model} does not come with this copy of lexmax; those that do: {ready}")
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise LexmaxError(f"no model folder at {folder}")
+        raise LexmaxError(f"no model folder at {folder}; with lexmax come: {ready}")
     from huggingface_hub import snapshot_download
 
     tried = []
@@ -115,7 +121,7 @@ def resolve_model(model: str) -> Path:
         tried.append(f"{place} (a snapshot without weights)")
     raise LexmaxError(
         f"cannot find the model {model!r}: tried the folder {folder}, {', '.join(tried)}; "
-        "give the path of a local folder, or fetch the model once where there is a network"
+        f"give the path of a local folder, or fetch the model once where there is a network; with lexmax come: {ready}"
     )
 
 

@@ -110,7 +110,7 @@ class Tower:
 
     @cached_property
     def _weights_digest(self) -> str:
-        from .backbone import weights_digest
+        from .networks import weights_digest
 
         return weights_digest(self.files.folder)
 

@@ -86,6 +86,15 @@ class Wordpieces:
             encoding.truncate(max_length - self._n_added)
         return [self._tokenizer.post_process(encoding).ids for encoding in encodings]
 
+    def add_specials(self, tokens: Sequence[str]) -> None:
+        """Read tokens of the vocabulary that stand in a text, such as "[unused0]", as the special tokens they are."""
+        self._tokenizer.add_special_tokens(list(tokens))
+        self.special_ids |= {self._tokenizer.token_to_id(token) for token in tokens}
+
+    def save(self, path: Path) -> None:
+        """Write the tokenizer as it is now, a tokenizer.json."""
+        self._tokenizer.save(str(path))
+
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text's own wordpieces, uncut."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]

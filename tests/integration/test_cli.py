@@ -142,7 +142,7 @@ def test_errors_say_what_where_and_what_to_do(idx, tmp_path, capsys, arguments, 
 
 
 COMMANDS = """
-    build import export add delete search calibrate info check compact serve eval train mine score augment
+    build import export add delete search calibrate info check compact serve eval train mine score augment pack
 """
 
 

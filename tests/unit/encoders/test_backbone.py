@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from lexmax.index.errors import MissingDependencyError, RepresentationError
 from lexmax.retrieval.encoders import backbone
-from lexmax.retrieval.encoders.backbone import MaskedLanguageModel, weights_digest
+from lexmax.retrieval.encoders.backbone import MaskedLanguageModel
+from lexmax.retrieval.encoders.networks import weight_files, weights_digest
 
 
 def logits(network, ids: list[int]) -> np.ndarray:
@@ -183,7 +184,7 @@ def test_shards_are_read_and_hashed(models, tmp_path):
     folder = models.raw(tmp_path / "sharded")
     (folder / "model.safetensors").unlink()
     models.masked_lm().save_pretrained(folder, max_shard_size="10KB")
-    shards = backbone.weight_files(folder)
+    shards = weight_files(folder)
     assert len(shards) > 1
     ids = [2, 5, 6, 3]
     found = MaskedLanguageModel(folder).term_weights([ids], pooling="max", activation="relu")
