@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from ...index.errors import LexmaxError
-from ..encoders.backbone import weights_digest
+from ..encoders.networks import weights_digest
 from ..progress import Progress
 from .checkpoints import load_checkpoint, save_checkpoint, trained
 from .curve import plot_log

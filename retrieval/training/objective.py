@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .data import Batch
 from .losses.contrastive import in_batch_nll
@@ -14,7 +15,8 @@ from .losses.ensemble import ensemble_scores
 from .losses.flops import flops, l1, quadratic_ramp
 from .losses.kl import kl_distillation
 from .losses.margin_mse import margin_mse
-from .models.base import Student
+from .losses.similarity import similarity_distillation
+from .models.base import Encoded, Student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,8 @@ class Objective:
         Of distillation from the teachers' scores of each query's passages.
     in_batch : float
         Of the negative log-likelihood of the positive among all passages of the batch.
+    similarity : float
+        Of `.losses.similarity`: a ColBERT's projection keeps the cosines of its frozen trunk.
     temperature : float
         Scores are divided by it in ``kl`` and ``in_batch``: 1 for SPLADE and ColBERT, about 0.05 for cosines.
     score_scale : float
@@ -44,6 +48,7 @@ class Objective:
     kl: float = 0.0
     margin_mse: float = 0.0
     in_batch: float = 1.0
+    similarity: float = 0.0
     temperature: float = 1.0
     score_scale: float = 30.0
     flops_queries: float = 0.0
@@ -53,11 +58,12 @@ class Objective:
     ramp_steps: int = 1
 
     def __post_init__(self) -> None:
-        weights = (self.kl, self.margin_mse, self.in_batch, self.flops_queries, self.flops_documents, self.score_scale)
+        learning = (self.kl, self.margin_mse, self.in_batch, self.similarity)
+        weights = (*learning, self.flops_queries, self.flops_documents, self.score_scale)
         if min(weights) < 0 or self.temperature <= 0 or self.ramp_steps < 1 or self.flops_min_nonzeros < 0:
             raise ValueError("weights and flops_min_nonzeros must be >= 0, temperature > 0 and ramp_steps >= 1")
-        if not (self.kl or self.margin_mse or self.in_batch):
-            raise ValueError("nothing to learn from: kl, margin_mse and in_batch are all 0")
+        if not any(learning):
+            raise ValueError("nothing to learn from: kl, margin_mse, in_batch and similarity are all 0")
         if self.query_penalty not in ("flops", "l1"):
             raise ValueError(f"query_penalty is {self.query_penalty!r}: it must be 'flops' or 'l1'")
 
@@ -108,12 +114,27 @@ def losses_of(student: Student, batch: Batch, objective: Objective, step: int, *
         excluded = torch.from_numpy(batch.excluded).to(scores.device)
         nll = in_batch_nll(scores, positives, excluded=excluded, temperature=objective.temperature)
         terms["in_batch"] = objective.in_batch * nll
+    if objective.similarity:
+        terms["similarity"] = objective.similarity * _similarity(queries, documents)
     if not student.sparse:
         return Losses(terms=terms, nonzeros={})
     terms.update(_penalties(queries.vectors, documents.vectors, len(queries.vectors), objective, step))
     counts = {side: float((w.vectors > 0).sum(1).float().mean()) for side, w in
               (("query_nonzeros", queries), ("document_nonzeros", documents))}  # fmt: skip
     return Losses(terms=terms, nonzeros=counts)
+
+
+def _similarity(queries: Encoded, documents: Encoded) -> Tensor:
+    if queries.states is None or documents.states is None or documents.mask is None:
+        raise ValueError("the loss 'similarity' is for a ColBERT student with a frozen trunk: set freeze_trunk=true")
+    n, mask = len(queries.vectors), documents.mask
+    lists = mask.reshape(n, -1, mask.shape[1])
+    pairs = ((queries.vectors, documents.vectors), (queries.states, documents.states))
+    projected, full = (
+        torch.einsum("nqd,nktd->nktq", normalize(q.float(), dim=-1), normalize(d.float(), dim=-1).reshape(*lists.shape, -1))
+        for q, d in pairs
+    )
+    return similarity_distillation(projected, full, lists)
 
 
 def _own_passages(scores: Tensor) -> Tensor:

@@ -17,13 +17,12 @@ from typing import Any, Protocol
 import torch
 
 from ...index.errors import RepresentationError
-from ..encoders.backbone import weights_digest
+from ..encoders.networks import load_network, quiet_transformers, weights_digest
 from ..progress import Progress
 from .data import Example, read_examples, writing_records
 from .models.base import Encoded
 from .models.colbert import ColbertStudent
 from .models.dense import DenseStudent
-from .models.folders import load_network, quiet_transformers
 from .models.splade import SpladeStudent
 
 EXAMPLES_AT_ONCE = 16

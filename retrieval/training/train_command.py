@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..terminal import progress_bar, require_models, say, settings_of, write
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .models.base import Student
 
 DATA_HELP = "training files, JSON lines of {query, positive} or {query, passages, scores, positive}, also .gz"
+N_QUERIES = 2_000  # on which a new projection starts
 METHODS = ("splade", "inference-free", "colbert", "dense")
 LOSSES: dict[str, dict[str, float]] = {
     "splade": {"flops_queries": 5e-5, "flops_documents": 3e-5},
@@ -64,6 +66,8 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
     train.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="(default: all cores)")
     train.add_argument("--idf", metavar="FILE", help="query weights of inference-free: an idf.json (default: counted in DATA)")
+    train.add_argument("--states", metavar="DIR", help="where the states of a trunk with --set freeze_trunk=true are kept, for "
+                       "the next epoch and the next run (default: computed anew)")  # fmt: skip
     group = train.add_argument_group("settings, each repeatable; an unknown NAME lists the known ones")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                        help="of the encoder: document_length=180, freeze_embeddings=true, ...")  # fmt: skip
@@ -126,9 +130,17 @@ def _student(options: argparse.Namespace, settings: dict[str, Any]) -> Student:
     from .data import read_examples
     from .models.making import make_student
 
-    examples = (example for path in options.data for example in read_examples(path))
-    texts = dict.fromkeys(passage for example in examples for passage in example.passages) if _counts_idf(options) else ()
-    return make_student(options.method, resolve_model(options.model), idf=options.idf, texts=texts, **settings)
+    texts: Iterable[str] = ()
+    queries: list[str] = []
+    if _counts_idf(options) or settings.get("new_head") or settings.get("freeze_trunk"):
+        examples = [example for path in options.data for example in read_examples(path)]
+        texts = dict.fromkeys(passage for example in examples for passage in example.passages)
+        queries = list(dict.fromkeys(example.query for example in examples[:N_QUERIES]))
+    goes_on = any(Path(options.out, "checkpoints").glob("*/state.json"))  # whose weights replace those of a start
+    return make_student(
+        options.method, resolve_model(options.model), idf=options.idf, texts=texts, queries=queries, states=options.states,
+        seed=options.seed, start=not goes_on, **settings,
+    )  # fmt: skip
 
 
 def _counts_idf(options: argparse.Namespace) -> bool:

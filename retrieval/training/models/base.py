@@ -24,10 +24,13 @@ class Encoded(NamedTuple):
         One vector a text, or one a token.
     mask : (n_texts, n_tokens) bool or None
         Which token vectors count; None where a text has one.
+    states : (n_texts, n_tokens, hidden) float or None
+        What a frozen trunk says of the tokens, from which a projection made the vectors.
     """
 
     vectors: Tensor
     mask: Tensor | None = None
+    states: Tensor | None = None
 
 
 class Student(nn.Module):

@@ -10,17 +10,19 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ....index.errors import RepresentationError
 from ...encoders.base import Side
+from ...encoders.networks import read_tensors
 from ..losses.multivector import maxsim_all, maxsim_lists
-from .base import Encoded, Student, hidden_states
+from .base import TEXTS_PER_PASS, Encoded, Student, hidden_states
 from .folders import check_lengths, copy_tokenizer, load_trunk, write_json
+from .states import StateCache, frozen_states
 
 QUERY_MARKER, DOCUMENT_MARKER = "[unused0]", "[unused1]"
 
@@ -40,7 +42,7 @@ class ColbertStudentConfig:
     freeze_embeddings, freeze_trunk : bool
         Keep the word embeddings, or all but the projection.
     seed : int
-        Of a projection that the checkpoint does not have.
+        Of a projection that the checkpoint does not have, where no texts make one; see `start_projection`.
     """
 
     dim: int = 128
@@ -77,11 +79,17 @@ class ColbertStudent(Student):
         self.trunk = load_trunk(self.folder)
         check_lengths(self.trunk.config, self.config.query_length, self.config.document_length)
         self.linear = nn.Linear(self.trunk.config.hidden_size, self.config.dim, bias=False)
-        self.linear.weight.data = self._projection()
+        projection = self._projection()
+        self.has_new_projection = projection is None
+        if projection is None:
+            generator = torch.Generator().manual_seed(self.config.seed)
+            projection = torch.randn(self.linear.weight.shape, generator=generator) / self.linear.in_features**0.5
+        self.linear.weight.data = projection
         if self.config.freeze_embeddings:
             self.trunk.get_input_embeddings().weight.requires_grad_(False)
         if self.config.freeze_trunk:
             self.trunk.requires_grad_(False)
+        self.cache: StateCache | None = None
         numbers = {token: i for i, token in enumerate(self.wordpieces.tokens)}
         absent = [token for token in (QUERY_MARKER, DOCUMENT_MARKER, "[MASK]") if token not in numbers]
         if absent:
@@ -91,6 +99,13 @@ class ColbertStudent(Student):
         skipped = [numbers[mark] for mark in string.punctuation if mark in numbers] if self.config.mask_punctuation else []
         self._skipped = torch.tensor(skipped, dtype=torch.long)
 
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout, which a frozen trunk does without."""
+        super().train(mode)
+        if self.config.freeze_trunk:
+            self.trunk.eval()
+        return self
+
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
         """Token vectors of unit length, (n_texts, longest, dim) float32, with their mask."""
         ids = self._ids(texts, side)
@@ -98,21 +113,55 @@ class ColbertStudent(Student):
         if side == "query":
             attended = [len(row) for row in ids]
             ids = [row + [self._mask_id] * (self.config.query_length - len(row)) for row in ids]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_trunk):
-            states = hidden_states(self.trunk, ids, self.trunk.config.pad_token_id or 0, attended)
+        padding_id = self.trunk.config.pad_token_id or 0
+        if self.config.freeze_trunk:
+            states = frozen_states(self.trunk, ids, padding_id, self.cache, attended)
+        else:
+            states = hidden_states(self.trunk, ids, padding_id, attended)
         padded = nn.utils.rnn.pad_sequence(states, batch_first=True)
         vectors = nn.functional.normalize(self.linear(padded).float(), dim=-1)
-        return Encoded(vectors, self._counting(ids, vectors, side))
+        return Encoded(vectors, self._counting(ids, vectors, side), padded if self.config.freeze_trunk else None)
 
     def scores(self, queries: Encoded, documents: Encoded, *, in_batch: bool) -> Tensor:
         """MaxSim; see `Student.scores`. All vectors of a query count."""
-        vectors, mask = documents
+        vectors, mask = documents.vectors, documents.mask
         if mask is None:
             raise ValueError("documents must come from encode, with a mask")
         if in_batch:
             return maxsim_all(queries.vectors, vectors, mask)
         lists = vectors.reshape(len(queries.vectors), -1, *vectors.shape[1:])
         return maxsim_lists(queries.vectors, lists, mask.reshape(lists.shape[:-1]))
+
+    @torch.no_grad()
+    def start_projection(self, queries: Sequence[str], documents: Sequence[str]) -> None:
+        """Let a frozen trunk's projection start where it loses least: the main axes of the unit-length states.
+
+        Axes are those of the second moments of query and of document tokens, added at equal weight, without centring, since
+        similarities are not centred either.
+
+        Parameters
+        ----------
+        queries, documents : sequence of str
+            Some thousands are enough.
+
+        Raises
+        ------
+        ValueError
+            When the trunk is not frozen.
+        """
+        sides: list[tuple[Side, Sequence[str]]] = [("query", queries), ("document", documents)]
+        moments = []
+        for side, texts in sides:
+            total = torch.zeros(self.linear.in_features, self.linear.in_features, dtype=torch.float64)
+            for first in range(0, len(texts), TEXTS_PER_PASS):
+                encoded = self.encode(texts[first : first + TEXTS_PER_PASS], side)
+                if encoded.states is None or encoded.mask is None:
+                    raise ValueError("a projection starts from the states of a frozen trunk: set freeze_trunk")
+                units = nn.functional.normalize(encoded.states[encoded.mask].float(), dim=-1)
+                total += (units.T @ units).double()
+            moments.append(total / total.trace())
+        axes = torch.linalg.eigh(moments[0] + moments[1]).eigenvectors
+        self.linear.weight.copy_(axes[:, -self.config.dim :].T.float())
 
     def save(self, folder: Path) -> None:
         """Write Stanford's layout: a trunk under its prefix, ``linear.weight`` and artifact.metadata."""
@@ -141,15 +190,7 @@ class ColbertStudent(Student):
                 line[: len(row)] &= ~torch.isin(torch.tensor(row), self._skipped)
         return mask.to(vectors.device)
 
-    def _projection(self) -> Tensor:
-        """The checkpoint's own, or one at random with rows that keep lengths."""
-        shape = (self.config.dim, self.trunk.config.hidden_size)
-        path = self.folder / "model.safetensors"
-        if path.is_file():
-            with safe_open(path, "pt") as file:
-                if "linear.weight" in file.keys() and tuple(file.get_slice("linear.weight").get_shape()) == shape:  # noqa: SIM118
-                    tensor: Tensor = file.get_tensor("linear.weight").float()
-                    return tensor
-        generator = torch.Generator().manual_seed(self.config.seed)
-        made: Tensor = torch.randn(shape, generator=generator) / shape[1] ** 0.5
-        return made
+    def _projection(self) -> Tensor | None:
+        """The checkpoint's own, when it has one of this size."""
+        found = read_tensors(self.folder, ["linear.weight"]).get("linear.weight")
+        return found.float() if found is not None and found.shape == self.linear.weight.shape else None
