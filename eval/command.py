@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from ..retrieval.commands.options import Command, add_effort_options, add_model_options, open_retriever
 from ..retrieval.terminal import compiling, progress_bar, require, say, write
@@ -29,12 +30,27 @@ def add_eval_command(command: Command) -> None:
     add_model_options(parser)
 
 
+SUITE = """\
+instead of DATASET and --index. A SPEC is one of
+
+  bm25                          BM25
+  MODEL                         a sparse or token model: folder, short name or id
+  dense:MODEL                   a dense single-vector model of sentence-transformers, searched exactly
+  rerank:FIRST>SECOND           the 100 best of system FIRST, ordered by the token vectors of system SECOND
+  rerank:FIRST>model:MODEL      ... of a model that encodes no other documents than those of FIRST
+  rerank:FIRST+OTHER>SECOND     ... the 100 best of each of several systems
+  fusion:A+B                    systems fused by reciprocal rank
+  fusion:A*0.3+B*0.7            systems fused by weighted scores, each query's from 0 to 1
+
+bm25 and MODEL take settings: bm25,k1=0.9 or MODEL,kind=slim,dtype=bfloat16. FIRST, OTHER, SECOND, A and B
+are names of systems before it. A shell needs quotes around > and *: --system 'rr=rerank:bm25>colbert'"""
+
+
 def _add_suite_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("several systems on several collections", "instead of DATASET and --index")
+    group = parser.add_argument_group("several systems on several collections", SUITE)
     group.add_argument("--suite", nargs="+", metavar="FOLDER", help="BEIR folders")
     group.add_argument("--system", action="append", default=[], metavar="NAME=SPEC",
-                       help="bm25, a model's folder or id, rerank:FIRST>SECOND or fusion:A+B of systems before it; "
-                       "repeatable, and all are tested against the first")  # fmt: skip
+                       help="repeatable; the others are tested against the first")  # fmt: skip
     group.add_argument("--work", metavar="DIR", help="where indexes are kept, and taken from the next time")
 
 
@@ -61,17 +77,22 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _eval_suite(options: argparse.Namespace) -> int:
+    from .corpora import Workplace
     from .suite import evaluate_suite
     from .systems import parse_systems
 
     other = [name for name in ("dataset", "index", "model", "measures", "run_out") if getattr(options, name)]
     if other:
         raise ValueError(f"--suite compares --systems by nDCG@10: it does not go with {', '.join(other)}")
+    options.resumes = True
     if not options.work:
         raise ValueError("--suite needs --work DIR, where indexes are kept")
     systems = parse_systems(options.system)
+    work = Workplace(
+        folder=Path(options.work), say=say, bar=lambda sources: progress_bar("documents", sources=sources)
+    )  # fmt: skip
     with compiling():
-        report = evaluate_suite(options.suite, systems, options.work, split=options.split, device=options.device, say=say)
+        report = evaluate_suite(options.suite, systems, work, split=options.split, device=options.device)
     text = json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n" if options.json else report.to_markdown()
     sys.stdout.write(text)
     return 0

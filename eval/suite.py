@@ -1,18 +1,17 @@
-"""Several systems on several test collections, in one table: nDCG@10, significance, and what the encoders make of texts."""
+"""Several systems on several test collections, in one table: nDCG@10, significance, and what they cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..retrieval.encoders.base import Encoder
+from .corpora import Collection, Workplace, load_collection
 from .measures import evaluate_queries
+from .ranking import Cost, run_systems
 from .significance import MEAN, compare_with_first
-from .systems import Collection, Encoding, Say, System, load_collection, load_encoders, measure_encoding, open_system, rank_all
+from .systems import AnyEncoder, EncoderSpec, System, load_encoders
 
 MEASURE = "nDCG@10"
 LEVEL = 0.05
@@ -29,8 +28,8 @@ class SuiteReport:
         System -> collection -> mean nDCG@10; with several collections also ``"mean"``, over them.
     p_values : mapping
         System, but for the first -> collection, ``"mean"`` -> p-value against the first system, see `significance`.
-    encodings : mapping
-        System that encodes -> collection -> Encoding.
+    costs : mapping
+        System -> collection -> Cost.
     n_queries : mapping
         Collection -> number of queries.
     per_query : mapping
@@ -39,7 +38,7 @@ class SuiteReport:
 
     scores: Mapping[str, Mapping[str, float]]
     p_values: Mapping[str, Mapping[str, float]]
-    encodings: Mapping[str, Mapping[str, Encoding]]
+    costs: Mapping[str, Mapping[str, Cost]]
     n_queries: Mapping[str, int]
     per_query: Mapping[str, Mapping[str, Mapping[str, float]]] = field(repr=False)
 
@@ -52,19 +51,19 @@ class SuiteReport:
                 name: {
                     "scores": dict(scores),
                     "p_values": dict(self.p_values.get(name, {})),
-                    "encoding": {place: asdict(facts) for place, facts in self.encodings.get(name, {}).items()},
+                    "costs": {place: asdict(cost) for place, cost in self.costs[name].items()},
                 }
                 for name, scores in self.scores.items()
             },
         }
 
     def to_markdown(self) -> str:
-        """Return two tables: scores, and encodings averaged over collections."""
+        """Return two tables: scores, and costs averaged over collections."""
         first = next(iter(self.scores))
         rows = [["system", *self.scores[first]]]
         rows += [[name, *(self._cell(name, column) for column in scores)] for name, scores in self.scores.items()]
-        facts = [["system", "unit", "per document", "per query", "documents/s", "queries/s"]]
-        facts += [[name, *_averages(list(encodings.values()))] for name, encodings in self.encodings.items()]
+        costs = [["system", "unit", "per document", "per query", "documents/s", "query p50 ms"]]
+        costs += [[name, *_averages(list(of_collection.values()))] for name, of_collection in self.costs.items()]
         queries = ", ".join(f"{collection} {n:,}" for collection, n in self.n_queries.items())
         notes = [f"{MEASURE}; queries: {queries}."]
         if self.p_values:
@@ -72,7 +71,7 @@ class SuiteReport:
                 f"(+) better, (-) worse than {first}: paired randomisation test, p < {LEVEL} after Holm's correction for "
                 f"{len(self.p_values)} systems."
             )
-        return "\n".join([*_table(rows), "", *notes, "", *_table(facts)]) + "\n"
+        return "\n".join([*_table(rows), "", *notes, "", *_table(costs)]) + "\n"
 
     def _cell(self, name: str, column: str) -> str:
         first, score = next(iter(self.scores.values()))[column], self.scores[name][column]
@@ -82,9 +81,8 @@ class SuiteReport:
 
 
 def evaluate_suite(
-    folders: Sequence[str], systems: Sequence[System], work: Path | str, *, split: str = "test", device: str = "cpu",
-    say: Say | None = None,
-) -> SuiteReport:  # fmt: skip
+    folders: Sequence[str], systems: Sequence[System], work: Workplace, *, split: str = "test", device: str = "cpu"
+) -> SuiteReport:
     """Evaluate systems on collections; what cannot work is known before the first index is built.
 
     Parameters
@@ -93,21 +91,19 @@ def evaluate_suite(
         BEIR folders, with names of their own.
     systems : sequence of System
         The others are tested against the first; see `systems.parse_systems`.
-    work : Path or str
-        Where indexes are kept.
+    work : Workplace
+        Where indexes are kept, and who is told what is going on.
     split : str
         Which judgments.
     device : str
         Where models run.
-    say : callable, optional
-        Told what is going on, in lines.
 
     Raises
     ------
     ValueError
-        No folders, or two of the same name.
+        No folders, or two of the same name, or a setting that its encoder does not take.
     DatasetError, RepresentationError
-        See `systems.load_collection` and `systems.load_encoders`.
+        See `corpora.load_collection` and `systems.load_encoders`.
     """
     collections = [load_collection(folder, split) for folder in folders]
     names = [collection.folder.name for collection in collections]
@@ -115,43 +111,34 @@ def evaluate_suite(
         raise ValueError(f"a suite needs folders with names of their own, not {', '.join(names) or 'none'}")
     encoders = load_encoders(systems, device=device)
     per_query: dict[str, dict[str, dict[str, float]]] = {system.name: {} for system in systems}
-    encodings: dict[str, dict[str, Encoding]] = {name: {} for name in encoders}
+    costs: dict[str, dict[str, Cost]] = {system.name: {} for system in systems}
     for name, collection in zip(names, collections, strict=True):
-        values, facts = _evaluate(systems, encoders, collection, Path(work), say)
-        for system in systems:
-            per_query[system.name][name] = values[system.name]
-        for encoder, encoding in facts.items():
-            encodings[encoder][name] = encoding
-        if say:
-            means = ", ".join(f"{system} {fmean(of_query.values()):.4f}" for system, of_query in values.items())
-            say(f"{name}: {means}")
+        values, of_system = _evaluate(systems, encoders, collection, work)
+        for system in values:
+            per_query[system][name], costs[system][name] = values[system], of_system[system]
+        means = ", ".join(f"{system} {fmean(of_query.values()):.4f}" for system, of_query in values.items())
+        work.say(f"{name}: {means}")
     p_values = compare_with_first(per_query)
     several = len(names) > 1
     return SuiteReport(
         scores={system: _means(of_collection, several=several) for system, of_collection in per_query.items()},
         p_values={s: {c: p for c, p in columns.items() if several or c != MEAN} for s, columns in p_values.items()},
-        encodings=encodings,
+        costs=costs,
         n_queries={name: len(collection.dataset.queries) for name, collection in zip(names, collections, strict=True)},
         per_query=per_query,
     )
 
 
 def _evaluate(
-    systems: Sequence[System], encoders: Mapping[str, Encoder], collection: Collection, work: Path, say: Say | None
-) -> tuple[dict[str, dict[str, float]], dict[str, Encoding]]:
-    """System -> query_id -> value on one collection, and what its encoders make of it."""
-    dataset = collection.dataset
-    with ExitStack() as stack:
-        retrievers = {
-            name: stack.enter_context(open_system(encoder, collection, work, say=say)) for name, encoder in encoders.items()
-        }
-        facts = {name: measure_encoding(retriever, collection) for name, retriever in retrievers.items()}
-        rankings = rank_all(systems, retrievers, dataset)
-    values = {}
+    systems: Sequence[System], encoders: Mapping[EncoderSpec, AnyEncoder], collection: Collection, work: Workplace
+) -> tuple[dict[str, dict[str, float]], dict[str, Cost]]:
+    """System -> query_id -> value on one collection, and what each system takes."""
+    dataset, values = collection.dataset, {}
+    rankings, costs = run_systems(systems, encoders, collection, work)
     for name, found in rankings.items():
         run = dict(zip(dataset.queries, found, strict=True))
         values[name] = evaluate_queries(dataset.qrels, run, [MEASURE])[MEASURE]
-    return values, facts
+    return values, costs
 
 
 def _means(of_collection: Mapping[str, Mapping[str, float]], *, several: bool) -> dict[str, float]:
@@ -159,9 +146,13 @@ def _means(of_collection: Mapping[str, Mapping[str, float]], *, several: bool) -
     return {**means, MEAN: fmean(means.values())} if several else means
 
 
-def _averages(encodings: Sequence[Encoding]) -> list[str]:
-    numbers = ("per_document", "per_query", "documents_per_s", "queries_per_s")
-    return [encodings[0].unit, *(f"{fmean(getattr(each, number) for each in encodings):,.1f}" for number in numbers)]
+def _averages(costs: Sequence[Cost]) -> list[str]:
+    speeds = [f"{fmean(cost.documents_per_s for cost in costs):,.1f}", f"{fmean(cost.query_ms for cost in costs):,.1f}"]
+    encodings = [cost.encoding for cost in costs if cost.encoding is not None]
+    if not encodings:
+        return ["", "", "", *speeds]
+    sizes = [f"{fmean(getattr(each, name) for each in encodings):,.1f}" for name in ("per_document", "per_query")]
+    return [encodings[0].unit, *sizes, *speeds]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...index.errors import MissingDependencyError, RepresentationError
 from .packed import is_packed, packed_files, unpack
@@ -30,6 +30,16 @@ VOLATILE = (
     "transformers_version",
     "use_cache",
 )
+
+
+def fastest_dtype(device: str) -> Literal["float32", "bfloat16"]:
+    """Precision in which a device runs networks fastest: bfloat16 where it multiplies such numbers itself."""
+    import torch
+
+    if not device.startswith("cpu"):
+        return "bfloat16"
+    found: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bfloat16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"
 
 
 def weights_digest(folder: Path) -> str:

@@ -104,6 +104,7 @@ def pack(
     for name, tensor in tensors.items():
         stored.update(_stored(name, tensor, in_8_bits=name in eight_bit))
     save_file(stored, path, {**FORMAT, **(metadata or {})})
+    path.chmod(0o644)  # safetensors makes files for their owner alone
 
 
 def rounded(tensor: Tensor, *, in_8_bits: bool) -> Tensor:

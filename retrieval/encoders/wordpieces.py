@@ -89,7 +89,7 @@ class Wordpieces:
     def add_specials(self, tokens: Sequence[str]) -> None:
         """Read tokens of the vocabulary that stand in a text, such as "[unused0]", as the special tokens they are."""
         self._tokenizer.add_special_tokens(list(tokens))
-        self.special_ids |= {self._tokenizer.token_to_id(token) for token in tokens}
+        self.special_ids |= {number for token in tokens if (number := self.token_id(token)) is not None}
 
     def save(self, path: Path) -> None:
         """Write the tokenizer as it is now, a tokenizer.json."""

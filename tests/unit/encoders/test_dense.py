@@ -1,0 +1,151 @@
+"""Dense models against sentence-transformers, on tiny random checkpoints that it saved itself."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from models import TEXTS, raw, write_json
+
+from lexmax.index.errors import LexmaxError, RepresentationError
+from lexmax.retrieval.encoders.dense import load_dense_encoder
+
+sentence_transformers = pytest.importorskip("sentence_transformers")
+PROMPTS = {"query": "search for: ", "document": "text: "}
+
+
+def saved(folder, pooling="mean", *, dense=None, normalize=False, family="bert", lengths=None, **card):
+    """A model that sentence-transformers saved, and the model."""
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    source = raw(folder.with_name(folder.name + "-source"), family)
+    lengths = lengths or {"max_seq_length": 16}
+    modules = [Transformer(str(source), transformer_task="feature-extraction", **lengths), Pooling(32, pooling)]
+    if dense is not None:
+        torch.manual_seed(3)
+        modules.append(Dense(32, 12, activation_function=dense))
+    if normalize:
+        modules.append(Normalize())
+    model = sentence_transformers.SentenceTransformer(modules=modules, device="cpu", **card)
+    model.save(str(folder))
+    return model
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max"])
+def test_poolings(pooling, family, tmp_path):
+    model = saved(tmp_path / "m", pooling, family=family, prompts=PROMPTS, similarity_fn_name="dot")
+    encoder = load_dense_encoder(str(tmp_path / "m"), batch_size=3)
+    assert encoder.dim == 32
+    for ours, theirs in ((encoder.encode_documents, model.encode_document), (encoder.encode_queries, model.encode_query)):
+        np.testing.assert_allclose(ours(TEXTS), theirs(TEXTS), atol=1e-5)
+    assert np.abs(encoder.encode_documents(TEXTS) - encoder.encode_queries(TEXTS)).max() > 0.01  # prompts count
+
+
+@pytest.mark.parametrize("activation", [torch.nn.Identity(), torch.nn.Tanh()])
+def test_dense_layers_and_unit_length(activation, tmp_path):
+    model = saved(tmp_path / "m", dense=activation, normalize=True, prompts=PROMPTS, default_prompt_name="query")
+    encoder = load_dense_encoder(str(tmp_path / "m"))
+    assert encoder.dim == 12
+    np.testing.assert_allclose(encoder.encode_documents(TEXTS), model.encode_document(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS), model.encode_query(TEXTS), atol=1e-5)
+
+
+def test_inner_products_are_the_models_similarity(tmp_path):
+    model = saved(tmp_path / "m")  # without Normalize, and compared by the cosine
+    encoder = load_dense_encoder(str(tmp_path / "m"))
+    found = encoder.encode_queries(TEXTS[:2]) @ encoder.encode_documents(TEXTS).T
+    expected = model.similarity(model.encode_query(TEXTS[:2]), model.encode_document(TEXTS))
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [{"query_length": 5, "document_length": 7}, {"max_seq_length": 9, "query_length": 5}])
+def test_lengths_of_each_side(lengths, tmp_path):
+    model = saved(tmp_path / "m", lengths=lengths)
+    encoder = load_dense_encoder(str(tmp_path / "m"))
+    documents, queries = encoder.encode_documents(TEXTS), encoder.encode_queries(TEXTS)
+    np.testing.assert_allclose(documents, model.encode_document(TEXTS, normalize_embeddings=True), atol=1e-5)
+    np.testing.assert_allclose(queries, model.encode_query(TEXTS, normalize_embeddings=True), atol=1e-5)
+    assert np.abs(documents - queries).max() > 0.01
+
+
+def test_poolings_by_flags(tmp_path):
+    """As checkpoints of before sentence-transformers 6 have them."""
+    model = saved(tmp_path / "m", "cls")
+    write_json(tmp_path / "m" / "1_Pooling" / "config.json", {
+        "word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False,
+    })  # fmt: skip
+    vectors = load_dense_encoder(str(tmp_path / "m")).encode_documents(TEXTS)
+    np.testing.assert_allclose(vectors, model.encode_document(TEXTS, normalize_embeddings=True), atol=1e-5)
+
+
+def test_settings_change_vectors_and_the_fingerprint(tmp_path):
+    saved(tmp_path / "m", prompts=PROMPTS)
+    encoder = load_dense_encoder(str(tmp_path / "m"))
+    bare = load_dense_encoder(str(tmp_path / "m"), query_prompt="")
+    assert np.abs(bare.encode_queries(TEXTS) - encoder.encode_queries(TEXTS)).max() > 0.01
+    np.testing.assert_array_equal(bare.encode_documents(TEXTS), encoder.encode_documents(TEXTS))
+    short = load_dense_encoder(str(tmp_path / "m"), document_length=5, document_prompt="")
+    np.testing.assert_allclose(
+        short.encode_documents(["the rain in ny now"]), short.encode_documents(["the rain in"]), atol=1e-6
+    )
+    half = load_dense_encoder(str(tmp_path / "m"), dtype="bfloat16")
+    np.testing.assert_allclose(half.encode_documents(TEXTS), encoder.encode_documents(TEXTS), atol=0.05)
+    assert len({each.fingerprint for each in (encoder, bare, short, half)}) == 4
+    assert load_dense_encoder(str(tmp_path / "m"), batch_size=1).fingerprint == encoder.fingerprint
+    assert encoder.fingerprint.startswith("dense:")
+    assert encoder.encode_documents([]).shape == (0, 32)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("modules.json", [], "no modules.json"),
+        ("modules.json", [{"type": "x.Transformer", "path": ""}, {"type": "x.SpladePooling", "path": "1"}], "> SpladePooling"),
+        ("modules.json", [{"type": "x.Transformer", "path": ".."}, {"type": "x.Pooling", "path": "1"}], "outside"),
+        ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "Pooling by cls and mean"),
+        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "Pooling by lasttoken"),
+        ("1_Pooling/config.json", {"pooling_mode_weightedmean_tokens": True}, "Pooling by weightedmean"),
+        ("1_Pooling/config.json", {"pooling_mode": "cls", "include_prompt": False}, "leaves out the prompt"),
+        ("2_Dense/config.json", {"in_features": 32, "out_features": 12, "use_residual": True}, "use_residual"),
+        ("2_Dense/config.json", {"in_features": 32, "out_features": 12, "activation_function": "torch.nn.ReLU"}, "ReLU"),
+        ("2_Dense/config.json", {"in_features": 31, "out_features": 12}, "31 inputs, after vectors of 32"),
+        ("2_Dense/config.json", {}, "no in_features"),
+        ("3_Normalize/config.json", {"module_input_name": "token_embeddings"}, "token_embeddings"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "euclidean"}, "compared by 'euclidean'"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task 'fill-mask'"),
+        ("config.json", {}, r"no config\.json of the Transformer"),
+        ("config.json", {"is_encoder_decoder": True}, "encoder-decoder"),
+        ("adapter_config.json", {}, "PEFT"),
+    ],
+)
+def test_other_models_are_refused(file, content, message, tmp_path):
+    saved(tmp_path / "m", dense=torch.nn.Tanh(), normalize=True)
+    assert load_dense_encoder(str(tmp_path / "m")).dim == 12  # it is the changed file that is refused
+    write_json(tmp_path / "m" / file, content)
+    with pytest.raises(RepresentationError, match=message):
+        load_dense_encoder(str(tmp_path / "m"))
+
+
+def test_weights_of_another_shape(tmp_path):
+    saved(tmp_path / "m", dense=torch.nn.Tanh())
+    path = tmp_path / "m" / "2_Dense" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "out_features": 13}))
+    with pytest.raises(RepresentationError, match=r"linear\.weight, linear\.bias not there"):
+        load_dense_encoder(str(tmp_path / "m")).encode_documents(["rain"])
+
+
+def test_options_that_make_no_sense(tmp_path):
+    saved(tmp_path / "m")
+    for options, message in (
+        ({"query_length": 65}, "3 to 64 tokens"),
+        ({"document_length": 2}, "3 to 64 tokens"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"dtype": "int8"}, "dtype is 'int8'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_dense_encoder(str(tmp_path / "m"), **options)
+    with pytest.raises(TypeError, match="unknown options k1: DenseConfig takes batch_size"):
+        load_dense_encoder(str(tmp_path / "m"), k1=1)
+    with pytest.raises(LexmaxError, match="no model folder"):
+        load_dense_encoder(str(tmp_path / "none"))
