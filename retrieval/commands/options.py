@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..terminal import json_or_text, require_models, split_setting
+from ..models import DEFAULT_MODEL
+from ..terminal import json_or_text, require_models, say, split_setting
 
 if TYPE_CHECKING:
     from ..build import TokenStorage
@@ -54,22 +55,32 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Add which encoder a new index has, for `new_encoder`."""
     group = parser.add_argument_group("encoder")
     group.add_argument("--encoder", choices=["bm25", "splade", "inference-free", "colbert", "slim"],
-                       help="default: bm25, or what the model's files say, which is never slim")  # fmt: skip
-    group.add_argument("--model", metavar="DIR_OR_ID", help="a model folder, or an id in the cache or on the hub")
+                       help="default: what the model's files say, which is never slim")  # fmt: skip
+    group.add_argument("--model", metavar="DIR_OR_ID",
+                       help="a model folder, a model that comes with lexmax (lexmax-splade, lexmax-inference-free, "
+                       f"lexmax-colbert), or an id in the cache or on the hub (default: {DEFAULT_MODEL})")  # fmt: skip
     group.add_argument("--device", default="cpu", help="where a model runs: cpu, cuda, ... (default cpu)")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                        help="an encoder's setting: k1=0.9, stemmer=german, document_top_k=150, pool_factor=2, ...")  # fmt: skip
 
 
 def new_encoder(options: argparse.Namespace) -> Encoder:
-    """Load the encoder of a new index."""
+    """Load the encoder of a new index; what none is named for is the model that comes with lexmax."""
     from ..encoders.registry import load_encoder
 
     pairs = [split_setting(text, "--set") for text in options.set]
     settings = {name: json_or_text(value) for name, value in pairs}
-    if options.model or options.encoder not in (None, "bm25"):
+    model = options.model
+    if model is None and options.encoder is None:
+        require_models(f"the default encoder, {DEFAULT_MODEL} (--encoder bm25 needs nothing more)")
+        from ..encoders.networks import fastest_dtype
+
+        model = DEFAULT_MODEL
+        settings.setdefault("dtype", fastest_dtype(options.device))
+        say(f"encoding with {model} in {settings['dtype']}; --encoder bm25 is some hundred times faster, and less accurate")
+    elif model or options.encoder != "bm25":
         require_models("an encoder with a model")
-    return load_encoder(options.encoder, model=options.model, device=options.device, **settings)
+    return load_encoder(options.encoder, model=model, device=options.device, **settings)
 
 
 def add_token_options(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,8 @@ SHIPPED = {
     "lexmax-colbert": "colbert",
     "lexmax-dense": "dense",
 }
+DEFAULT_MODEL = "lexmax-inference-free"
+"""What encodes when nothing is said: of the models here the best for its cost; the table in README.md says why."""
 
 
 def shipped_folder(name: str) -> Path | None:

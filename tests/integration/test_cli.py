@@ -23,7 +23,7 @@ RECORDS = [
 @pytest.fixture
 def idx(tmp_path, capsys):
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(r) + "\n" for r in RECORDS))
-    assert main(["build", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "idx")]) == 0
+    assert main(["build", "--encoder", "bm25", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "idx")]) == 0
     assert "3 documents" in capsys.readouterr().err
     return str(tmp_path / "idx")
 
@@ -89,7 +89,7 @@ def test_standard_input_gzip_and_chosen_fields(tmp_path):
     with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
         file.write('{"key": "x", "head": "Heading", "body": "some body", "n": 1, "m": 2}\n')
     fields = ["--id-field", "key", "--title-field", "head", "--text-field", "body", "--metadata-field", "n"]
-    assert main(["build", str(tmp_path / "c.jsonl.gz"), "--out", str(tmp_path / "i"), *fields]) == 0
+    assert main(["build", "--encoder", "bm25", str(tmp_path / "c.jsonl.gz"), "--out", str(tmp_path / "i"), *fields]) == 0
     got = subprocess.run(
         [sys.executable, "-m", "lexmax", "search", str(tmp_path / "i"), "heading", "--json"],
         check=True,
@@ -99,7 +99,7 @@ def test_standard_input_gzip_and_chosen_fields(tmp_path):
     assert (row["title"], row["text"], row["metadata"]) == ("Heading", "some body", {"n": 1})
     line = b'{"_id": "1", "text": "from a pipe"}\n'
     subprocess.run(
-        [sys.executable, "-m", "lexmax", "build", "-", "--out", str(tmp_path / "j")],
+        [sys.executable, "-m", "lexmax", "build", "--encoder", "bm25", "-", "--out", str(tmp_path / "j")],
         input=line,
         check=True,
         capture_output=True,
@@ -110,9 +110,9 @@ def test_standard_input_gzip_and_chosen_fields(tmp_path):
 def test_bad_records_are_an_error_or_a_list(tmp_path, capsys):
     path = tmp_path / "c.jsonl"
     path.write_text('{"_id": "a", "text": "x"}\n{"_id": \n{"_id": "a", "text": "again"}\n')
-    assert main(["build", str(path), "--out", str(tmp_path / "i")]) == 2
+    assert main(["build", "--encoder", "bm25", str(path), "--out", str(tmp_path / "i")]) == 2
     assert "c.jsonl, line 2" in capsys.readouterr().err
-    assert main(["build", str(path), "--out", str(tmp_path / "i"), "--skip-bad"]) == 0
+    assert main(["build", "--encoder", "bm25", str(path), "--out", str(tmp_path / "i"), "--skip-bad"]) == 0
     err = capsys.readouterr().err
     assert "skipped 2 bad records" in err
     assert "line 2" in err
@@ -122,8 +122,8 @@ def test_bad_records_are_an_error_or_a_list(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["search", "{tmp}/none", "x"], "lexmax build CORPUS --out"),
-        (["build", "{tmp}/none.jsonl", "--out", "{tmp}/i"], "none.jsonl"),
-        (["build", "{idx}/manifest.json", "--out", "{idx}"], "index already"),
+        (["build", "--encoder", "bm25", "{tmp}/none.jsonl", "--out", "{tmp}/i"], "none.jsonl"),
+        (["build", "--encoder", "bm25", "{idx}/manifest.json", "--out", "{idx}"], "index already"),
         (["search", "{idx}", "x", "--filter", "colour == 1"], "unknown field 'colour'"),
         (["search", "{idx}", "x", "-k", "0"], "k must be at least 1"),
         (["build", "x.jsonl", "--out", "i", "--encoder", "splade"], "needs a model"),
@@ -298,7 +298,7 @@ def test_long_documents_are_split_for_token_vectors(tmp_path, colbert, token_cor
 
 
 def test_scifact_has_the_published_bm25_quality(tmp_path, capsys):
-    assert main(["build", str(SCIFACT), "--out", str(tmp_path / "i")]) == 0
+    assert main(["build", "--encoder", "bm25", str(SCIFACT), "--out", str(tmp_path / "i")]) == 0
     capsys.readouterr()
     run = tmp_path / "run.trec"
     assert main(["eval", str(SCIFACT), "--index", str(tmp_path / "i"), "--json", "--run-out", str(run)]) == 0

@@ -44,7 +44,7 @@ def test_bm25_and_info_load_no_model_library(tmp_path):
     code = f"""
 import sys
 from lexmax.__main__ import main
-main(["build", {str(tmp_path / "c.jsonl")!r}, "--out", {str(tmp_path / "idx")!r}])
+main(["build", "--encoder", "bm25", {str(tmp_path / "c.jsonl")!r}, "--out", {str(tmp_path / "idx")!r}])
 main(["search", {str(tmp_path / "idx")!r}, "words"])
 main(["info", {str(tmp_path / "idx")!r}])
 print([m for m in ("torch", "transformers", "fastapi", "ranx", "sentence_transformers") if m in sys.modules])

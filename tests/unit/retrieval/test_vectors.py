@@ -559,7 +559,7 @@ def test_vectors_are_added_later(index):
 
 def test_term_numbers_are_refused_where_bm25_counts_words(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "cats"}')
-    assert main(["build", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "i")]) == 0
+    assert main(["build", "--encoder", "bm25", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "i")]) == 0
     with Retriever.open(tmp_path / "i") as retriever, pytest.raises(RepresentationError, match="term strings, not numbers"):
         retriever.search_vectors(to_sparse_vectors([{1: 1.0}]), [""])
     with Collection.open(tmp_path / "i") as collection, pytest.raises(RepresentationError, match="term counts"):

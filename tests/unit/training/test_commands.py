@@ -150,7 +150,7 @@ def test_from_pairs_to_scored_lists(checkpoint: Path, tmp_path: Path, capsys: py
     passages = [f"{topic} in the {place}" for topic in topics for place in ("city", "hill", "lake", "sea")]
     pairs = write_lines(tmp_path / "pairs.jsonl", [{"query": text.split()[0], "positive": text} for text in passages])
     corpus = write_lines(tmp_path / "corpus.jsonl", [{"_id": str(i), "text": text} for i, text in enumerate(passages)])
-    assert main(["build", str(corpus), "--out", str(tmp_path / "idx")]) == 0
+    assert main(["build", "--encoder", "bm25", str(corpus), "--out", str(tmp_path / "idx")]) == 0
     index = ["--index", str(tmp_path / "idx")]
     assert main(["augment", str(pairs), *index, "--out", str(tmp_path / "kept.jsonl"), "-k", "2"]) == 0
     assert "kept 6 of 12 pairs" in capsys.readouterr().err  # two of each topic's four
