@@ -8,18 +8,22 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 demo: .venv/installed
 	@if [ ! -f $(INDEX)/manifest.json ]; then \
-	  echo "== lexmax build eval/collections/scifact --out $(INDEX)      (5,183 abstracts, BM25)"; \
-	  $(BIN)/lexmax build eval/collections/scifact --out $(INDEX); fi
+	  echo "== lexmax build eval/collections/scifact --out $(INDEX) --encoder bm25      (5,183 abstracts)"; \
+	  $(BIN)/lexmax build eval/collections/scifact --out $(INDEX) --encoder bm25; fi
 	@for query in "does vitamin D protect against heart disease" "gene therapy for blindness" \
 	    "how do bacteria become resistant to antibiotics"; do \
 	  echo; echo "== lexmax search $(INDEX) \"$$query\" -k 3"; $(BIN)/lexmax search $(INDEX) "$$query" -k 3; done
 	@echo; echo "== lexmax eval eval/collections/scifact --index $(INDEX)"
 	@$(BIN)/lexmax eval eval/collections/scifact --index $(INDEX)
+	@echo; echo "== lexmax eval --suite eval/collections/scifact --documents 500 --system bm25=bm25 --system ..."
+	@echo "   BM25 beside the default model, on the judged abstracts and others up to 500 (encoding takes a minute)"
+	@$(BIN)/lexmax eval --suite eval/collections/scifact --documents 500 --work .demo/suite --system bm25=bm25 \
+	    --system inference-free=lexmax-inference-free --system both=fusion:bm25+inference-free
 	@echo
 	@echo "Try next, after 'source .venv/bin/activate':"
 	@echo "  lexmax search $(INDEX) \"cancer immunotherapy\" --explain"
 	@echo "  lexmax serve $(INDEX)                  then POST to http://127.0.0.1:8000/v1/search"
-	@echo "  lexmax build corpus.jsonl --out idx     with your own documents; lexmax build --help"
+	@echo "  lexmax build corpus.jsonl --out idx     with your own documents and the default model; lexmax build --help"
 
 test: .venv/installed-test
 	$(BIN)/ruff check .

@@ -51,6 +51,9 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--suite", nargs="+", metavar="FOLDER", help="BEIR folders")
     group.add_argument("--system", action="append", default=[], metavar="NAME=SPEC",
                        help="repeatable; the others are tested against the first")  # fmt: skip
+    group.add_argument("--documents", type=int, default=0, metavar="N",
+                       help="for a quick look: of each collection the documents judged, and others up to so many in all; "
+                       "figures are then higher than those of whole collections (default: all)")  # fmt: skip
     group.add_argument("--work", metavar="DIR", help="where indexes are kept, and taken from the next time")
 
 
@@ -92,7 +95,8 @@ def _eval_suite(options: argparse.Namespace) -> int:
         folder=Path(options.work), say=say, bar=lambda sources: progress_bar("documents", sources=sources)
     )  # fmt: skip
     with compiling():
-        report = evaluate_suite(options.suite, systems, work, split=options.split, device=options.device)
+        report = evaluate_suite(options.suite, systems, work, split=options.split, device=options.device,
+                                n_documents=options.documents)  # fmt: skip
     text = json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n" if options.json else report.to_markdown()
     sys.stdout.write(text)
     return 0

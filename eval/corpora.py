@@ -61,33 +61,44 @@ class Collection:
     digest : str
         Hash of the corpus.
     dataset : Dataset
+    doc_ids : frozenset of str or None
+        The documents that count; None: all.
     """
 
     folder: Path
     digest: str
     dataset: Dataset
+    doc_ids: frozenset[str] | None = None
 
     @property
     def sources(self) -> list[str]:
-        """What `read_corpus` and `build_index` take."""
+        """What `read_corpus` and `build_index` take for the whole corpus."""
         return [str(self.folder)]
 
     def documents(self) -> Iterator[Document]:
-        """Read the corpus."""
-        return read_corpus(self.sources)
+        """Read the documents that count."""
+        return (d for d in read_corpus(self.sources) if self.doc_ids is None or d.doc_id in self.doc_ids)
 
     def place(self, fingerprint: str, work: Workplace) -> Path:
         """Return where what an encoder makes of this corpus is kept."""
         return work.folder / f"{self.folder.name}-{self.digest[:12]}-{fingerprint.replace(':', '-')}"
 
 
-def load_collection(name: str, split: str = "test") -> Collection:
+def load_collection(name: str, split: str = "test", *, n_documents: int = 0) -> Collection:
     """Load queries and judgments of a BEIR folder, or of one in the repository's ``eval/collections``.
+
+    Parameters
+    ----------
+    name, split : str
+    n_documents : int
+        The documents judged, and others up to so many in all, see `.validation.dev_documents`; 0: all.
 
     Raises
     ------
     DatasetError
         There is no such folder or corpus, or a file is malformed.
+    ValueError
+        ``n_documents`` < 0.
     """
     folders = [folder.resolve() for folder in (Path(name), COLLECTIONS / name) if folder.is_dir()]
     if not folders:
@@ -97,7 +108,13 @@ def load_collection(name: str, split: str = "test") -> Collection:
         raise DatasetError("the folder has no corpus.jsonl or corpus.jsonl.gz", path=folders[0])
     with corpora[0].open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Collection(folder=folders[0], digest=digest, dataset=load_dataset(folders[0], split))
+    dataset = load_dataset(folders[0], split)
+    if not n_documents:
+        return Collection(folder=folders[0], digest=digest, dataset=dataset)
+    from ..retrieval.training.validation import dev_documents  # needs torch
+
+    doc_ids = frozenset(dev_documents(str(folders[0]), dataset.qrels, n_documents))
+    return Collection(folder=folders[0], digest=_digest_of(doc_ids), dataset=dataset, doc_ids=doc_ids)
 
 
 def open_index(encoder: Encoder, collection: Collection, work: Workplace) -> Retriever:
@@ -107,7 +124,10 @@ def open_index(encoder: Encoder, collection: Collection, work: Workplace) -> Ret
     """
     path = collection.place(encoder.fingerprint, work)
     if not is_complete(path):
-        _build(collection.sources, path, encoder, work)
+        if collection.doc_ids is None:
+            _build(collection.sources, path, encoder, work)
+        else:
+            _build_of(collection.documents(), path, encoder, work)
     return Retriever.open(path, encoder=encoder)
 
 
@@ -122,15 +142,9 @@ def open_index_of(
     if is_complete(whole):
         return Retriever.open(whole, encoder=encoder)
     wanted = set(doc_ids)
-    digest = hashlib.sha256("\n".join(sorted(wanted)).encode()).hexdigest()[:12]
-    path = whole.with_name(f"{whole.name}-of-{digest}")
+    path = whole.with_name(f"{whole.name}-of-{_digest_of(wanted)[:12]}")
     if not is_complete(path):
-        corpus = path.with_name(f"{path.name}.jsonl")
-        lines = [_line(document) for document in collection.documents() if document.doc_id in wanted]
-        corpus.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(corpus, "".join(lines).encode())
-        _build([str(corpus.resolve())], path, encoder, work)
-        corpus.unlink()
+        _build_of((document for document in collection.documents() if document.doc_id in wanted), path, encoder, work)
     return Retriever.open(path, encoder=encoder)
 
 
@@ -146,6 +160,19 @@ def _build(sources: Sequence[str], path: Path, encoder: Encoder, work: Workplace
     work.say(f"building {path}")
     with work.bar(sources) as bar:
         build_index(sources, path, encoder=encoder, progress=bar)
+
+
+def _build_of(documents: Iterable[Document], path: Path, encoder: Encoder, work: Workplace) -> None:
+    """Build an index of some documents, whose texts lie in a file beside it so long."""
+    corpus = path.with_name(f"{path.name}.jsonl")
+    corpus.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(corpus, "".join(map(_line, documents)).encode())
+    _build([str(corpus.resolve())], path, encoder, work)
+    corpus.unlink()
+
+
+def _digest_of(doc_ids: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(doc_ids)).encode()).hexdigest()
 
 
 def _line(document: Document) -> str:

@@ -81,8 +81,9 @@ class SuiteReport:
 
 
 def evaluate_suite(
-    folders: Sequence[str], systems: Sequence[System], work: Workplace, *, split: str = "test", device: str = "cpu"
-) -> SuiteReport:
+    folders: Sequence[str], systems: Sequence[System], work: Workplace, *, split: str = "test", device: str = "cpu",
+    n_documents: int = 0,
+) -> SuiteReport:  # fmt: skip
     """Evaluate systems on collections; what cannot work is known before the first index is built.
 
     Parameters
@@ -97,6 +98,8 @@ def evaluate_suite(
         Which judgments.
     device : str
         Where models run.
+    n_documents : int
+        Of each collection the documents judged, and others up to so many in all; 0: all.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def evaluate_suite(
     DatasetError, RepresentationError
         See `corpora.load_collection` and `systems.load_encoders`.
     """
-    collections = [load_collection(folder, split) for folder in folders]
+    collections = [load_collection(folder, split, n_documents=n_documents) for folder in folders]
     names = [collection.folder.name for collection in collections]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"a suite needs folders with names of their own, not {', '.join(names) or 'none'}")

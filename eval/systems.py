@@ -27,6 +27,7 @@ from ..index.errors import RepresentationError
 from ..retrieval.encoders.base import Encoder, MultiVectorEncoder, makes_tokens
 from ..retrieval.encoders.dense import DenseEncoder, load_dense_encoder
 from ..retrieval.encoders.registry import load_encoder
+from ..retrieval.encoders.tower import TowerEncoder
 from ..retrieval.terminal import json_or_text, require_models, split_setting
 
 AnyEncoder = Encoder | DenseEncoder
@@ -185,6 +186,10 @@ def load_encoders(systems: Sequence[System], *, device: str = "cpu") -> dict[Enc
                 raise ValueError(f"{system.name}: {error}") from error
         if system.kind == "rerank":
             token_encoder(encoders[spec], system.name)
+    made: list[object] = list(encoders.values())
+    towers = [encoder for encoder in made if isinstance(encoder, TowerEncoder)]
+    for i, tower in enumerate(towers):  # such as SPLADE and inference-free queries on the same documents
+        any(tower.share_documents(other) for other in towers[:i])
     return encoders
 
 

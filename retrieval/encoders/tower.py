@@ -184,6 +184,20 @@ class TowerEncoder:
             prompt=layout.document_prompt,
         )
         self._wordpieces = self._document.wordpieces
+        self._known: dict[str, tuple[Any, Any]] | None = None
+
+    def share_documents(self, other: TowerEncoder) -> bool:
+        """Encode each document once for both encoders, if they make the same vectors of documents; all stay in memory.
+
+        Returns
+        -------
+        bool
+            Whether they do.
+        """
+        if dict(self._document.facts(self._document_side)) != dict(other._document.facts(other._document_side)):
+            return False
+        other._known = self._known = {} if other._known is None else other._known
+        return True
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -197,7 +211,12 @@ class TowerEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
         """Encode documents; row ``i`` belongs to ``texts[i]``. The first call loads torch and the network."""
-        return self._document.encode(texts, self._document_side)
+        if self._known is None:
+            return self._document.encode(texts, self._document_side)
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        vectors = self._document.encode(new, self._document_side)
+        self._known.update({text: vectors.row(i) for i, text in enumerate(new)})
+        return SparseVectors.from_rows([self._known[text] for text in texts])
 
     def surface_terms(self, text: str) -> set[str]:
         """Wordpieces of the text, special tokens left out."""

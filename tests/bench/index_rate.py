@@ -22,7 +22,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         index = str(Path(folder) / "idx")
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "lexmax", "build", sys.argv[1], "--out", index, *(sys.argv[2:] or ["--encoder", "bm25"])], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "lexmax", "build", sys.argv[1], "--out", index, *(sys.argv[2:] or ["--encoder", "bm25"])],
+            check=True,
+        )
         elapsed = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         info = json.loads(subprocess.check_output([sys.executable, "-m", "lexmax", "info", index, "--json"]))

@@ -101,3 +101,21 @@ def test_broken_weights_are_known_at_once(tmp_path):
     (model / "model.safetensors").unlink()
     with pytest.raises(RepresentationError, match=r"s: .*no weights"):
         load_encoders(parse_systems(["b=bm25", f"s={model}"]))
+
+
+def test_encoders_of_the_same_document_vectors_encode_each_document_once(tmp_path, monkeypatch):
+    from lexmax.retrieval.encoders.tower import Tower
+
+    folder = str(raw(tmp_path / "m"))
+    one, other, shorter = load_encoders(parse_systems([
+        f"a={folder}", f"b={folder},queries=bag", f"c={folder},document_top_k=3",
+    ])).values()  # fmt: skip
+    alone = shorter.encode_documents(["sun", "rain"])
+    seen, encode = [], Tower.encode
+    monkeypatch.setattr(Tower, "encode", lambda self, texts, side: seen.extend(texts) or encode(self, texts, side))
+    first, second = one.encode_documents(["sun", "rain", "sun"]), other.encode_documents(["rain", "snow"])
+    assert seen == ["sun", "rain", "snow"]
+    assert first.row(1)[0].tolist() == second.row(0)[0].tolist()
+    assert first.row(1)[1].tolist() == second.row(0)[1].tolist()
+    assert shorter.encode_documents(["sun", "rain"]).row(0)[0].tolist() == alone.row(0)[0].tolist()
+    assert seen[3:] == ["sun", "rain"]
