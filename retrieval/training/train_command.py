@@ -88,6 +88,8 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
 def run_train(options: argparse.Namespace, *, load_dataset: LoadDataset) -> int:
     """Train, and write the folder of the model on stdout."""
     require_models("lexmax train")
+    from torch import set_num_threads
+
     from .data import TrainingSet
     from .loop import train
     from .models.making import CONFIGS
@@ -97,6 +99,7 @@ def run_train(options: argparse.Namespace, *, load_dataset: LoadDataset) -> int:
     settings = settings_of(CONFIGS[options.method], options.set, "--set", without={"query_side"})
     config = _train_config(options)
     data = TrainingSet(options.data)
+    set_num_threads(options.threads)  # also for what starts new layers
     if data.teachers and not config.objective.distils:
         say(f"the data has scores of {', '.join(data.teachers)}, which no loss uses: --loss kl=1 does")
     student = _student(options, settings)

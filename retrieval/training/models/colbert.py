@@ -154,7 +154,8 @@ class ColbertStudent(Student):
         for side, texts in sides:
             total = torch.zeros(self.linear.in_features, self.linear.in_features, dtype=torch.float64)
             for first in range(0, len(texts), TEXTS_PER_PASS):
-                encoded = self.encode(texts[first : first + TEXTS_PER_PASS], side)
+                with torch.autocast(self.linear.weight.device.type, torch.bfloat16):
+                    encoded = self.encode(texts[first : first + TEXTS_PER_PASS], side)
                 if encoded.states is None or encoded.mask is None:
                     raise ValueError("a projection starts from the states of a frozen trunk: set freeze_trunk")
                 units = nn.functional.normalize(encoded.states[encoded.mask].float(), dim=-1)

@@ -71,18 +71,19 @@ def start_head(student: SpladeStudent, texts: Sequence[str], *, n_steps: int = 1
 def _reset(layer: nn.Module) -> None:
     if isinstance(layer, nn.Linear):
         nn.init.eye_(layer.weight)
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     elif isinstance(layer, nn.LayerNorm):
         layer.reset_parameters()
 
 
 @torch.no_grad()
 def _make_sparse(student: SpladeStudent, layers: Sequence[nn.Module], states: torch.Tensor) -> None:
-    """Shift and scale all logits; the last layer before the vocabulary is a LayerNorm in BERT, DistilBERT and RoBERTa."""
+    """Shift and scale all logits; the last layer before the vocabulary is a LayerNorm in all BERTs."""
     logits = student.head(states) @ student.decoder.weight.T + student.decoder.bias
     shift = logits.topk(TERMS_PER_TOKEN, dim=1).values[:, -1].mean()
     factor = LARGEST / (logits.max() - shift)
     student.decoder.bias.sub_(shift).mul_(factor)
     norm = [layer for layer in layers if isinstance(layer, nn.LayerNorm)][-1]
-    norm.weight.mul_(factor)
-    norm.bias.mul_(factor)
+    for parameter in norm.parameters():
+        parameter.mul_(factor)
