@@ -163,7 +163,7 @@ def test_help_lists_the_commands_in_the_order_of_their_use(capsys):
 @pytest.mark.parametrize(
     ("arguments", "interrupted_in", "note"),
     [
-        ("build c.jsonl --out i", "lexmax.retrieval.build.build_index", "; run the same command again to go on"),
+        ("build c.jsonl --out i --encoder bm25", "lexmax.retrieval.build.build_index", "; run the same command again to go on"),
         (
             "train splade --model m --data d.jsonl --out r",
             "lexmax.retrieval.training.data.TrainingSet",
@@ -293,7 +293,7 @@ def test_long_documents_are_split_for_token_vectors(tmp_path, colbert, token_cor
     assert set(rows) == {"d0", "d1", "d2", "d3", "d4", "d5#1", "d5#2"}
     assert rows["d5#1"]["text"] == "a cold night in the city, a hot day by the sea."
     assert rows["d5#2"]["metadata"] == {"parent": "d5"}
-    assert main(["build", token_corpus, "--out", str(tmp_path / "j"), "--split-long"]) == 2
+    assert main(["build", "--encoder", "bm25", token_corpus, "--out", str(tmp_path / "j"), "--split-long"]) == 2
     assert "long documents are split for token vectors" in capsys.readouterr().err
 
 
