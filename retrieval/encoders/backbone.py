@@ -26,7 +26,7 @@ import numpy.typing as npt
 from ...index.errors import RepresentationError
 from ...index.representations import Floats
 from .layouts import Activation, Pooling
-from .networks import load_network
+from .networks import load_network, padded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,15 +151,8 @@ class MaskedLanguageModel:
 
     def _features(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return what the decoder sees: (tokens of all texts end to end, hidden), padding left out."""
-        import torch
-
-        padded = torch.full((len(ids), max(map(len, ids))), self._padding_id)
-        mask = torch.zeros_like(padded)
-        for i, row in enumerate(ids):
-            padded[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-            mask[i, : len(row)] = 1
-        padded, mask = padded.to(self._device), mask.to(self._device)
-        features: torch.Tensor = self._network(input_ids=padded, attention_mask=mask).logits
+        inputs, mask = (tensor.to(self._device) for tensor in padded(ids, self._padding_id))
+        features: torch.Tensor = self._network(input_ids=inputs, attention_mask=mask).logits
         return features[mask.bool()]
 
     def _logits(self, features: torch.Tensor, block: slice) -> torch.Tensor:

@@ -51,6 +51,14 @@ def length_limit(config: Any) -> int:
     return int(positions) - (offset + 1 if config.get("model_type") in OFFSET_POSITIONS else 0)
 
 
+def stated_prompts(card: Any) -> tuple[str, str]:
+    """Prompts of documents and of queries in a config_sentence_transformers.json."""
+    prompts = card.get("prompts") or {}
+    default = prompts.get(card.get("default_prompt_name"))
+    named = [prompts[name] for name in ("document", "passage", "corpus") if name in prompts]
+    return (named[0] if named else default) or "", prompts.get("query", default) or ""
+
+
 def tokenizer_length(folder: Path) -> int | None:
     """Length stated by the tokenizer; transformers writes 1e30 for "none"."""
     stated = read_json(folder / "tokenizer_config.json").get("model_max_length")

@@ -194,13 +194,10 @@ class _DenseNetwork:
         """Vectors of texts given as token ids, (n_texts, dim) float32."""
         import torch
 
+        from .networks import padded
+
         with torch.inference_mode():
-            ids = torch.full((len(rows), max(map(len, rows))), self._padding_id)
-            mask = torch.zeros_like(ids)
-            for i, row in enumerate(rows):
-                ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-                mask[i, : len(row)] = 1
-            ids, mask = ids.to(self._device), mask.to(self._device)
+            ids, mask = (tensor.to(self._device) for tensor in padded(rows, self._padding_id))
             hidden = self._network(input_ids=ids, attention_mask=mask).last_hidden_state.float()
             vectors = _pool(hidden, mask.bool(), self._pooling)
             for weight, bias, activation in self._layers:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...index.errors import RepresentationError
-from .checkpoint_files import class_name, length_limit, path_inside, read_json, tokenizer_length
+from .checkpoint_files import class_name, length_limit, path_inside, read_json, stated_prompts, tokenizer_length
 from .colbert_layouts import Projection
 from .wordpieces import has_tokenizer
 
@@ -108,9 +108,7 @@ def read_dense_layout(root: Path) -> DenseLayout:
     similarity = card.get("similarity_fn_name") or "cosine"  # sentence-transformers' own default
     if similarity not in SIMILARITIES:
         raise _refusal(root, f"a model compared by {similarity!r}, not {' or '.join(SIMILARITIES)}")
-    prompts = card.get("prompts") or {}
-    default = prompts.get(card.get("default_prompt_name")) or ""
-    named = [prompts[name] for name in ("document", "passage", "corpus") if name in prompts]
+    document_prompt, query_prompt = stated_prompts(card)
     tokenizer, limit = folder if has_tokenizer(folder) else root, length_limit(config)
     longest = min(int(options.get("max_seq_length") or tokenizer_length(tokenizer) or limit), limit)
     return DenseLayout(
@@ -125,8 +123,8 @@ def read_dense_layout(root: Path) -> DenseLayout:
         projections=projections,
         dim=_width(hidden, projections),
         normalize="Normalize" in names or similarity == "cosine",
-        document_prompt=(named[0] if named else default) or "",
-        query_prompt=prompts.get("query", default) or "",
+        document_prompt=document_prompt,
+        query_prompt=query_prompt,
     )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...index.errors import RepresentationError
-from .checkpoint_files import class_name, length_limit, path_inside, read_json, tokenizer_length
+from .checkpoint_files import class_name, length_limit, path_inside, read_json, stated_prompts, tokenizer_length
 from .colbert_checkpoints import FAMILIES, colbert_family
 from .wordpieces import has_tokenizer
 
@@ -107,14 +107,12 @@ def read_layout(root: Path) -> Layout:
         raise _refusal(root, "a static token table on the document side")
     if query == document and (root / "idf.json").is_file():
         query = TableFiles(weights=root / "idf.json", tokenizer=document.tokenizer, max_length=document.max_length)
-    prompts = card.get("prompts") or {}
-    default = prompts.get(card.get("default_prompt_name"), "")
-    named = [prompts[name] for name in ("document", "passage", "corpus") if name in prompts]
+    document_prompt, query_prompt = stated_prompts(card)
     return Layout(
         document=document,
         query=query,
-        document_prompt=(named[0] if named else default) or "",
-        query_prompt=prompts.get("query", default) or "",
+        document_prompt=document_prompt,
+        query_prompt=query_prompt,
         top_k=card.get("max_active_dims"),
     )
 

@@ -182,6 +182,18 @@ def _from_folder(folder: Path, auto: Any) -> tuple[Any, dict[str, Any]]:
     return loaded
 
 
+def padded(rows: Sequence[Sequence[int]], padding_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of texts as a network takes them, and their mask: two (n_texts, longest) int64."""
+    import torch
+
+    ids = torch.full((len(rows), max(map(len, rows))), padding_id)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers from drawing bars and tables of parameters on stderr; what matters of them raises here."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -136,7 +137,8 @@ def _student(options: argparse.Namespace, settings: dict[str, Any]) -> Student:
     texts: Iterable[str] = ()
     queries: list[str] = []
     if _counts_idf(options) or settings.get("new_head") or settings.get("freeze_trunk"):
-        examples = [example for path in options.data for example in read_examples(path)]
+        lines = (example for path in options.data for example in read_examples(path))
+        examples = list(lines if _counts_idf(options) else islice(lines, N_QUERIES))
         texts = dict.fromkeys(passage for example in examples for passage in example.passages)
         queries = list(dict.fromkeys(example.query for example in examples[:N_QUERIES]))
     goes_on = any(Path(options.out, "checkpoints").glob("*/state.json"))  # whose weights replace those of a start

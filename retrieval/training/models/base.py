@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,17 +42,27 @@ class Student(nn.Module):
         The checkpoint it started from.
     config : dataclass
         How it encodes and what of it learns; of each student's own type.
+    trunk : transformers model
+        What ``config.freeze_trunk`` keeps as it is.
     sparse : bool
         Whether vectors are non-negative term weights, which the objective keeps sparse.
     """
 
     sparse = False
     config: Any
+    trunk: Any
 
     def __init__(self, folder: Path | str) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.wordpieces = Wordpieces(self.folder)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch dropout, which a frozen trunk does without."""
+        super().train(mode)
+        if self.config.freeze_trunk:
+            self.trunk.eval()
+        return self
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
         """Encode texts with gradient, unless torch is told not to."""

@@ -10,7 +10,6 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import torch
 from safetensors.torch import save_file
@@ -98,13 +97,6 @@ class ColbertStudent(Student):
         self._mask_id = numbers["[MASK]"]
         skipped = [numbers[mark] for mark in string.punctuation if mark in numbers] if self.config.mask_punctuation else []
         self._skipped = torch.tensor(skipped, dtype=torch.long)
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch dropout, which a frozen trunk does without."""
-        super().train(mode)
-        if self.config.freeze_trunk:
-            self.trunk.eval()
-        return self
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
         """Token vectors of unit length, (n_texts, longest, dim) float32, with their mask."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -92,13 +92,6 @@ class DenseStudent(Student):
             self.trunk.requires_grad_(False)
         self.cache: StateCache | None = None
         self.linear = self._projection() if self.config.projection else None
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch dropout, which a frozen trunk does without."""
-        super().train(mode)
-        if self.config.freeze_trunk:
-            self.trunk.eval()
-        return self
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
         """Vectors, (n_texts, projection or hidden) float32."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -133,13 +133,6 @@ class SpladeStudent(Student):
         self._take_apart()
         self._markers = self._register_markers()
         self.idf = self._idf(idf) if self.config.query_side == "idf" else None
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch dropout, which a frozen trunk does without."""
-        super().train(mode)
-        if self.config.freeze_trunk:
-            self.trunk.eval()
-        return self
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
         """Weights of all terms, (n_texts, n_terms) float32 >= 0."""
