@@ -10,7 +10,10 @@ from typing import Any, Protocol
 from .datasets import Dataset
 from .latency import percentiles_ms
 from .measures import DEFAULT_MEASURES, evaluate_queries, parse_measure
-from .runs import Run
+from .runs import Qrels, Run
+
+Ranking = list[tuple[str, float]]
+"""(doc_id, score), best first."""
 
 
 class Ranker(Protocol):
@@ -25,7 +28,7 @@ class Ranker(Protocol):
         """Return facts about the index, JSON-serialisable."""
         ...
 
-    def rank(self, texts: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+    def rank(self, texts: Sequence[str], k: int) -> list[Ranking]:
         """Return (doc_id, score), best first, at most ``k`` for each text."""
         ...
 
@@ -84,6 +87,16 @@ class Report:
         return "\n".join([*table, "", *(f"- {name}: {value}" for name, value in facts.items())]) + "\n"
 
 
+def without_query(ranking: Ranking, query_id: str, qrels: Qrels) -> Ranking:
+    """Leave out the document whose id is the query's, as BEIR does for ArguAna and Quora, which ask with their documents.
+
+    Where the judgments of the query name that document it is an answer and stays: MedQuAD numbers questions and answers alike.
+    """
+    if query_id in qrels.get(query_id, {}):
+        return ranking
+    return [(doc_id, score) for doc_id, score in ranking if doc_id != query_id]
+
+
 def evaluate_index(
     retriever: Ranker,
     dataset: Dataset,
@@ -94,9 +107,8 @@ def evaluate_index(
 ) -> Report:
     """Ask every query of a dataset and report measures and latency.
 
-    A document whose id is the query's own is left out of its results, as BEIR does (ArguAna and Quora ask
-    with their documents), so ``k + 1`` are asked for. Queries are asked one at a time and timed from text to
-    (doc_id, score) pairs, after one that is not timed.
+    The query's own document is left out, see `without_query`, so ``k + 1`` are asked for. Queries are asked one at a time
+    and timed from text to (doc_id, score) pairs, after one that is not timed.
 
     Parameters
     ----------
@@ -123,7 +135,7 @@ def evaluate_index(
         start = time.perf_counter()
         (ranking,) = retriever.rank([text], k + 1)
         times_s.append(time.perf_counter() - start)
-        run[query_id] = [(doc_id, score) for doc_id, score in ranking if doc_id != query_id][:k]
+        run[query_id] = without_query(ranking, query_id, dataset.qrels)[:k]
         if progress is not None:
             progress(len(run))
     per_query = evaluate_queries(dataset.qrels, run, measures)

@@ -18,6 +18,7 @@ from ..index.representations import Floats, SparseVectors
 from ..retrieval.encoders.base import Vectors
 from ..retrieval.encoders.dense import DenseEncoder
 from ..retrieval.fusion import reciprocal_rank_fusion, weighted_sum
+from .beir import Ranking, without_query
 from .corpora import Collection, Workplace, open_index, open_index_of
 from .dense_vectors import open_dense
 from .latency import percentiles_ms
@@ -29,7 +30,7 @@ SAMPLE_DOCUMENTS, SAMPLE_QUERIES = 64, 64
 """Texts by which encoding and answering are timed, the first of a collection."""
 QUERIES_AT_ONCE = 256
 
-Ranking = list[tuple[str, float]]
+
 Rankings = list[Ranking]
 """A ranking for each query, in the order of the dataset's."""
 Unit = Literal["terms", "tokens", "numbers"]
@@ -153,7 +154,7 @@ class _Contest:
         for first in range(0, len(texts), QUERIES_AT_ONCE):
             found += ranker.rank(texts[first : first + QUERIES_AT_ONCE], DEPTH + 1)
         self.rankings[system.name] = [
-            [(doc_id, score) for doc_id, score in ranking if doc_id != query_id][:DEPTH]
+            without_query(ranking, query_id, self._collection.dataset.qrels)[:DEPTH]
             for query_id, ranking in zip(self._query_ids, found, strict=True)
         ]
         self._own_ms[system.name] = self._median_ms(lambda i: ranker.rank([texts[i]], DEPTH + 1))

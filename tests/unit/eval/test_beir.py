@@ -49,6 +49,11 @@ def test_a_query_does_not_find_itself():
     assert deeper.per_query == {"MRR@2": {"q1": 1, "d2": 1 / 2}}
 
 
+def test_a_query_finds_itself_where_that_is_judged():
+    dataset = Dataset(name="faq/test", queries=DATASET.queries, qrels={"q1": {"d1": 1}, "d2": {"d1": 1, "d2": 2}})
+    assert evaluate_index(FakeRetriever(), dataset, k=1, measures=["MRR@1"]).run["d2"] == [("d2", 9.0)]
+
+
 def test_report():
     report = evaluate_index(FakeRetriever(), DATASET)
     summary = json.loads(json.dumps(report.to_json()))
