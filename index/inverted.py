@@ -8,7 +8,7 @@ Arrays of ``inverted.lex``; T distinct terms, P postings, n documents, windows o
     run_starts (T+1,) i64 | run_windows (R,) u16 | run_offsets (R,) u32   where each window's postings begin
     kth (T, 4) u8                    1st, 10th, 100th and 1000th largest impact
     dense_rows (T,) i32 | dense (F, blocks / 2) u8   block maxima of the F frequent terms, 4 bits each; -1: none
-    forward_indptr (n+1,) i64 | forward_ranks (P,) u16 or u32 | forward_impacts (P,) u8   document rows
+    forward_indptr (n+1,) i64 | forward u8     document rows, packed as `kernels.rows` says
     counts (P,) u8 | lengths (n,) u32    BM25 only: what the impacts were computed from
 
 A term that is not frequent needs no block maxima: adding the impacts of its postings to their blocks is a bound too.
@@ -25,6 +25,7 @@ import numpy.typing as npt
 from .errors import IndexFormatError
 from .kernels import postings as kernels
 from .kernels.postings import BLOCK, KTH, PostingArrays
+from .kernels.rows import PAD, pack_rows, rank_bytes, unpack_rows
 from .quantize import Impacts
 from .representations import Int32s, Int64s
 from .storage import ArrayFile, ArrayFileWriter
@@ -104,8 +105,7 @@ def write_inverted(path: Path, rows: ImpactRows) -> None:
         out.add("slots", slots)
         out.add("impacts", impacts)
         out.add("dense", dense)
-        out.add("forward_ranks", ranks.astype(np.uint16) if len(terms) <= 1 << 16 else ranks)
-        out.add("forward_impacts", rows.impacts)
+        out.add("forward", pack_rows(rows.indptr, ranks, rows.impacts, rank_bytes(len(terms))))
         if rows.counts is not None and rows.lengths is not None:
             out.add("counts", rows.counts)
             out.add("lengths", rows.lengths)
@@ -168,8 +168,13 @@ class InvertedIndex:
 
     def row(self, position: int) -> tuple[Int32s, Impacts]:
         """Term numbers and impacts of one document."""
-        span = slice(*(int(end) for end in self.arrays.forward_indptr[position : position + 2]))
-        return self.terms[self.arrays.forward_ranks[span]], self.arrays.forward_impacts[span]
+        ranks, impacts = self.entries(position, position + 1)
+        return self.terms[ranks], impacts
+
+    def entries(self, first: int = 0, last: int | None = None) -> tuple[npt.NDArray[np.uint32], Impacts]:
+        """Ranks and impacts of the documents ``first`` to ``last``, a row after the other. Copies."""
+        last = self.n_docs if last is None else last
+        return unpack_rows(self.arrays.forward_indptr, self.arrays.forward, rank_bytes(len(self.terms)), first, last)
 
     def rows(self, live: npt.NDArray[np.bool_] | None = None) -> ImpactRows:
         """Document rows as they were written, those where ``live`` is false left out. Copies."""
@@ -177,13 +182,14 @@ class InvertedIndex:
         widths = np.diff(arrays.forward_indptr)
         kept = np.ones(self.n_docs, np.bool_) if live is None else live
         entries = np.repeat(kept, widths)
+        ranks, impacts = self.entries()
         indptr = np.zeros(int(kept.sum()) + 1, np.int64)
         np.cumsum(widths[kept], out=indptr[1:])
         has_counts = "counts" in self.file
         return ImpactRows(
             indptr=indptr,
-            terms=self.terms[arrays.forward_ranks[entries]],
-            impacts=arrays.forward_impacts[entries],
+            terms=self.terms[ranks[entries]],
+            impacts=impacts[entries],
             counts=self.file["counts"][entries] if has_counts else None,
             lengths=self.file["lengths"][kept] if has_counts else None,
         )
@@ -201,7 +207,7 @@ class InvertedIndex:
         self.file.verify()
         arrays = self.arrays
         document = kernels.transposition_differs(
-            arrays.forward_indptr, arrays.forward_ranks, arrays.forward_impacts,
+            arrays.forward_indptr, arrays.forward, rank_bytes(len(self.terms)),
             arrays.starts, arrays.slots, arrays.impacts, self.window,
         )  # fmt: skip
         if document >= 0:
@@ -221,7 +227,8 @@ class InvertedIndex:
             and _is_indptr(arrays.run_starts, n_terms, len(arrays.run_windows))
             and _is_indptr(arrays.forward_indptr, self.n_docs, n_postings)
             and len(arrays.run_offsets) == len(arrays.run_windows)
-            and len(arrays.impacts) == len(arrays.forward_ranks) == len(arrays.forward_impacts) == n_postings
+            and len(arrays.impacts) == n_postings
+            and len(arrays.forward) == n_postings * (rank_bytes(n_terms) + 1) + PAD
             and arrays.kth.shape == (n_terms, len(KTH))
             and len(arrays.dense_rows) == n_terms
             and 2 * arrays.dense.shape[1] == n_windows * (self.window // BLOCK)

@@ -14,10 +14,28 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import RepresentationError
+from .kernels.invariants import (
+    BAD_LENGTHS,
+    BAD_OFFSETS,
+    BAD_WEIGHT,
+    NEGATIVE_TERM,
+    NOT_ASCENDING,
+    SOUND,
+    fault_of_rows,
+    plain,
+)
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+
+
+FAULTS = {
+    BAD_OFFSETS: "indptr must start at 0 and never fall",
+    BAD_WEIGHT: "weights must be finite and > 0: drop zeros before",
+    NEGATIVE_TERM: "terms must be >= 0",
+    NOT_ASCENDING: "terms must ascend strictly inside a row",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,20 +71,13 @@ class SparseVectors:
             if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
                 raise RepresentationError(f"SparseVectors.{name} must be a 1-d {np.dtype(dtype)} array")
         indptr, terms, weights = self.indptr, self.terms, self.weights
-        if len(indptr) == 0 or indptr[0] != 0 or np.any(np.diff(indptr) < 0):
-            raise RepresentationError("SparseVectors.indptr must start at 0 and never fall")
-        if indptr[-1] != len(terms) or len(terms) != len(weights):
+        fault = fault_of_rows(plain(indptr), plain(terms), plain(weights))
+        if fault == BAD_LENGTHS:
             raise RepresentationError(
                 f"SparseVectors: indptr ends at {indptr[-1]}, with {len(terms)} terms and {len(weights)} weights"
             )
-        if not np.all(np.isfinite(weights)) or np.any(weights <= 0):
-            raise RepresentationError("SparseVectors.weights must be finite and > 0: drop zeros before")
-        if len(terms) and terms.min() < 0:
-            raise RepresentationError("SparseVectors.terms must be >= 0")
-        falls = np.diff(terms) <= 0
-        falls[indptr[1:-1][(indptr[1:-1] > 0) & (indptr[1:-1] < len(terms))] - 1] = False
-        if np.any(falls):
-            raise RepresentationError("SparseVectors.terms must ascend strictly inside a row")
+        if fault != SOUND:
+            raise RepresentationError(f"SparseVectors.{FAULTS[fault]}")
         if self.vocabulary is not None and len(terms) and terms.max() >= len(self.vocabulary):
             raise RepresentationError("SparseVectors.terms go past its vocabulary")
 

@@ -153,11 +153,11 @@ class SparseTokenIndex:
             part = self.span(first, last)
             indptr, terms, impacts = fold(part.offsets, part.rows.indptr, part.rows.terms, part.rows.impacts, np.maximum)
             stored = arrays.forward_indptr[first : last + 1]
-            entries = slice(int(stored[0]), int(stored[-1]))
+            ranks, maxima = self.inverted.entries(first, last)
             if not (
                 np.array_equal(indptr, stored - stored[0])
-                and np.array_equal(terms, self.inverted.terms[arrays.forward_ranks[entries]])
-                and np.array_equal(impacts, arrays.forward_impacts[entries])
+                and np.array_equal(terms, self.inverted.terms[ranks])
+                and np.array_equal(impacts, maxima)
             ):
                 raise IndexFormatError(self.file.path, expected="tokens whose maxima are the inverted part", found="others")
 

@@ -229,13 +229,14 @@ def _parts(snapshot: Snapshot) -> list[_Part]:
         docids = np.where(live, n_docs + np.cumsum(live) - 1, -1)
         n_docs += int(live.sum())
         terms = inverted.terms
+        ranks, impacts = inverted.entries()
         if segment.live is not None:
-            terms = terms[np.unique(arrays.forward_ranks[np.repeat(live, np.diff(arrays.forward_indptr))])]
+            terms = terms[np.unique(ranks[np.repeat(live, np.diff(arrays.forward_indptr))])]
         if "counts" in inverted.file:  # by document; sorted by term they are in the order of the postings
-            tfs = inverted.file["counts"][np.argsort(arrays.forward_ranks, kind="stable")]
+            tfs = inverted.file["counts"][np.argsort(ranks, kind="stable")]
             lengths = inverted.file["lengths"].astype(np.int64)
         else:
-            tfs, lengths = arrays.impacts, _row_sums(arrays.forward_indptr, arrays.forward_impacts)
+            tfs, lengths = arrays.impacts, _row_sums(arrays.forward_indptr, impacts)
         parts.append(_Part(segment, terms, docids, lengths, tfs))
     return parts
 

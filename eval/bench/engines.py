@@ -97,7 +97,7 @@ def build_lexmax(rows: Rows, folder: Path, *, reorder: bool = False) -> float:
 
 
 def open_lexmax(folder: Path) -> Opened:
-    """Open for the block-max searcher, its two ways forced, and the oracle."""
+    """Open for the block-max searcher, each of its ways forced, and the oracle."""
     snapshot = Snapshot.open(folder)
     fast, oracle = BlockMaxSearcher(snapshot), ExhaustiveSearcher(snapshot)
 
@@ -120,6 +120,7 @@ def open_lexmax(folder: Path) -> Opened:
         LEXMAX: way("auto"),
         f"{LEXMAX}-blockmax": way("blockmax"),
         f"{LEXMAX}-scan": way("scan"),
+        f"{LEXMAX}-maxscore": way("maxscore"),
         f"{LEXMAX}-exhaustive": oracle.search,
     }
     return Opened(searches=searches, prepare=prepare, documents=documents, rounded=rounded)

@@ -6,12 +6,13 @@ Documents are cut into windows of ``window`` documents (a multiple of 8, at most
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernel
+from .rows import unpack_rows
 
 BLOCK = 8
 """Documents of a block; the best size measured for Block-Max Pruning on learned-sparse vectors."""
@@ -38,8 +39,7 @@ class PostingArrays(NamedTuple):
     dense_rows: I32
     dense: U8
     forward_indptr: I64
-    forward_ranks: npt.NDArray[Any]
-    forward_impacts: U8
+    forward: U8
 
 
 @kernel
@@ -172,21 +172,21 @@ def block_maxima(
 
 @kernel
 def transposition_differs(
-    indptr: I64, ranks: npt.NDArray[np.unsignedinteger], forward: U8, starts: I64, slots: U16, impacts: U8,
-    window: int,
+    indptr: I64, rows: U8, width: int, starts: I64, slots: U16, impacts: U8, window: int
 ) -> int:  # fmt: skip
-    """Return the first document whose forward row is not what its postings say, or -1; the proof `lexmax check` asks for.
+    """Return the first document whose record is not what its postings say, or -1; the proof `lexmax check` asks for.
 
     Postings are in document order, so a cursor for each term walks them while the documents pass by.
     """
     cursor = starts[:-1].copy()
     for d in range(len(indptr) - 1):
-        for p in range(indptr[d], indptr[d + 1]):
-            t = ranks[p]
+        ranks, own = unpack_rows(indptr, rows, width, d, d + 1)
+        for i in range(len(ranks)):
+            t = ranks[i]
             if t >= len(cursor):
                 return d
             c = cursor[t]
-            if c >= starts[t + 1] or slots[c] != d % window or impacts[c] != forward[p] or impacts[c] == 0:
+            if c >= starts[t + 1] or slots[c] != d % window or impacts[c] != own[i] or impacts[c] == 0:
                 return d
             cursor[t] = c + 1
     return -1

@@ -1,8 +1,11 @@
-"""Windowed term-at-a-time scan: exact top k at a cost that depends on the postings alone, whatever k is.
+"""Windowed term-at-a-time scan with non-essential terms (MaxScore: Turtle, Flood, IP&M 1995), bounded by blocks.
 
-Each window of documents is scored into an accumulator that stays in cache; then groups of 256 documents whose best score
-does not pass the threshold are skipped at the speed of a vector maximum. Exact: a document is skipped only when its score
-is not above ``threshold``.
+Each window of documents is scored into an accumulator that stays in cache; then 64 scores at once are compared with the
+threshold. Once a threshold is known, terms that together cannot
+reach it need not be added posting by posting: the accumulator begins with the bounds of their blocks, a few bytes for eight
+documents, only the *essential* terms' postings are added, and the few documents whose sum still passes the threshold are
+scored from their rows. How many terms are essential is settled from window to window by what the last one cost.
+Exact: a document is skipped only when its score is not above ``threshold``.
 """
 
 from __future__ import annotations
@@ -12,14 +15,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.kernels.postings import I64, PostingArrays
+from ...index.kernels.postings import BLOCK, I64, PostingArrays, step_of
 from . import Integer, kernel
+from .bounds import bound_window
+from .lanes import LANES, lowest, passing
+from .prefetch import prefetch
+from .rows import prefetch_rows, score_document
+from .scores import Accumulator, Allowed, Ranks, count_allowed
 from .topk import Keys, key_of, push
 
-GROUP = 256
-Ranks = npt.NDArray[np.int64]
-Accumulator = npt.NDArray[Any]
-Allowed = npt.NDArray[np.bool_]
+AHEAD = 8
+"""Candidates whose rows are prefetched; their offsets are twice as far ahead."""
+NS_POSTING, NS_CANDIDATE, CANDIDATES_PER_HIT = 0.45, 300.0, 15
+"""What a posting added and a candidate scored cost, and how many candidates an answer means. They steer, and never change an
+answer."""
+FIRST_SHARE, LAST_SHARE = 1.0, 6.0
+"""What non-essential terms may reach together, in thresholds: at first, and at most. It may be more than one: bounds of blocks
+are far below the sum of the terms' largest impacts."""
 
 
 @kernel
@@ -31,41 +43,44 @@ def accumulate(accumulator: Accumulator, slots: npt.NDArray[np.uint16], impacts:
 
 
 @kernel
-def largest(scores: Accumulator) -> Integer:
-    """Return the maximum of a non-empty array."""
-    top = scores[0]
-    for i in range(len(scores)):
-        top = max(top, scores[i])
-    return np.int64(top)
+def spread(bounds: Accumulator, accumulator: Accumulator) -> None:
+    """Give each of a block's documents its bound."""
+    for b in range(len(bounds)):
+        for i in range(BLOCK):
+            accumulator[b * BLOCK + i] = bounds[b]
 
 
 @kernel
-def count_allowed(allowed: Allowed) -> Integer:
-    """Count allowed documents, eight in one step."""
-    whole = len(allowed) // 8 * 8
-    count = np.uint64(0)
-    for eight in allowed[:whole].view(np.uint64):  # a document is a byte, 0 or 1
-        count += (eight * np.uint64(0x0101010101010101)) >> np.uint64(56)
-    rest: Integer = allowed[whole:].sum()
-    return np.int64(count) + rest
+def bounding_pays(n_postings: Integer, k: Integer) -> bool | np.bool_:
+    """Whether bounds instead of so many postings of frequent terms save more than candidates for k answers cost."""
+    return NS_POSTING * n_postings > CANDIDATES_PER_HIT * k * NS_CANDIDATE
+
+
+@kernel
+def by_worth(arrays: PostingArrays, ranks: Ranks, weights: Accumulator) -> I64:
+    """Order of the terms, those with the least reach for each posting first, and last those without block maxima."""
+    worth = np.empty(len(ranks), np.float64)
+    for i in range(len(ranks)):
+        t = ranks[i]
+        length = np.float64(arrays.starts[t + 1] - arrays.starts[t])
+        worth[i] = np.int64(weights[i]) * np.int64(arrays.kth[t, 0]) / length if arrays.dense_rows[t] >= 0 else np.inf
+    return np.argsort(worth)
 
 
 @kernel
 def score_window(
-    arrays: PostingArrays,
-    ranks: Ranks,
-    weights: Accumulator,
-    cursors: I64,
-    w: Integer,
-    accumulator: Accumulator,
-    size: Integer,
-) -> bool:
-    """Score the ``size`` documents of window ``w``; False when no term occurs in it.
+    arrays: PostingArrays, window: Integer, ranks: Ranks, weights: Accumulator, n_bounded: Integer, cursors: I64, w: Integer,
+    accumulator: Accumulator, size: Integer, bounds: Accumulator,
+) -> bool:  # fmt: skip
+    """Score the ``size`` documents of window ``w``, the first ``n_bounded`` terms by bounds; False when no term occurs.
 
     ``cursors`` are each term's next run, and move on.
     """
-    found = False
-    for i in range(len(ranks)):
+    if n_bounded > 0:
+        bound_window(arrays, window, w, ranks[:n_bounded], weights[:n_bounded], bounds)
+        spread(bounds[: (size + BLOCK - 1) // BLOCK], accumulator)
+    found = bool(n_bounded > 0)
+    for i in range(n_bounded, len(ranks)):
         t, r = ranks[i], cursors[i]
         while r < arrays.run_starts[t + 1] and arrays.run_windows[r] < w:  # windows that were passed over
             r += 1
@@ -84,9 +99,25 @@ def score_window(
 
 
 @kernel
+def collect(scores: Accumulator, size: Integer, allowed: Allowed, threshold: Integer, slots: npt.NDArray[np.uint16]) -> Integer:
+    """Fill ``slots`` with those below ``size`` that are allowed and whose score passes the threshold; returns their number."""
+    n = 0
+    for first in range(0, size, LANES):
+        bits = passing(scores, first, threshold)
+        while bits != 0:
+            slot = first + lowest(bits)
+            bits &= bits - 1
+            if slot < size and (len(allowed) == 0 or allowed[slot]):
+                slots[n] = slot
+                n += 1
+    return n
+
+
+@kernel
 def scan_segment(
     arrays: PostingArrays, window: Integer, n_docs: Integer, base: Integer, ranks: Ranks, weights: Accumulator,
-    accumulator: Accumulator, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer,
+    accumulator: Accumulator, bounds: Accumulator, allowed: Allowed,
+    keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer, tight: bool | np.bool_, bounded: bool | np.bool_,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Push every document of the segment that can be among the k best.
 
@@ -96,40 +127,105 @@ def scan_segment(
         The query; weights in the accumulator's dtype.
     accumulator : (65,536,) uint16 or uint32
         Scratch; any slot value fits it, so a damaged posting cannot write elsewhere.
+    bounds : (>= 8,192,) of the accumulator's dtype
+        Scratch.
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor
         See `topk`; keys of earlier segments stay and compete.
     threshold : int
         Scores not above it are known not to matter, beside the floor.
+    tight : bool
+        The threshold comes from whole scores, not from single terms.
+    bounded : bool
+        Take bounds for terms that are not essential, once there is a threshold.
 
     Returns
     -------
     (n, floor)
     """
+    order = by_worth(arrays, ranks, weights)
+    ranks, weights = ranks[order], weights[order]
+    reach = np.zeros(len(ranks) + 1, np.int64)  # of the first terms together, and their postings
+    n_postings = np.zeros(len(ranks) + 1, np.int64)
+    n_dense = 0
+    for i in range(len(ranks)):
+        t = ranks[i]
+        n_dense += arrays.dense_rows[t] >= 0
+        reach[i + 1] = reach[i] + np.int64(weights[i]) * 15 * step_of(np.int64(arrays.kth[t, 0]))
+        n_postings[i + 1] = n_postings[i] + arrays.starts[t + 1] - arrays.starts[t]
+    if not bounded:
+        n_dense = 0
     cursors = arrays.run_starts[ranks]
-    filtered = len(allowed) > 0
-    eights = allowed[: len(allowed) // 8 * 8].view(np.uint64)  # windows begin at multiples of 8
+    candidates = np.empty(window + 1, np.uint16)
+    share = FIRST_SHARE
     threshold = max(threshold, floor >> 32)
     for w in range((n_docs + window - 1) // window):
         first = w * window
         size = min(window, n_docs - first)
-        if filtered and count_allowed(allowed[first : first + size]) == 0:
+        here = allowed[first : first + size] if len(allowed) > 0 else allowed
+        if len(here) > 0 and count_allowed(here) == 0:
             continue
-        if not score_window(arrays, ranks, weights, cursors, w, accumulator, size):
+        n_bounded = 0
+        while (tight or n >= k) and n_bounded < n_dense and reach[n_bounded + 1] <= share * threshold:
+            n_bounded += 1
+        if not score_window(arrays, window, ranks, weights, n_bounded, cursors, w, accumulator, size, bounds):
             continue
-        for g in range(0, size, GROUP):
-            end = min(g + GROUP, size)
-            if largest(accumulator[g:end]) <= threshold:
-                continue
-            for eight in range(g, end, 8):
-                if filtered and (first + eight) // 8 < len(eights) and eights[(first + eight) // 8] == 0:
-                    continue
-                for slot in range(eight, min(eight + 8, end)):
-                    score = np.int64(accumulator[slot])
-                    if score <= threshold or (filtered and not allowed[first + slot]):
-                        continue
-                    n, floor = push(keys, n, k, key_of(score, base + first + slot), floor)
-                    threshold = max(threshold, floor >> 32)
+        n_candidates: Integer = 0
+        if n_bounded == 0:
+            n, floor = push_window(accumulator, size, here, base + first, keys, n, k, floor, threshold)
+        else:
+            n_candidates = collect(accumulator, size, here, threshold, candidates)
+            n, floor = score_candidates(
+                arrays, first, base, candidates[:n_candidates], accumulator, ranks, weights, keys, n, k, floor, threshold
+            )
+        threshold = max(threshold, floor >> 32)
+        if n_bounded > 0:
+            spent = NS_CANDIDATE * n_candidates
+            scanned = NS_POSTING * (n_postings[-1] - n_postings[n_bounded]) * window / n_docs
+            if spent > scanned:
+                share *= 0.75
+            elif spent < 0.5 * scanned:
+                share = min(share * 1.3, LAST_SHARE)
+    return n, floor
+
+
+@kernel
+def push_window(
+    scores: Accumulator, size: Integer, allowed: Allowed, base: Integer,
+    keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer,
+) -> tuple[Integer, Integer]:  # fmt: skip
+    """Push the documents of a window whose scores are exact; ``base`` is the doc_num of the first."""
+    for first in range(0, size, LANES):
+        bits = passing(scores, first, threshold)
+        while bits != 0:
+            slot = first + lowest(bits)
+            bits &= bits - 1
+            score = np.int64(scores[slot])
+            if score > threshold and slot < size and (len(allowed) == 0 or allowed[slot]):
+                n, floor = push(keys, n, k, key_of(score, base + slot), floor)
+                threshold = max(threshold, floor >> 32)
+    return n, floor
+
+
+@kernel
+def score_candidates(
+    arrays: PostingArrays, first: Integer, base: Integer, candidates: npt.NDArray[np.uint16], accumulator: Accumulator,
+    ranks: Ranks, weights: Accumulator, keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer,
+) -> tuple[Integer, Integer]:  # fmt: skip
+    """Score the candidates of the window that begins at document ``first`` from their rows, and push them."""
+    for i in range(len(candidates)):
+        if i + 2 * AHEAD < len(candidates):
+            prefetch(arrays.forward_indptr, first + np.int64(candidates[i + 2 * AHEAD]))
+        if i + AHEAD < len(candidates):
+            ahead = first + np.int64(candidates[i + AHEAD])
+            prefetch_rows(arrays, ahead, ahead + 1)
+        if accumulator[candidates[i]] <= threshold:
+            continue
+        d = first + np.int64(candidates[i])
+        score = score_document(arrays, d, ranks, weights)
+        if score > threshold:
+            n, floor = push(keys, n, k, key_of(score, base + d), floor)
+            threshold = max(threshold, floor >> 32)
     return n, floor
 
 

@@ -6,16 +6,18 @@ import numpy as np
 
 from ...index.kernels.postings import BLOCK, I64, PostingArrays
 from . import Integer, kernel
-from .blockmax import Table, bound_blocks, drop_blocks, group_maxima, search_blocks
-from .scan import Accumulator, Allowed, count_allowed, scan_segment
+from .blockmax import search_blocks
+from .bounds import bound_blocks, drop_blocks
+from .scan import NS_POSTING, bounding_pays, scan_segment
+from .scores import Accumulator, Allowed, count_allowed
 from .topk import Keys
 
-AUTO, BLOCKMAX, SCAN = 0, 1, 2
-NS_POSTING = 0.5
-"""Scan: a posting added."""
+AUTO, BLOCKMAX, SCAN, MAXSCORE = 0, 1, 2, 3
+BOUNDED_COST = 0.5
+"""Scan: what is left of its cost where terms are bounded."""
 NS_DENSE_BOUND, NS_RARE_BOUND = 0.025, 1.8
 """Block-max: the bound of a block added from block maxima, and from a posting of a rare term."""
-NS_ENTRY = 1.6
+NS_ENTRY = 1.2
 """Block-max: an entry of a document row read."""
 BLOCKS_PER_HIT = 3
 """Block-max: blocks scored for each answer when it goes well."""
@@ -43,7 +45,7 @@ def allowed_shares(allowed: Allowed, window: Integer) -> tuple[float, float]:
 def search_segment(
     arrays: PostingArrays, window: Integer, n_docs: Integer, base: Integer, ranks: I64, integers: I64, allowed: Allowed,
     keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer, alpha: float, way: Integer,
-    accumulator: Accumulator, bounds: Accumulator, groups: Accumulator, table: Table,
+    accumulator: Accumulator, bounds: Accumulator,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Push every document of the segment that can be among the k best.
 
@@ -55,10 +57,9 @@ def search_segment(
     keys, n, k, floor : see `topk`
     threshold : int
         Scores not above it are known not to matter, beside the floor.
-    way : AUTO, BLOCKMAX or SCAN
-    accumulator, bounds, groups, table : scratch
-        (65,536,), (n_blocks + 8,192,) and (n_blocks / 32,) uint16 or uint32, wide enough for the largest score;
-        (power of two,) uint32, all zero.
+    way : AUTO, BLOCKMAX, SCAN or MAXSCORE
+    accumulator, bounds : scratch
+        (65,536,) and (n_blocks + 8,192,) uint16 or uint32, wide enough for the largest score.
 
     Returns
     -------
@@ -66,26 +67,31 @@ def search_segment(
     """
     terms, weights = np.empty(len(ranks), np.int64), np.empty(len(ranks), accumulator.dtype)
     n_blocks = 2 * arrays.dense.shape[1]
-    n_terms, n_postings, bound_ns = 0, np.int64(0), 0.0
+    n_terms, n_postings, n_dense_postings, bound_ns = 0, np.int64(0), np.int64(0), 0.0
     for i in range(len(ranks)):
         if ranks[i] >= 0 and integers[i] > 0:
             terms[n_terms], weights[n_terms] = ranks[i], integers[i]
             n_terms += 1
             length = arrays.starts[ranks[i] + 1] - arrays.starts[ranks[i]]
             n_postings += length
-            bound_ns += NS_RARE_BOUND * length if arrays.dense_rows[ranks[i]] < 0 else NS_DENSE_BOUND * n_blocks
+            if arrays.dense_rows[ranks[i]] < 0:
+                bound_ns += NS_RARE_BOUND * length
+            else:
+                n_dense_postings += length
+                bound_ns += NS_DENSE_BOUND * n_blocks
     terms, weights = terms[:n_terms], weights[:n_terms]
     if n_terms == 0:
         return n, floor
-    budget = np.int64(1) << 40
+    budget, tight, bounded = np.int64(1) << 40, False, bool(way == MAXSCORE)
     if way == AUTO:
-        scan_ns = float(NS_POSTING * n_postings)
+        bounded = bool(bounding_pays(n_dense_postings, k))
+        scan_ns = np.float64(NS_POSTING * n_postings * (BOUNDED_COST if bounded else 1.0))
         block_ns = NS_ENTRY * BLOCK * len(arrays.slots) / n_docs
         if len(allowed) > 0:
             share_docs, share_windows = allowed_shares(allowed, window)
             scan_ns = scan_ns * share_windows
             if share_docs < LOOSE_FILTER:
-                scan_ns = 0.0  # without seeds, and with few answers a block, block-max does not pay
+                scan_ns = np.float64(0)  # without seeds, and with few answers a block, block-max does not pay
         way = BLOCKMAX if scan_ns > MARGIN * (bound_ns + BLOCKS_PER_HIT * k * block_ns) else SCAN
         budget = np.int64(SHARE * scan_ns / block_ns * BLOCK)
     if way == BLOCKMAX:
@@ -93,18 +99,16 @@ def search_segment(
         docs_per_block = 1.0 * BLOCK
         if len(allowed) > 0:
             docs_per_block = max(1.0, BLOCK * drop_blocks(bounds, allowed) / n_docs)
-        group_maxima(bounds[:n_blocks], groups)
-        for i in range(n_terms):
-            table[terms[i]] = weights[i]
         before, n_before = keys[:n].copy(), n
         n, reached, n_scored = search_blocks(
-            arrays, n_docs, base, table, bounds, groups, allowed, keys, n, k, floor, threshold, alpha, budget, docs_per_block
+            arrays, n_docs, base, terms, weights, bounds, allowed, keys, n, k, floor, threshold, alpha, budget, docs_per_block
         )
-        for i in range(n_terms):
-            table[terms[i]] = 0
         if n_scored >= 0:
             return n, reached
+        tight = bool((reached >> 32) - 1 > threshold)
         threshold = max(threshold, (reached >> 32) - 1)
         n = n_before
         keys[:n] = before
-    return scan_segment(arrays, window, n_docs, base, terms, weights, accumulator, allowed, keys, n, k, floor, threshold)
+    return scan_segment(
+        arrays, window, n_docs, base, terms, weights, accumulator, bounds, allowed, keys, n, k, floor, threshold, tight, bounded
+    )

@@ -20,13 +20,13 @@ from ...index.representations import Floats, Int32s, SparseVectors
 from ...index.segments import Mask, Segment
 from ...index.snapshot import Snapshot
 from ..hits import Hits
-from ..kernels import Integer, blockmax
+from ..kernels import Integer
 from ..kernels.query import finish, seed, weigh
-from ..kernels.search import AUTO, BLOCKMAX, SCAN, search_segment
+from ..kernels.search import AUTO, BLOCKMAX, MAXSCORE, SCAN, search_segment
 from ..kernels.topk import new_keys
 from .queries import heaviest
 
-WAYS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN}
+WAYS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN, "maxscore": MAXSCORE}
 _EVERYTHING = np.empty(0, np.bool_)
 _EVERYTHING.flags.writeable = False
 _SLACK_BLOCKS = (1 << 16) // BLOCK
@@ -42,8 +42,8 @@ class SearchOptions:
         1: exact. Less: block bounds count at this share, so fewer blocks are scored.
     beta : float in (0, 1]
         1: exact. Less: only this share of the query's terms, heaviest first.
-    path : "auto", "blockmax" or "scan"
-        Forces one of the two ways; answers are the same with alpha = 1.
+    path : "auto", "blockmax", "scan" or "maxscore"
+        Forces one of the ways; answers are the same with alpha = 1.
     """
 
     alpha: float = 1.0
@@ -123,7 +123,7 @@ class BlockMaxSearcher:
         return Hits.of([answer(number) for number in range(len(queries))])
 
     def warm(self) -> None:
-        """Load or compile every kernel that a query can need: both ways, both widths of sums, with a filter and without."""
+        """Load or compile every kernel that a query can need: all ways, both widths of sums, with a filter and without."""
         segment = next((s for s in self.snapshot.segments if len(s.inverted.terms)), None)
         if segment is None:
             return
@@ -162,12 +162,9 @@ class BlockMaxSearcher:
 
     def _scratch_for(self, segment: Segment, kind: type[np.generic]) -> tuple[npt.NDArray[Any], ...]:
         n_blocks, take = segment.inverted.n_blocks, self._scratch.take
-        n_table = 1 << max(16, len(segment.inverted.terms).bit_length())
         return (
             take("accumulator", 1 << 16, kind),
             take("bounds", n_blocks + _SLACK_BLOCKS, kind),
-            take("groups", -(-n_blocks // blockmax.GROUP), kind),
-            take("table", n_table, np.uint32),
         )
 
 

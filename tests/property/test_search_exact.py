@@ -17,7 +17,7 @@ from lexmax.retrieval.searchers.blockmax import BlockMaxSearcher, SearchOptions
 from lexmax.retrieval.searchers.exhaustive import ExhaustiveSearcher
 from lexmax.retrieval.searchers.queries import prepare
 
-PATHS = ("auto", "blockmax", "scan")
+PATHS = ("auto", "blockmax", "scan", "maxscore")
 
 
 def brute_force(snapshot, queries, number, k, allowed=None):
@@ -101,6 +101,22 @@ def check_light(snapshot, queries, k, allowed=None):
         assert np.array_equal(hits.offsets, oracle.offsets), path
         assert np.array_equal(hits.doc_nums, oracle.doc_nums), path
         assert np.array_equal(hits.scores, oracle.scores), path
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_non_essential_terms_over_many_windows(tmp_path, monkeypatch, filtered):
+    monkeypatch.setattr("lexmax.index.inverted.WINDOW", 1024)
+    rng = np.random.default_rng(5)
+    documents = [
+        {**{int(t): float(w) for t, w in zip(rng.zipf(1.2, 20) % 200, rng.gamma(1.5, 1, 20) + 0.01, strict=True)}}
+        for _ in range(9000)
+    ]
+    snapshot = make_index(tmp_path / "idx", rows(*documents), cuts=(6000,), deleted=tuple(range(0, 9000, 7)))
+    assert len(np.unique(snapshot.segments[0].inverted.arrays.run_windows)) == 6
+    queries = rows(*[{**document, 1: 0.5, 2: 0.2, 3: 0.1} for document in documents[::900]], {1: 1.0, 2: 1.0})
+    allowed = [rng.random(segment.record.n_docs) < 0.2 for segment in snapshot.segments] if filtered else None
+    for k in (1, 3, 10, 100):
+        check_light(snapshot, queries, k, allowed)
 
 
 def test_sums_beyond_sixteen_bits_are_exact(tmp_path):

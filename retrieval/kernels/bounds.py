@@ -1,0 +1,127 @@
+"""What the documents of a block can score at most: weight x block maximum, added over terms.
+
+A frequent term has its block maxima in 4 bits (`index.inverted` draws them); of a rare one the postings are read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...index.kernels.postings import BLOCK, PostingArrays, step_of
+from . import Integer, kernel
+from .scores import Accumulator, Allowed, Ranks
+
+
+@kernel
+def add_nibbles(bounds: Accumulator, row: npt.NDArray[np.uint8], unit: Any) -> None:
+    """Add ``unit x nibble``: low nibbles to the first half of the bounds, high ones to the second.
+
+    ``unit`` has the bounds' type, and every intermediate is cut back to it: else the loops run on 64-bit lanes.
+    """
+    kind = bounds.dtype.type
+    half = len(row)
+    low, high = bounds[:half], bounds[half:]
+    for i in range(half):
+        low[i] = kind(low[i] + kind(unit * kind(row[i] & np.uint8(15))))
+    for i in range(half):
+        high[i] = kind(high[i] + kind(unit * kind(row[i] >> np.uint8(4))))
+
+
+@kernel
+def add_nibbles_2(bounds: Accumulator, row: npt.NDArray[np.uint8], unit: Any, row2: npt.NDArray[np.uint8], unit2: Any) -> None:
+    """Do the same for two rows at once, which halves the traffic to the bounds."""
+    kind = bounds.dtype.type
+    half = len(row)
+    low, high = bounds[:half], bounds[half:]
+    for i in range(half):
+        both = kind(kind(unit * kind(row[i] & np.uint8(15))) + kind(unit2 * kind(row2[i] & np.uint8(15))))
+        low[i] = kind(low[i] + both)
+    for i in range(half):
+        both = kind(kind(unit * kind(row[i] >> np.uint8(4))) + kind(unit2 * kind(row2[i] >> np.uint8(4))))
+        high[i] = kind(high[i] + both)
+
+
+@kernel
+def add_postings(arrays: PostingArrays, window: Integer, t: Integer, weight: Integer, bounds: Accumulator) -> None:
+    """Add a rare term's bounds from its postings: of those in one block, which stand together, the largest impact counts.
+
+    Without branches on the data: each posting adds by how much it exceeds the block's largest so far.
+    """
+    kind = bounds.dtype.type
+    w = kind(weight)
+    for r in range(arrays.run_starts[t], arrays.run_starts[t + 1]):
+        first = arrays.starts[t] + arrays.run_offsets[r]
+        last = r + 1 == arrays.run_starts[t + 1]
+        end = arrays.starts[t + 1] if last else arrays.starts[t] + arrays.run_offsets[r + 1]
+        base = np.int64(arrays.run_windows[r]) * (window // BLOCK)
+        slots, impacts, part = arrays.slots[first:end], arrays.impacts[first:end], bounds[base:]
+        block, top = np.uint16(0xFFFF), np.uint8(0)
+        for p in range(len(slots)):
+            here = np.uint16(slots[p] // np.uint16(BLOCK))
+            top = top if here == block else np.uint8(0)
+            gain = np.uint8(impacts[p] - top) if impacts[p] > top else np.uint8(0)
+            part[here] = kind(part[here] + kind(w * kind(gain)))
+            top, block = np.uint8(top + gain), here
+
+
+@kernel
+def bound_blocks(arrays: PostingArrays, window: Integer, ranks: Ranks, weights: Accumulator, bounds: Accumulator) -> None:
+    """Fill ``bounds`` (>= n_blocks + 8192 entries) so that no document of block b scores above ``bounds[b]``."""
+    bounds[:] = 0
+    rows, units = np.empty(len(ranks), np.int64), np.empty(len(ranks), bounds.dtype)
+    n_dense = 0
+    for i in range(len(ranks)):
+        t = ranks[i]
+        if arrays.dense_rows[t] < 0:
+            add_postings(arrays, window, t, weights[i], bounds)
+        else:
+            rows[n_dense], units[n_dense] = arrays.dense_rows[t], weights[i] * step_of(np.int64(arrays.kth[t, 0]))
+            n_dense += 1
+    half = window // BLOCK // 2
+    for j in range(0, n_dense, 2):  # two rows from end to end: memory is read in long streams
+        row, row2 = arrays.dense[rows[j]], arrays.dense[rows[min(j + 1, n_dense - 1)]]
+        for base in range(0, len(row), half):
+            end = base + half
+            part = bounds[2 * base : 2 * end]
+            if j + 1 < n_dense:
+                add_nibbles_2(part, row[base:end], units[j], row2[base:end], units[j + 1])
+            else:
+                add_nibbles(part, row[base:end], units[j])
+
+
+@kernel
+def bound_window(
+    arrays: PostingArrays, window: Integer, w: Integer, ranks: Ranks, weights: Accumulator, bounds: Accumulator
+) -> None:
+    """Fill ``bounds[: window / 8]`` with what terms with block maxima bring the blocks of window ``w`` at most."""
+    half = window // BLOCK // 2
+    part = bounds[: 2 * half]
+    part[:] = 0
+    kind = bounds.dtype.type
+    for i in range(0, len(ranks), 2):
+        row = arrays.dense[arrays.dense_rows[ranks[i]], w * half : (w + 1) * half]
+        unit = kind(weights[i] * kind(step_of(np.int64(arrays.kth[ranks[i], 0]))))
+        if i + 1 < len(ranks):
+            row2 = arrays.dense[arrays.dense_rows[ranks[i + 1]], w * half : (w + 1) * half]
+            add_nibbles_2(part, row, unit, row2, kind(weights[i + 1] * kind(step_of(np.int64(arrays.kth[ranks[i + 1], 0])))))
+        else:
+            add_nibbles(part, row, unit)
+
+
+@kernel
+def drop_blocks(bounds: Accumulator, allowed: Allowed) -> Integer:
+    """Set the bounds of blocks without an allowed document to 0; returns the number of allowed documents."""
+    eights = allowed[: len(allowed) // BLOCK * BLOCK].view(np.uint64)  # a document is a byte, 0 or 1
+    n_allowed = np.uint64(0)
+    for b in range(len(eights)):
+        n_allowed += (eights[b] * np.uint64(0x0101010101010101)) >> np.uint64(56)
+        bounds[b] = bounds[b] if eights[b] != 0 else bounds.dtype.type(0)
+    rest = 0
+    for d in range(len(eights) * BLOCK, len(allowed)):
+        rest += allowed[d]
+    if len(eights) * BLOCK < len(allowed) and rest == 0:
+        bounds[len(eights)] = 0
+    return np.int64(n_allowed) + rest
