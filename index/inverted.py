@@ -35,7 +35,7 @@ WINDOW = 32768
 """Documents of a window: its 16-bit scores fill 64 KiB, which a second-level cache holds."""
 WINDOW_STEP = 512
 """Small segments have one window, of a multiple of this size."""
-DENSE_SHARE = 0.01
+DENSE_SHARE = 0.02
 """A term in more than this share of the documents gets a dense row of block maxima."""
 
 
