@@ -109,7 +109,8 @@ class Codec:
         if self._tables is None:
             self._tables = _Tables.of(self)
         tables = self._tables
-        rows = (np.clip(np.rint((rotated - self.mean) * tables.scale), -127, 127) + 128).astype(np.uint8)
+        rows = np.empty(rotated.shape, np.uint8)
+        kernels.centred_bytes(rotated, self.mean, tables.scale, rows)
         codes = np.empty(len(rotated), np.int32)
         kernels.assign(
             rows, tables.coarse, tables.coarse_starts, tables.fine, tables.fine_starts, tables.centroid_of,

@@ -18,6 +18,30 @@ MISSING = -(1 << 30)
 
 
 @kernel
+def centred_bytes(tokens: Floats, mean: Floats, scale: float, rows: Bytes) -> None:
+    """Fill ``rows`` (n, dim) with ``(tokens - mean) scale``, rounded and cut to -127..127, 128 added."""
+    low, high, zero = np.float32(-127), np.float32(127), np.float32(128)
+    factor = np.float32(scale)
+    for t in range(len(tokens)):
+        for i in range(len(mean)):
+            value = np.rint((tokens[t, i] - mean[i]) * factor)
+            value = low if value < low else (high if value > high else value)
+            rows[t, i] = np.uint8(np.int32(value + zero))
+
+
+@kernel
+def largest_lane(scores: Int32s, n: int) -> int:
+    """Return the first position of the largest of ``scores[:n]``: a vector maximum and a look for it, unlike np.argmax."""
+    top = scores[0]
+    for j in range(1, n):
+        top = max(top, scores[j])
+    at = 0
+    while scores[at] != top:
+        at += 1
+    return at
+
+
+@kernel
 def assign(
     rows: Bytes, coarse: SignedBytes, coarse_starts: Int32s, fine: SignedBytes, fine_starts: Int32s, centroid_of: Int32s,
     group_blocks: Int64s, n_probe: int, codes: Int32s,
@@ -47,16 +71,13 @@ def assign(
         dot_blocks(rows, t, coarse, coarse_starts, 0, len(coarse), groups)
         best, best_lane = 2 * MISSING + 1, 0
         for _ in range(n_probe):
-            group = np.argmax(groups)
+            group = largest_lane(groups, len(groups))
             groups[group] = 2 * MISSING
             first, last = group_blocks[group], group_blocks[group + 1]
             dot_blocks(rows, t, fine, fine_starts, first, last, scores)
-            n = LANES * (last - first)
-            top = scores[0]
-            for j in range(1, n):
-                top = max(top, scores[j])
-            if top > best:
-                best, best_lane = int(top), LANES * first + int(np.argmax(scores[:n]))
+            lane = largest_lane(scores, LANES * (last - first))
+            if scores[lane] > best:
+                best, best_lane = int(scores[lane]), LANES * first + lane
         codes[t] = centroid_of[best_lane]
 
 

@@ -104,7 +104,9 @@ def token_storage(options: argparse.Namespace) -> TokenStorage | None:
 
 
 def add_effort_options(parser: argparse.ArgumentParser) -> None:
-    """Add how hard token vectors are searched, for `open_retriever`."""
+    """Add how hard to search, for `open_retriever`."""
+    parser.add_argument("--exhaustive", action="store_true",
+                        help="score every document: the slow oracle that the fast searchers are measured by")  # fmt: skip
     group = parser.add_argument_group("token vectors")
     group.add_argument("--target-recall", type=float, metavar="R",
                        help="the cheapest search that reached this recall@10 in `lexmax calibrate`")  # fmt: skip
@@ -124,7 +126,9 @@ def open_retriever(options: argparse.Namespace) -> Retriever:
 
 
 def _effort(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what `Retriever.open` takes of how hard to search token vectors."""
+    """Return what `Retriever.open` takes of how hard to search."""
+    if options.exhaustive:
+        return {"searcher": "exhaustive"}
     if options.slim_candidates is not None:
         from ..searchers.slim import SlimOptions
 

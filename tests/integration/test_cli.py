@@ -258,6 +258,8 @@ def test_token_vectors_are_built_searched_and_calibrated(tmp_path, colbert, toke
     assert facts_of(index, capsys)["calibration"][0]["options"]["n_probe"] == 4
     expected = [(row["doc_id"], row["score"]) for row in rows]
     assert [(row["doc_id"], row["score"]) for row in found(capsys, index, "sun and snow", "--target-recall", "0.9")] == expected
+    everything = {row["doc_id"]: row["score"] for row in found(capsys, index, "sun and snow", "--exhaustive")}
+    assert everything == pytest.approx(dict(expected), abs=0.01)
     facts = facts_of(index, capsys)
     assert facts["token_vectors"]["nbits"] == 4
     assert facts["n_tokens"] == sum(segment["n_tokens"] for segment in facts["segments"]) > 0
