@@ -1,10 +1,10 @@
 """Windowed term-at-a-time scan with non-essential terms (MaxScore: Turtle, Flood, IP&M 1995), bounded by blocks.
 
 Each window of documents is scored into an accumulator that stays in cache; then 64 scores at once are compared with the
-threshold. Once a threshold is known, terms that together cannot
-reach it need not be added posting by posting: the accumulator begins with the bounds of their blocks, a few bytes for eight
-documents, only the *essential* terms' postings are added, and the few documents whose sum still passes the threshold are
-scored from their rows. How many terms are essential is settled from window to window by what the last one cost.
+threshold. Once a threshold is known, frequent terms of little weight need not be added posting by posting: the accumulator
+begins with the bounds of their blocks, half a byte for eight documents, only the *essential* terms' postings are added, and
+the few documents whose sum still passes the threshold are scored from their rows. How many terms are essential is settled from
+window to window by what the last one cost.
 Exact: a document is skipped only when its score is not above ``threshold``.
 """
 
@@ -65,6 +65,28 @@ def by_worth(arrays: PostingArrays, ranks: Ranks, weights: Accumulator) -> I64:
         length = np.float64(arrays.starts[t + 1] - arrays.starts[t])
         worth[i] = np.int64(weights[i]) * np.int64(arrays.kth[t, 0]) / length if arrays.dense_rows[t] >= 0 else np.inf
     return np.argsort(worth)
+
+
+@kernel
+def sum_up(arrays: PostingArrays, ranks: Ranks, weights: Accumulator) -> tuple[I64, I64, int]:
+    """What the first i terms reach together at most, their postings, both (n_terms + 1,), and how many have block maxima."""
+    reach, n_postings = np.zeros(len(ranks) + 1, np.int64), np.zeros(len(ranks) + 1, np.int64)
+    n_dense = 0
+    for i in range(len(ranks)):
+        t = ranks[i]
+        n_dense += arrays.dense_rows[t] >= 0
+        reach[i + 1] = reach[i] + np.int64(weights[i]) * 15 * step_of(np.int64(arrays.kth[t, 0]))
+        n_postings[i + 1] = n_postings[i] + arrays.starts[t + 1] - arrays.starts[t]
+    return reach, n_postings, n_dense
+
+
+@kernel
+def next_share(share: float, n_candidates: Integer, n_postings: float) -> float:
+    """Let candidates cost between half of what the essential terms' postings cost and as much."""
+    spent, scanned = NS_CANDIDATE * n_candidates, NS_POSTING * n_postings
+    if spent > scanned:
+        return share * 0.75
+    return min(share * 1.3, LAST_SHARE) if spent < 0.5 * scanned else share
 
 
 @kernel
@@ -145,14 +167,7 @@ def scan_segment(
     """
     order = by_worth(arrays, ranks, weights)
     ranks, weights = ranks[order], weights[order]
-    reach = np.zeros(len(ranks) + 1, np.int64)  # of the first terms together, and their postings
-    n_postings = np.zeros(len(ranks) + 1, np.int64)
-    n_dense = 0
-    for i in range(len(ranks)):
-        t = ranks[i]
-        n_dense += arrays.dense_rows[t] >= 0
-        reach[i + 1] = reach[i] + np.int64(weights[i]) * 15 * step_of(np.int64(arrays.kth[t, 0]))
-        n_postings[i + 1] = n_postings[i] + arrays.starts[t + 1] - arrays.starts[t]
+    reach, n_postings, n_dense = sum_up(arrays, ranks, weights)
     if not bounded:
         n_dense = 0
     cursors = arrays.run_starts[ranks]
@@ -180,12 +195,7 @@ def scan_segment(
             )
         threshold = max(threshold, floor >> 32)
         if n_bounded > 0:
-            spent = NS_CANDIDATE * n_candidates
-            scanned = NS_POSTING * (n_postings[-1] - n_postings[n_bounded]) * window / n_docs
-            if spent > scanned:
-                share *= 0.75
-            elif spent < 0.5 * scanned:
-                share = min(share * 1.3, LAST_SHARE)
+            share = next_share(share, n_candidates, (n_postings[-1] - n_postings[n_bounded]) * window / n_docs)
     return n, floor
 
 
