@@ -274,6 +274,7 @@ def stream(*cpu_us: float) -> Stream:
 def test_ratios_are_paired_by_query():
     row = make_row("x", 10, stream(100.0, 10.0, 60.0), stream(10.0, 10.0, 20.0), (1.0, 0.5, 2))
     assert row["ratio_to_lexmax_median"] == np.median([10, 1, 3])
+    assert row["ratio_to_lexmax_p1"] == pytest.approx(np.percentile([10, 1, 3], 1), abs=1e-3)
     assert (row["p50_us"], row["wall_p50_us"], row["recall@10"], row["recall@k"], row["n_inexact"]) == (60, 120, 1, 0.5, 2)
 
 
