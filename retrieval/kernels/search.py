@@ -21,7 +21,7 @@ NS_ENTRY = 1.2
 """Block-max: an entry of a document row read."""
 BLOCKS_PER_HIT = 3
 """Block-max: blocks scored for each answer when it goes well."""
-MARGIN, SHARE = 2.0, 0.25
+MARGIN, SHARE = 4.0, 0.25
 """By how much block-max must look better to be tried; the share of the scan's cost that it may use up. The bounds left above
 the threshold after the first rounds tell how many blocks are to come. All of these steer the choice, never the answer."""
 
