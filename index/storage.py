@@ -231,7 +231,8 @@ class ArrayFile:
 
     def _entry(self, name: str) -> dict[str, Any]:
         if name not in self._entries:
-            raise IndexFormatError(self.path, expected=f"an array {name!r}", found=sorted(self._entries))
+            advice = "another version of lexmax wrote this: build the index again"
+            raise IndexFormatError(self.path, expected=f"an array {name!r}", found=sorted(self._entries), advice=advice)
         return self._entries[name]
 
     def _raw(self, entry: dict[str, Any]) -> npt.NDArray[np.uint8]:

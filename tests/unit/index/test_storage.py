@@ -57,6 +57,11 @@ def test_bulk_damage_is_found_when_asked_for(file):
         arrays.verify()
 
 
+def test_an_array_of_another_version_is_asked_for_in_vain(file):
+    with pytest.raises(IndexFormatError, match=r"a\.lex: expected an array 'rows', found .*build the index again"):
+        ArrayFile(file, "test")["rows"]
+
+
 def test_foreign_newer_other_kind_and_missing_files_are_refused(file, tmp_path):
     with pytest.raises(IndexFormatError, match="kind"):
         ArrayFile(file, "other")
