@@ -30,7 +30,6 @@ SAMPLE_DOCUMENTS, SAMPLE_QUERIES = 64, 64
 """Texts by which encoding and answering are timed, the first of a collection."""
 QUERIES_AT_ONCE = 256
 
-
 Rankings = list[Ranking]
 """A ranking for each query, in the order of the dataset's."""
 Unit = Literal["terms", "tokens", "numbers"]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import RepresentationError
+from .kernels import read_only
 from .kernels.invariants import (
     BAD_LENGTHS,
     BAD_OFFSETS,
@@ -22,7 +23,6 @@ from .kernels.invariants import (
     NOT_ASCENDING,
     SOUND,
     fault_of_rows,
-    plain,
 )
 
 Int32s = npt.NDArray[np.int32]
@@ -71,7 +71,7 @@ class SparseVectors:
             if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
                 raise RepresentationError(f"SparseVectors.{name} must be a 1-d {np.dtype(dtype)} array")
         indptr, terms, weights = self.indptr, self.terms, self.weights
-        fault = fault_of_rows(plain(indptr), plain(terms), plain(weights))
+        fault = fault_of_rows(read_only(indptr), read_only(terms), read_only(weights))
         if fault == BAD_LENGTHS:
             raise RepresentationError(
                 f"SparseVectors: indptr ends at {indptr[-1]}, with {len(terms)} terms and {len(weights)} weights"

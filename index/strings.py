@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from .errors import IndexFormatError
+from .kernels import read_only
 from .kernels.hashing import find_strings, hash_strings
 from .representations import Int32s, Int64s
 from .storage import ArrayFile, ArrayFileWriter
 
 KIND = "strings"
-AnyArray = TypeVar("AnyArray", bound=npt.NDArray[Any])
 
 
 class StringTable:
@@ -43,7 +42,7 @@ class StringTable:
         characters, offsets = _pack(strings)
         hashes = hash_strings(characters, offsets)
         order = np.argsort(hashes, kind="stable")
-        return cls(characters, offsets, _frozen(hashes[order]), _frozen(order.astype(np.int32)))
+        return cls(characters, offsets, read_only(hashes[order]), read_only(order.astype(np.int32)))
 
     @classmethod
     def open(cls, path: Path, *, verify: bool | None = None) -> StringTable:
@@ -86,7 +85,7 @@ class StringTable:
             self._order,
             wanted,
             wanted_offsets,
-            _frozen(wanted_hashes),
+            read_only(wanted_hashes),
         )
 
     def to_arrow(self) -> pa.LargeStringArray:
@@ -99,10 +98,4 @@ def _pack(strings: Sequence[str]) -> tuple[npt.NDArray[np.uint8], Int64s]:
     encoded = [string.encode() for string in strings]  # not through pyarrow, which would import pandas
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(string) for string in encoded], out=offsets[1:])
-    return _frozen(np.frombuffer(b"".join(encoded), np.uint8)), _frozen(offsets)
-
-
-def _frozen(array: AnyArray) -> AnyArray:
-    """Kernels are compiled for read-only arrays alone, as memory maps are: one compilation serves both."""
-    array.flags.writeable = False
-    return array
+    return read_only(np.frombuffer(b"".join(encoded), np.uint8)), read_only(offsets)

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
+import numpy.typing as npt
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
+Number = TypeVar("Number", bound=np.generic)
 _config: Any = numba.config
 
 
@@ -41,3 +44,10 @@ def kernel(function: Kernel) -> Kernel:
         return cast(Kernel, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
     finally:
         _config.CACHE_DIR = elsewhere
+
+
+def read_only(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Return a contiguous read-only view, or copy: memory maps are read-only, so kernels are compiled for such arrays alone."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 import numpy.typing as npt
 
 from . import kernel
-
-Number = TypeVar("Number", bound=np.generic)
 
 SOUND, BAD_OFFSETS, BAD_LENGTHS, BAD_WEIGHT, NEGATIVE_TERM, NOT_ASCENDING = range(6)
 
@@ -35,10 +31,3 @@ def fault_of_rows(indptr: npt.NDArray[np.int64], terms: npt.NDArray[np.int32], w
     if bad_weight:
         return BAD_WEIGHT
     return NEGATIVE_TERM if negative else (NOT_ASCENDING if falls else SOUND)
-
-
-def plain(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """Return a contiguous read-only view, or copy, of a 1-d array: the one kind that a kernel is compiled for."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view

@@ -6,7 +6,7 @@ Documents are cut into windows of ``window`` documents (a multiple of 8, at most
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +111,13 @@ def kth_impacts(starts: I64, impacts: U8, ranks: I64) -> U8:
 
 
 @kernel
+def run_span(starts: I64, run_starts: I64, run_offsets: U32, t: Any, r: Any) -> tuple[Any, Any]:
+    """First posting of run ``r`` of term ``t``, and the one after its last."""
+    last = r + 1 == run_starts[t + 1]
+    return starts[t] + run_offsets[r], starts[t + 1] if last else starts[t] + run_offsets[r + 1]
+
+
+@kernel
 def step_of(top: int | np.int64) -> int | np.int64:
     """Unit of a term's 4-bit block maxima: its largest impact is at most 15 steps."""
     return (top + 14) // 15
@@ -155,8 +162,7 @@ def block_maxima(
         t = terms[i]
         step = step_of(np.int64(kth[t, 0]))
         for r in range(run_starts[t], run_starts[t + 1]):
-            first = starts[t] + run_offsets[r]
-            end = starts[t] + run_offsets[r + 1] if r + 1 < run_starts[t + 1] else starts[t + 1]
+            first, end = run_span(starts, run_starts, run_offsets, t, r)
             base = run_windows[r] * half
             for p in range(first, end):
                 block = slots[p] // BLOCK

@@ -122,13 +122,12 @@ def open_retriever(options: argparse.Namespace) -> Retriever:
     """Open the index with its encoder and as much effort as was asked for."""
     from ..retriever import Retriever
 
-    return Retriever.open(options.index, model=options.model, device=options.device, **_effort(options))
+    searcher = "exhaustive" if options.exhaustive else "auto"
+    return Retriever.open(options.index, model=options.model, device=options.device, searcher=searcher, **_effort(options))
 
 
 def _effort(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what `Retriever.open` takes of how hard to search."""
-    if options.exhaustive:
-        return {"searcher": "exhaustive"}
+    """Return what `Retriever.open` takes of how hard to search token vectors."""
     if options.slim_candidates is not None:
         from ..searchers.slim import SlimOptions
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.kernels.postings import BLOCK, PostingArrays, step_of
+from ...index.kernels.postings import BLOCK, PostingArrays, run_span, step_of
 from . import Integer, kernel
 from .scores import Accumulator, Allowed, Ranks
 
@@ -53,9 +53,7 @@ def add_postings(arrays: PostingArrays, window: Integer, t: Integer, weight: Int
     kind = bounds.dtype.type
     w = kind(weight)
     for r in range(arrays.run_starts[t], arrays.run_starts[t + 1]):
-        first = arrays.starts[t] + arrays.run_offsets[r]
-        last = r + 1 == arrays.run_starts[t + 1]
-        end = arrays.starts[t + 1] if last else arrays.starts[t] + arrays.run_offsets[r + 1]
+        first, end = run_span(arrays.starts, arrays.run_starts, arrays.run_offsets, t, r)
         base = np.int64(arrays.run_windows[r]) * (window // BLOCK)
         slots, impacts, part = arrays.slots[first:end], arrays.impacts[first:end], bounds[base:]
         block, top = np.uint16(0xFFFF), np.uint8(0)
@@ -68,28 +66,40 @@ def add_postings(arrays: PostingArrays, window: Integer, t: Integer, weight: Int
 
 
 @kernel
+def add_windows(
+    arrays: PostingArrays, window: Integer, first: Integer, last: Integer, ranks: Ranks, weights: Accumulator,
+    bounds: Accumulator,
+) -> None:  # fmt: skip
+    """Add the bounds of terms with block maxima in the windows ``first`` to ``last``, whose blocks ``bounds`` begins with.
+
+    Two rows from end to end, then the next two: memory is read in long streams.
+    """
+    kind = bounds.dtype.type
+    half = window // BLOCK // 2
+    for i in range(0, len(ranks), 2):
+        row = arrays.dense[arrays.dense_rows[ranks[i]]]
+        unit = kind(weights[i] * kind(step_of(np.int64(arrays.kth[ranks[i], 0]))))
+        j = min(i + 1, len(ranks) - 1)
+        row2 = arrays.dense[arrays.dense_rows[ranks[j]]]
+        unit2 = kind(weights[j] * kind(step_of(np.int64(arrays.kth[ranks[j], 0]))))
+        for w in range(first, last):
+            part, here = bounds[2 * half * (w - first) : 2 * half * (w - first + 1)], row[w * half : (w + 1) * half]
+            if j > i:
+                add_nibbles_2(part, here, unit, row2[w * half : (w + 1) * half], unit2)
+            else:
+                add_nibbles(part, here, unit)
+
+
+@kernel
 def bound_blocks(arrays: PostingArrays, window: Integer, ranks: Ranks, weights: Accumulator, bounds: Accumulator) -> None:
     """Fill ``bounds`` (>= n_blocks + 8192 entries) so that no document of block b scores above ``bounds[b]``."""
     bounds[:] = 0
-    rows, units = np.empty(len(ranks), np.int64), np.empty(len(ranks), bounds.dtype)
-    n_dense = 0
     for i in range(len(ranks)):
-        t = ranks[i]
-        if arrays.dense_rows[t] < 0:
-            add_postings(arrays, window, t, weights[i], bounds)
-        else:
-            rows[n_dense], units[n_dense] = arrays.dense_rows[t], weights[i] * step_of(np.int64(arrays.kth[t, 0]))
-            n_dense += 1
-    half = window // BLOCK // 2
-    for j in range(0, n_dense, 2):  # two rows from end to end: memory is read in long streams
-        row, row2 = arrays.dense[rows[j]], arrays.dense[rows[min(j + 1, n_dense - 1)]]
-        for base in range(0, len(row), half):
-            end = base + half
-            part = bounds[2 * base : 2 * end]
-            if j + 1 < n_dense:
-                add_nibbles_2(part, row[base:end], units[j], row2[base:end], units[j + 1])
-            else:
-                add_nibbles(part, row[base:end], units[j])
+        if arrays.dense_rows[ranks[i]] < 0:
+            add_postings(arrays, window, ranks[i], weights[i], bounds)
+    frequent = arrays.dense_rows[ranks] >= 0
+    n_windows = 2 * BLOCK * arrays.dense.shape[1] // window
+    add_windows(arrays, window, 0, n_windows, ranks[frequent], weights[frequent], bounds)
 
 
 @kernel
@@ -97,18 +107,8 @@ def bound_window(
     arrays: PostingArrays, window: Integer, w: Integer, ranks: Ranks, weights: Accumulator, bounds: Accumulator
 ) -> None:
     """Fill ``bounds[: window / 8]`` with what terms with block maxima bring the blocks of window ``w`` at most."""
-    half = window // BLOCK // 2
-    part = bounds[: 2 * half]
-    part[:] = 0
-    kind = bounds.dtype.type
-    for i in range(0, len(ranks), 2):
-        row = arrays.dense[arrays.dense_rows[ranks[i]], w * half : (w + 1) * half]
-        unit = kind(weights[i] * kind(step_of(np.int64(arrays.kth[ranks[i], 0]))))
-        if i + 1 < len(ranks):
-            row2 = arrays.dense[arrays.dense_rows[ranks[i + 1]], w * half : (w + 1) * half]
-            add_nibbles_2(part, row, unit, row2, kind(weights[i + 1] * kind(step_of(np.int64(arrays.kth[ranks[i + 1], 0])))))
-        else:
-            add_nibbles(part, row, unit)
+    bounds[: window // BLOCK] = 0
+    add_windows(arrays, window, w, w + 1, ranks, weights, bounds)
 
 
 @kernel

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.kernels.postings import BLOCK, I64, PostingArrays, step_of
+from ...index.kernels.postings import BLOCK, I64, PostingArrays, run_span, step_of
 from . import Integer, kernel
 from .bounds import bound_window
 from .lanes import LANES, lowest, passing
@@ -112,10 +112,8 @@ def score_window(
         if not found:
             accumulator[:size] = 0
             found = True
-        first = arrays.starts[t] + arrays.run_offsets[r]
+        first, end = run_span(arrays.starts, arrays.run_starts, arrays.run_offsets, t, r)
         cursors[i] = r + 1
-        last = r + 1 == arrays.run_starts[t + 1]
-        end = arrays.starts[t + 1] if last else arrays.starts[t] + arrays.run_offsets[r + 1]
         accumulate(accumulator, arrays.slots[first:end], arrays.impacts[first:end], weights[i])
     return found
 
@@ -165,13 +163,13 @@ def scan_segment(
     -------
     (n, floor)
     """
-    order = by_worth(arrays, ranks, weights)
-    ranks, weights = ranks[order], weights[order]
-    reach, n_postings, n_dense = sum_up(arrays, ranks, weights)
-    if not bounded:
-        n_dense = 0
+    reach, n_postings, n_dense = np.zeros(1, np.int64), np.zeros(1, np.int64), 0
+    if bounded:
+        order = by_worth(arrays, ranks, weights)
+        ranks, weights = ranks[order], weights[order]
+        reach, n_postings, n_dense = sum_up(arrays, ranks, weights)
     cursors = arrays.run_starts[ranks]
-    candidates = np.empty(window + 1, np.uint16)
+    candidates = np.empty(window if bounded else 0, np.uint16)
     share = FIRST_SHARE
     threshold = max(threshold, floor >> 32)
     for w in range((n_docs + window - 1) // window):
@@ -245,9 +243,7 @@ def score_all(arrays: PostingArrays, window: Integer, ranks: Ranks, weights: I64
     for i in range(len(ranks)):
         t = ranks[i]
         for r in range(arrays.run_starts[t], arrays.run_starts[t + 1]):
-            first = arrays.starts[t] + arrays.run_offsets[r]
-            last = r + 1 == arrays.run_starts[t + 1]
-            end = arrays.starts[t + 1] if last else arrays.starts[t] + arrays.run_offsets[r + 1]
+            first, end = run_span(arrays.starts, arrays.run_starts, arrays.run_offsets, t, r)
             base = np.int64(arrays.run_windows[r]) * window
             for p in range(first, end):
                 scores[base + arrays.slots[p]] += weights[i] * np.int64(arrays.impacts[p])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...index.kernels import read_only
 from ...index.kernels.postings import BLOCK
 from ...index.representations import Floats, Int32s, SparseVectors
 from ...index.segments import Mask, Segment
@@ -27,8 +28,7 @@ from ..kernels.topk import new_keys
 from .queries import heaviest
 
 WAYS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN, "maxscore": MAXSCORE}
-_EVERYTHING = np.empty(0, np.bool_)
-_EVERYTHING.flags.writeable = False
+_EVERYTHING = read_only(np.empty(0, np.bool_))
 _SLACK_BLOCKS = (1 << 16) // BLOCK
 
 
@@ -153,7 +153,7 @@ class BlockMaxSearcher:
                 threshold = max(threshold, seed(segment.inverted.arrays.kth, ranks[i], integers, needed))
         for i, segment in enumerate(segments):
             mask = masks[i]
-            allowed = _EVERYTHING if mask is None else _readonly(mask)
+            allowed = _EVERYTHING if mask is None else read_only(mask)
             n, floor = search_segment(
                 segment.inverted.arrays, segment.inverted.window, segment.record.n_docs, segment.base, ranks[i], integers,
                 allowed, keys, n, k, floor, threshold, options.alpha, WAYS[options.path], *self._scratch_for(segment, kind),
@@ -166,10 +166,3 @@ class BlockMaxSearcher:
             take("accumulator", 1 << 16, kind),
             take("bounds", n_blocks + _SLACK_BLOCKS, kind),
         )
-
-
-def _readonly(mask: Mask) -> Mask:
-    """Kernels are compiled for read-only masks, as those of a memory map are."""
-    view = mask.view()
-    view.flags.writeable = False
-    return view
