@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...index.kernels.postings import BLOCK, I32, PostingArrays
+from ...index.kernels.postings import BLOCK, I32, I64, PostingArrays
 from . import Integer, kernel
 from .lanes import LANES, lowest, passing
 from .prefetch import prefetch
 from .rows import prefetch_rows, score_document
 from .scores import Accumulator, Allowed, Ranks, largest
-from .topk import Keys, key_of, push
+from .topk import Keys, agree, key_of, push
 
 N_BUCKETS = 256
 AHEAD = 2
@@ -53,21 +53,25 @@ def collect_blocks(bounds: Accumulator, low: Integer, high: Integer, shift: Inte
 
 @kernel
 def search_blocks(
-    arrays: PostingArrays, n_docs: Integer, base: Integer, ranks: Ranks, weights: Accumulator, bounds: Accumulator,
-    allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer, alpha: float,
+    arrays: PostingArrays, first: Integer, n_docs: Integer, base: Integer, ranks: Ranks, weights: Accumulator,
+    bounds: Accumulator, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, alpha: float,
     budget: Integer, docs_per_block: float,
 ) -> tuple[Integer, Integer, Integer]:  # fmt: skip
     """Score blocks best first until no bound passes the threshold.
 
     Parameters
     ----------
+    first, n_docs : int
+        The documents are ``n_docs`` of the segment, from its document ``first`` on.
+    base : int
+        doc_num of the segment's first document.
     ranks, weights : (n_terms,)
         The query; weights in the bounds' dtype.
     bounds : as `bound_blocks` made them
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor : see `topk`
-    threshold : int
-        Scores not above it are known not to matter.
+    known : (1,)
+        As `scan.scan_segment` has it.
     budget : int
         Documents to score at most.
     docs_per_block : float
@@ -84,7 +88,7 @@ def search_blocks(
         shift += 1
     high, n_scored = best, 0
     for share in ROUNDS:
-        threshold = max(threshold, (floor >> 32) - 1)
+        threshold: Integer = agree(known, (floor >> 32) - 1)
         low = min(max(np.int64(threshold / alpha), np.int64(share * best)), best)
         blocks = collect_blocks(bounds, low, high, shift, n_blocks)
         if share < ROUNDS[0] and n_scored + docs_per_block * len(blocks) > budget:
@@ -92,10 +96,10 @@ def search_blocks(
         for j in range(len(blocks)):
             b = blocks[j]
             if j + 2 * AHEAD < len(blocks):
-                prefetch(arrays.forward_indptr, blocks[j + 2 * AHEAD] * BLOCK)
+                prefetch(arrays.forward_indptr, first + np.int64(blocks[j + 2 * AHEAD]) * BLOCK)
             if j + AHEAD < len(blocks):
-                ahead = blocks[j + AHEAD] * BLOCK
-                prefetch_rows(arrays, ahead, min(ahead + BLOCK, n_docs))
+                ahead = np.int64(blocks[j + AHEAD]) * BLOCK
+                prefetch_rows(arrays, first + ahead, first + min(ahead + BLOCK, n_docs))
             if alpha * np.float64(bounds[b]) <= threshold:
                 continue
             if n_scored > budget:
@@ -104,9 +108,9 @@ def search_blocks(
                 if len(allowed) > 0 and not allowed[d]:
                     continue
                 n_scored += 1
-                score = score_document(arrays, d, ranks, weights)
+                score = score_document(arrays, first + d, ranks, weights)
                 if score > threshold:
-                    key = key_of(score, base + d)
+                    key = key_of(score, base + first + d)
                     if key > floor:
                         n, floor = push(keys, n, k, key, floor)
                         threshold = max(threshold, (floor >> 32) - 1)

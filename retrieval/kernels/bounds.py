@@ -45,17 +45,22 @@ def add_nibbles_2(bounds: Accumulator, row: npt.NDArray[np.uint8], unit: Any, ro
 
 
 @kernel
-def add_postings(arrays: PostingArrays, window: Integer, t: Integer, weight: Integer, bounds: Accumulator) -> None:
+def add_postings(
+    arrays: PostingArrays, window: Integer, first: Integer, last: Integer, t: Integer, weight: Integer, bounds: Accumulator
+) -> None:
     """Add a rare term's bounds from its postings: of those in one block, which stand together, the largest impact counts.
 
-    Without branches on the data: each posting adds by how much it exceeds the block's largest so far.
+    Without branches on the data: each posting adds by how much it exceeds the block's largest so far. Windows and bounds are
+    as `add_windows` takes them.
     """
     kind = bounds.dtype.type
     w = kind(weight)
     for r in range(arrays.run_starts[t], arrays.run_starts[t + 1]):
-        first, end = run_span(arrays.starts, arrays.run_starts, arrays.run_offsets, t, r)
-        base = np.int64(arrays.run_windows[r]) * (window // BLOCK)
-        slots, impacts, part = arrays.slots[first:end], arrays.impacts[first:end], bounds[base:]
+        if not first <= arrays.run_windows[r] < last:
+            continue
+        begin, end = run_span(arrays.starts, arrays.run_starts, arrays.run_offsets, t, r)
+        base = (np.int64(arrays.run_windows[r]) - first) * (window // BLOCK)
+        slots, impacts, part = arrays.slots[begin:end], arrays.impacts[begin:end], bounds[base:]
         block, top = np.uint16(0xFFFF), np.uint8(0)
         for p in range(len(slots)):
             here = np.uint16(slots[p] // np.uint16(BLOCK))
@@ -91,15 +96,20 @@ def add_windows(
 
 
 @kernel
-def bound_blocks(arrays: PostingArrays, window: Integer, ranks: Ranks, weights: Accumulator, bounds: Accumulator) -> None:
-    """Fill ``bounds`` (>= n_blocks + 8192 entries) so that no document of block b scores above ``bounds[b]``."""
+def bound_blocks(
+    arrays: PostingArrays, window: Integer, first: Integer, last: Integer, ranks: Ranks, weights: Accumulator,
+    bounds: Accumulator,
+) -> None:  # fmt: skip
+    """Fill ``bounds`` so that no document of block b, from window ``first`` on, scores above ``bounds[b]``.
+
+    There are 8192 entries more than blocks in the windows ``first`` to ``last``: a damaged posting cannot write elsewhere.
+    """
     bounds[:] = 0
     for i in range(len(ranks)):
         if arrays.dense_rows[ranks[i]] < 0:
-            add_postings(arrays, window, ranks[i], weights[i], bounds)
+            add_postings(arrays, window, first, last, ranks[i], weights[i], bounds)
     frequent = arrays.dense_rows[ranks] >= 0
-    n_windows = 2 * BLOCK * arrays.dense.shape[1] // window
-    add_windows(arrays, window, 0, n_windows, ranks[frequent], weights[frequent], bounds)
+    add_windows(arrays, window, first, last, ranks[frequent], weights[frequent], bounds)
 
 
 @kernel

@@ -80,6 +80,16 @@ def seed(kth: U8, ranks: I64, integers: I64, needed: Integer) -> Integer:
 
 
 @kernel
+def count_postings(starts: I64, ranks: I64) -> Integer:
+    """Postings of all terms of a segment's query."""
+    n = np.int64(0)
+    for i in range(len(ranks)):
+        if ranks[i] >= 0:
+            n += starts[ranks[i] + 1] - starts[ranks[i]]
+    return n
+
+
+@kernel
 def finish(keys: Keys, n: Integer, k: Integer, divisor: float) -> tuple[I32, Floats]:
     """doc_nums and float scores of the k best of ``keys[:n]``, best first."""
     size = min(n, k)

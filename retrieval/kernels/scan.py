@@ -22,7 +22,7 @@ from .lanes import LANES, lowest, passing
 from .prefetch import prefetch
 from .rows import prefetch_rows, score_document
 from .scores import Accumulator, Allowed, Ranks, count_allowed
-from .topk import Keys, key_of, push
+from .topk import Keys, agree, key_of, push
 
 AHEAD = 8
 """Candidates whose rows are prefetched; their offsets are twice as far ahead."""
@@ -135,14 +135,16 @@ def collect(scores: Accumulator, size: Integer, allowed: Allowed, threshold: Int
 
 @kernel
 def scan_segment(
-    arrays: PostingArrays, window: Integer, n_docs: Integer, base: Integer, ranks: Ranks, weights: Accumulator,
-    accumulator: Accumulator, bounds: Accumulator, allowed: Allowed,
-    keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer, tight: bool | np.bool_, bounded: bool | np.bool_,
+    arrays: PostingArrays, window: Integer, first_window: Integer, last_window: Integer, n_docs: Integer, base: Integer,
+    ranks: Ranks, weights: Accumulator, accumulator: Accumulator, bounds: Accumulator, allowed: Allowed,
+    keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, tight: bool | np.bool_, bounded: bool | np.bool_,
 ) -> tuple[Integer, Integer]:  # fmt: skip
-    """Push every document of the segment that can be among the k best.
+    """Push every document of some windows of the segment that can be among the k best.
 
     Parameters
     ----------
+    first_window, last_window : int
+        From the first on, before the last.
     ranks, weights : (n_terms,)
         The query; weights in the accumulator's dtype.
     accumulator : (65,536,) uint16 or uint32
@@ -151,11 +153,11 @@ def scan_segment(
         Scratch.
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor
-        See `topk`; keys of earlier segments stay and compete.
-    threshold : int
-        Scores not above it are known not to matter, beside the floor.
+        See `topk`; keys of earlier documents stay and compete.
+    known : (1,)
+        Scores not above it are known not to matter, beside the floor; see `topk.agree`.
     tight : bool
-        The threshold comes from whole scores, not from single terms.
+        It comes from whole scores, not from single terms.
     bounded : bool
         Take bounds for terms that are not essential, once there is a threshold.
 
@@ -171,8 +173,10 @@ def scan_segment(
     cursors = arrays.run_starts[ranks]
     candidates = np.empty(window if bounded else 0, np.uint16)
     share = FIRST_SHARE
-    threshold = max(threshold, floor >> 32)
-    for w in range((n_docs + window - 1) // window):
+    threshold = max(known[0], floor >> 32)
+    for w in range(first_window, last_window):
+        tight = tight or known[0] > threshold  # another thread's answers
+        threshold = max(threshold, agree(known, (floor >> 32) - 1))
         first = w * window
         size = min(window, n_docs - first)
         here = allowed[first : first + size] if len(allowed) > 0 else allowed

@@ -1,4 +1,4 @@
-"""One segment, one query: choose the cheaper way, and fall back in the middle when block-max turns out dear."""
+"""One query, some windows: choose the cheaper way, and fall back in the middle when block-max turns out dear."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .blockmax import search_blocks
 from .bounds import bound_blocks, drop_blocks
 from .scan import NS_POSTING, bounding_pays, scan_segment
 from .scores import Accumulator, Allowed, count_allowed
-from .topk import Keys
+from .topk import Keys, agree
 
 AUTO, BLOCKMAX, SCAN, MAXSCORE = 0, 1, 2, 3
 BOUNDED_COST = 0.5
@@ -42,37 +42,42 @@ def allowed_shares(allowed: Allowed, window: Integer) -> tuple[float, float]:
 
 
 @kernel
-def search_segment(
-    arrays: PostingArrays, window: Integer, n_docs: Integer, base: Integer, ranks: I64, integers: I64, allowed: Allowed,
-    keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer, alpha: float, way: Integer,
-    accumulator: Accumulator, bounds: Accumulator,
+def search_windows(
+    arrays: PostingArrays, window: Integer, first_window: Integer, last_window: Integer, n_docs: Integer, base: Integer,
+    ranks: I64, integers: I64, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, alpha: float,
+    way: Integer, accumulator: Accumulator, bounds: Accumulator,
 ) -> tuple[Integer, Integer]:  # fmt: skip
-    """Push every document of the segment that can be among the k best.
+    """Push every document of some windows of a segment that can be among the k best.
 
     Parameters
     ----------
+    first_window, last_window : int
+        From the first on, before the last.
+    n_docs, base : int
+        Of the segment: its documents and the doc_num of the first.
     ranks, integers : (n_terms,)
         The query; terms of rank -1 or weight 0 are passed over.
     allowed : (n_docs,) bool, or empty for all
-    keys, n, k, floor : see `topk`
-    threshold : int
-        Scores not above it are known not to matter, beside the floor.
+    keys, n, k, floor, known
+        As `scan.scan_segment` has them.
     way : AUTO, BLOCKMAX, SCAN or MAXSCORE
     accumulator, bounds : scratch
-        (65,536,) and (n_blocks + 8,192,) uint16 or uint32, wide enough for the largest score.
+        (65,536,) and (blocks of the windows + 8,192,) uint16 or uint32, wide enough for the largest score.
 
     Returns
     -------
     (n, floor)
     """
     terms, weights = np.empty(len(ranks), np.int64), np.empty(len(ranks), accumulator.dtype)
-    n_blocks = 2 * arrays.dense.shape[1]
+    first, end = np.int64(first_window) * window, min(np.int64(n_docs), np.int64(last_window) * window)
+    here, part = allowed[first:end], (end - first) / n_docs
+    n_blocks = part * 2 * arrays.dense.shape[1]
     n_terms, n_postings, n_dense_postings, bound_ns = 0, np.int64(0), np.int64(0), 0.0
     for i in range(len(ranks)):
         if ranks[i] >= 0 and integers[i] > 0:
             terms[n_terms], weights[n_terms] = ranks[i], integers[i]
             n_terms += 1
-            length = arrays.starts[ranks[i] + 1] - arrays.starts[ranks[i]]
+            length = np.int64(part * (arrays.starts[ranks[i] + 1] - arrays.starts[ranks[i]]))
             n_postings += length
             if arrays.dense_rows[ranks[i]] < 0:
                 bound_ns += NS_RARE_BOUND * length
@@ -88,27 +93,28 @@ def search_segment(
         scan_ns = np.float64(NS_POSTING * n_postings * (BOUNDED_COST if bounded else 1.0))
         block_ns = NS_ENTRY * BLOCK * len(arrays.slots) / n_docs
         if len(allowed) > 0:
-            share_docs, share_windows = allowed_shares(allowed, window)
+            share_docs, share_windows = allowed_shares(here, window)
             scan_ns = scan_ns * share_windows
             if share_docs < LOOSE_FILTER:
                 scan_ns = np.float64(0)  # without seeds, and with few answers a block, block-max does not pay
         way = BLOCKMAX if scan_ns > MARGIN * (bound_ns + BLOCKS_PER_HIT * k * block_ns) else SCAN
         budget = np.int64(SHARE * scan_ns / block_ns * BLOCK)
     if way == BLOCKMAX:
-        bound_blocks(arrays, window, terms, weights, bounds)
+        bound_blocks(arrays, window, first_window, last_window, terms, weights, bounds)
         docs_per_block = 1.0 * BLOCK
         if len(allowed) > 0:
-            docs_per_block = max(1.0, BLOCK * drop_blocks(bounds, allowed) / n_docs)
-        before, n_before = keys[:n].copy(), n
+            docs_per_block = max(1.0, BLOCK * drop_blocks(bounds, here) / (end - first))
+        before, n_before, was_known = keys[:n].copy(), n, known[0]
         n, reached, n_scored = search_blocks(
-            arrays, n_docs, base, terms, weights, bounds, allowed, keys, n, k, floor, threshold, alpha, budget, docs_per_block
-        )
+            arrays, first, end - first, base, terms, weights, bounds, here, keys, n, k, floor, known, alpha, budget,
+            docs_per_block,
+        )  # fmt: skip
         if n_scored >= 0:
             return n, reached
-        tight = bool((reached >> 32) - 1 > threshold)
-        threshold = max(threshold, (reached >> 32) - 1)
+        tight = bool(agree(known, (reached >> 32) - 1) > was_known)
         n = n_before
         keys[:n] = before
     return scan_segment(
-        arrays, window, n_docs, base, terms, weights, accumulator, bounds, allowed, keys, n, k, floor, threshold, tight, bounded
-    )
+        arrays, window, first_window, last_window, n_docs, base, terms, weights, accumulator, bounds, allowed,
+        keys, n, k, floor, known, tight, bounded,
+    )  # fmt: skip

@@ -68,6 +68,18 @@ def push(keys: Keys, n: Integer, k: Integer, key: Integer, floor: Integer) -> tu
 
 
 @kernel
+def agree(known: Keys, threshold: Integer) -> Integer:
+    """Raise ``known[0]``, the threshold that all threads of a query share, and return it.
+
+    When two threads write at once the lower one may stay, which is as true.
+    """
+    if threshold > known[0]:
+        known[0] = threshold
+    shared: Integer = known[0]
+    return shared
+
+
+@kernel
 def cut(keys: Keys, n: Integer, k: Integer) -> Integer:
     """Bring the k largest of ``keys[:n]`` to the front (quickselect) and return the smallest of them; k <= n."""
     low, high = 0, n - 1

@@ -7,9 +7,9 @@ block that it scores, and the number of those grows with k. `kernels.search` cho
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,24 @@ import numpy.typing as npt
 
 from ...index.kernels import read_only
 from ...index.kernels.postings import BLOCK
-from ...index.representations import Floats, Int32s, SparseVectors
+from ...index.representations import Floats, Int32s, Int64s, SparseVectors
 from ...index.segments import Mask, Segment
 from ...index.snapshot import Snapshot
 from ..hits import Hits
 from ..kernels import Integer
-from ..kernels.query import finish, seed, weigh
-from ..kernels.search import AUTO, BLOCKMAX, MAXSCORE, SCAN, search_segment
-from ..kernels.topk import new_keys
+from ..kernels.query import count_postings, finish, seed, weigh
+from ..kernels.search import AUTO, BLOCKMAX, MAXSCORE, SCAN, search_windows
+from ..kernels.topk import Keys, new_keys
 from .queries import heaviest
+from .workers import Workers
 
 WAYS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN, "maxscore": MAXSCORE}
 _EVERYTHING = read_only(np.empty(0, np.bool_))
 _SLACK_BLOCKS = (1 << 16) // BLOCK
+HEAVY_POSTINGS = 4_000_000
+"""From here on a query alone is worth waking threads for: a plain scan would take some 2 ms."""
+PARTS_A_THREAD = 2
+"""Of a heavy query's windows: more of them balance better, and repeat what is done once a part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,7 @@ class BlockMaxSearcher:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._scratch = _Scratch()
+        self._scratch, self._workers = _Scratch(), Workers()
 
     def search(
         self, queries: SparseVectors, k: int, allowed: Sequence[Mask | None] | None = None,
@@ -93,7 +98,7 @@ class BlockMaxSearcher:
             As `Snapshot.masks` gives them; None: all live documents.
         options : SearchOptions
         n_threads : int
-            Queries answered in parallel.
+            Queries answered in parallel; a single query that has many postings is cut into parts of its windows instead.
 
         Returns
         -------
@@ -111,16 +116,15 @@ class BlockMaxSearcher:
         masks = self.snapshot.masks() if allowed is None else allowed
         filtered = allowed is not None
 
+        threads_each = n_threads if len(queries) == 1 else 1
+
         def answer(number: int) -> tuple[Int32s, Floats]:
             terms, weights = queries.row(number)
             if options.beta < 1:
                 terms, weights = heaviest(self.snapshot, terms, weights, options.beta)
-            return self._one(terms.copy(), weights.copy(), k, masks, filtered, options)
+            return self._one(terms.copy(), weights.copy(), k, masks, filtered, options, n_threads=threads_each)
 
-        if n_threads > 1 and len(queries) > 1:
-            with ThreadPoolExecutor(n_threads) as pool:
-                return Hits.of(list(pool.map(answer, range(len(queries)))))
-        return Hits.of([answer(number) for number in range(len(queries))])
+        return Hits.of(self._workers.map(answer, len(queries), n_threads))
 
     def warm(self) -> None:
         """Load or compile every kernel that a query can need: all ways, both widths of sums, with a filter and without."""
@@ -136,33 +140,57 @@ class BlockMaxSearcher:
 
     def _one(
         self, terms: Int32s, weights: Floats, k: int, masks: Sequence[Mask | None], filtered: bool, options: SearchOptions,
-        *, narrow: bool = True,
+        *, n_threads: int = 1, narrow: bool = True,
     ) -> tuple[Int32s, Floats]:  # fmt: skip
         segments = self.snapshot.segments
         reaches, integers = np.zeros(len(terms), np.int64), np.empty(len(terms), np.int64)
         ranks = [segment.inverted.look_up(terms, reaches) for segment in segments]
         scale, fits = weigh(weights, reaches, integers)
         kind = np.uint16 if narrow and fits else np.uint32
-        keys = new_keys(k)
-        n: Integer = 0
-        floor: Integer = 0
-        threshold: Integer = 0
+        known = np.zeros(1, np.int64)
         if not filtered:  # how many documents a filter leaves out is unknown; deleted ones are counted
             for i, segment in enumerate(segments):
                 needed = k + segment.record.n_deleted
-                threshold = max(threshold, seed(segment.inverted.arrays.kth, ranks[i], integers, needed))
-        for i, segment in enumerate(segments):
-            mask = masks[i]
-            allowed = _EVERYTHING if mask is None else read_only(mask)
-            n, floor = search_segment(
-                segment.inverted.arrays, segment.inverted.window, segment.record.n_docs, segment.base, ranks[i], integers,
-                allowed, keys, n, k, floor, threshold, options.alpha, WAYS[options.path], *self._scratch_for(segment, kind),
-            )  # fmt: skip
-        return finish(keys, n, k, scale * (self.snapshot.manifest.scale or 1.0))
+                known[0] = max(known[0], seed(segment.inverted.arrays.kth, ranks[i], integers, needed))
+        n_threads = n_threads if n_threads > 1 and _is_heavy(segments, ranks) else 1
+        parts = _parts(segments, n_threads)
 
-    def _scratch_for(self, segment: Segment, kind: type[np.generic]) -> tuple[npt.NDArray[Any], ...]:
-        n_blocks, take = segment.inverted.n_blocks, self._scratch.take
-        return (
-            take("accumulator", 1 << 16, kind),
-            take("bounds", n_blocks + _SLACK_BLOCKS, kind),
-        )
+        def search(numbers: Iterator[int]) -> Keys:
+            keys = new_keys(k)
+            n: Integer = 0
+            floor: Integer = 0
+            for number in numbers:
+                i, first, last = parts[number]
+                segment, mask = segments[i], masks[i]
+                arrays, window = segment.inverted.arrays, segment.inverted.window
+                allowed = _EVERYTHING if mask is None else read_only(mask)
+                scratch = self._scratch_for((last - first) * window // BLOCK, kind)
+                n, floor = search_windows(
+                    arrays, window, first, last, segment.record.n_docs, segment.base, ranks[i], integers, allowed,
+                    keys, n, k, floor, known, options.alpha, WAYS[options.path], *scratch,
+                )  # fmt: skip
+            return keys[:n]
+
+        found = self._workers.share(search, len(parts), n_threads)
+        keys = found[0] if len(found) == 1 else np.concatenate(found)
+        return finish(keys, len(keys), k, scale * (self.snapshot.manifest.scale or 1.0))
+
+    def _scratch_for(self, n_blocks: int, kind: type[np.generic]) -> tuple[npt.NDArray[Any], ...]:
+        take = self._scratch.take
+        return take("accumulator", 1 << 16, kind), take("bounds", n_blocks + _SLACK_BLOCKS, kind)
+
+
+def _is_heavy(segments: Sequence[Segment], ranks: Sequence[Int64s]) -> bool:
+    """Whether a query has so many postings that threads share it."""
+    pairs = zip(segments, ranks, strict=True)
+    return int(sum(count_postings(segment.inverted.arrays.starts, found) for segment, found in pairs)) > HEAVY_POSTINGS
+
+
+def _parts(segments: Sequence[Segment], n_threads: int) -> list[tuple[int, int, int]]:
+    """Segments, each with its windows from the first on, before the last: whole, or cut for several threads."""
+    parts = []
+    for i, segment in enumerate(segments):
+        n_windows = -(-segment.record.n_docs // segment.inverted.window)
+        n_parts = 1 if n_threads == 1 else min(n_windows, PARTS_A_THREAD * n_threads)
+        parts += [(i, *edges) for edges in pairwise(n_windows * part // n_parts for part in range(n_parts + 1))]
+    return parts

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +28,7 @@ from ...index.snapshot import Snapshot
 from ..hits import Hits
 from ..kernels.centroids import best_touched, gather, probe, score_codes
 from ..kernels.maxsim import score_documents
+from .workers import Workers
 
 _EVERYTHING = np.empty(0, np.bool_)
 MAX_STAMP = (1 << 31) - 1
@@ -139,6 +139,7 @@ class CentroidSearcher:
             raise RepresentationError(f"{snapshot.path}: the index holds sparse vectors, not token vectors")
         self.snapshot, self.options = snapshot, options
         self._scratch = _Scratch(sum(segment.record.n_docs for segment in snapshot.segments))
+        self._workers = Workers()
 
     def search(
         self, queries: MultiVectors, k: int, allowed: Sequence[Mask | None] | None = None,
@@ -176,10 +177,7 @@ class CentroidSearcher:
         def answer(number: int) -> tuple[Int32s, Floats]:
             return self._one(queries.row(number), k, masks, chosen)
 
-        if n_threads > 1 and len(queries) > 1:
-            with ThreadPoolExecutor(n_threads) as pool:
-                return Hits.of(list(pool.map(answer, range(len(queries)))))
-        return Hits.of([answer(number) for number in range(len(queries))])
+        return Hits.of(self._workers.map(answer, len(queries), n_threads))
 
     def rerank(self, tokens: Floats, doc_nums: Int32s, *, exact: bool = True) -> Floats:
         """MaxSim of one query with given documents, in any order, (n,) float32; for use behind any first stage.

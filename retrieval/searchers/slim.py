@@ -8,7 +8,6 @@ the documents are cut into segments.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from ...index.sparse_multivectors import SparseMultiVectors, fused_vectors
 from ..hits import Hits
 from ..kernels.slim import score_sparse_tokens
 from .blockmax import BlockMaxSearcher, SearchOptions
+from .workers import Workers
 
 MIN_CANDIDATES = 100
 CANDIDATES_PER_ANSWER = 10
@@ -102,7 +102,7 @@ class SlimSearcher:
     def __init__(self, snapshot: Snapshot, options: SlimOptions | None = None) -> None:
         _check_kind(snapshot)
         self.snapshot, self.options = snapshot, options or SlimOptions()
-        self._first = BlockMaxSearcher(snapshot)
+        self._first, self._workers = BlockMaxSearcher(snapshot), Workers()
 
     def search(
         self, queries: SparseMultiVectors, k: int, allowed: Sequence[Mask | None] | None = None,
@@ -135,10 +135,7 @@ class SlimSearcher:
         def answer(number: int) -> tuple[Int32s, Floats]:
             return self._refine(queries.row(number), candidates.query(number)[0], k)
 
-        if n_threads > 1 and len(queries) > 1:
-            with ThreadPoolExecutor(n_threads) as pool:
-                return Hits.of(list(pool.map(answer, range(len(queries)))))
-        return Hits.of([answer(number) for number in range(len(queries))])
+        return Hits.of(self._workers.map(answer, len(queries), n_threads))
 
     def warm(self) -> None:
         """Load or compile every kernel that a query can need."""

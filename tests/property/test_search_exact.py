@@ -103,9 +103,51 @@ def check_light(snapshot, queries, k, allowed=None):
         assert np.array_equal(hits.scores, oracle.scores), path
 
 
+def check_parts(snapshot, queries, k, allowed=None):
+    """Each query alone, its windows shared by three threads."""
+    oracle = ExhaustiveSearcher(snapshot).search(queries, k, allowed)
+    for path in PATHS:
+        searcher = BlockMaxSearcher(snapshot)
+        for number in range(len(queries)):
+            query = SparseVectors.from_rows([queries.row(number)])
+            hits = searcher.search(query, k, allowed, SearchOptions(path=path), n_threads=3)
+            doc_nums, scores = oracle.query(number)
+            assert np.array_equal(hits.doc_nums, doc_nums), path
+            assert np.array_equal(hits.scores, scores), path
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("LEXMAX_EXAMPLES", "120")) // 10))
+def test_windows_in_parallel(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr("lexmax.index.inverted.WINDOW", 512)
+    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.HEAVY_POSTINGS", -1)
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(600, 6000))
+    documents = random_vectors(rng, n, int(rng.integers(2, 40)), 8, levels=int(rng.choice([0, 1, 2, 255])))
+    cuts = tuple(sorted(rng.integers(1, n, rng.integers(0, 3)).tolist()))
+    snapshot = make_index(tmp_path / "idx", documents, cuts, tuple(np.flatnonzero(rng.random(n) < 0.1).tolist()))
+    allowed = [rng.random(segment.record.n_docs) < 0.3 for segment in snapshot.segments] if seed % 3 == 0 else None
+    for k in (1, 10, 100, 3000):
+        check_parts(snapshot, random_vectors(rng, 3, 40, 8), k, allowed)
+
+
+def test_an_error_in_a_thread_of_a_query_is_raised(tmp_path, monkeypatch):
+    monkeypatch.setattr("lexmax.index.inverted.WINDOW", 512)
+    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.HEAVY_POSTINGS", -1)
+    snapshot = make_index(tmp_path / "idx", rows(*[{0: 1.0}] * 5000))
+    searcher = BlockMaxSearcher(snapshot)
+
+    def fail(*arguments):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.search_windows", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        searcher.search(rows({0: 1.0}), 10, n_threads=3)
+
+
 @pytest.mark.parametrize("filtered", [False, True])
 def test_non_essential_terms_over_many_windows(tmp_path, monkeypatch, filtered):
     monkeypatch.setattr("lexmax.index.inverted.WINDOW", 1024)
+    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.HEAVY_POSTINGS", -1)
     rng = np.random.default_rng(5)
     documents = [
         {**{int(t): float(w) for t, w in zip(rng.zipf(1.2, 20) % 200, rng.gamma(1.5, 1, 20) + 0.01, strict=True)}}
@@ -117,6 +159,7 @@ def test_non_essential_terms_over_many_windows(tmp_path, monkeypatch, filtered):
     allowed = [rng.random(segment.record.n_docs) < 0.2 for segment in snapshot.segments] if filtered else None
     for k in (1, 3, 10, 100):
         check_light(snapshot, queries, k, allowed)
+        check_parts(snapshot, queries, k, allowed)
 
 
 def test_sums_beyond_sixteen_bits_are_exact(tmp_path):

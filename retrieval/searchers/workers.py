@@ -1,0 +1,60 @@
+"""Threads that help their caller: started when they are first needed, and kept with their scratch from query to query."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Workers:
+    """One searcher's threads, at most one a core beside the caller's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def map(self, work: Callable[[int], T], n: int, n_threads: int) -> list[T]:
+        """Return ``work(0)`` to ``work(n - 1)``, taken one after another by ``n_threads`` threads."""
+        found: dict[int, T] = {}
+
+        def take(numbers: Iterator[int]) -> None:
+            for number in numbers:
+                found[number] = work(number)
+
+        self.share(take, n, n_threads)
+        return [found[number] for number in range(n)]
+
+    def share(self, work: Callable[[Iterator[int]], T], n: int, n_threads: int) -> list[T]:
+        """Call ``work`` in ``n_threads`` threads, the caller's among them, with one iterator over 0 to n - 1 for all.
+
+        Returns
+        -------
+        list of T
+            What each call gave; fewer when threads were busy until all was done. An error in any of them is raised here, when
+            the others have ended.
+        """
+        numbers = iter(range(n))
+        n_helpers = min(n_threads, n) - 1
+        if n_helpers < 1:
+            return [work(numbers)]
+        pool = self._started()
+        helpers = [pool.submit(work, numbers) for _ in range(n_helpers)]
+        try:
+            results = [work(numbers)]
+        finally:
+            running = [helper for helper in helpers if not helper.cancel()]
+            errors = [error for helper in running if (error := helper.exception())]
+        if errors:
+            raise errors[0]
+        return results + [helper.result() for helper in running]
+
+    def _started(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lexmax-searcher")
+            return self._pool
