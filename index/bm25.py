@@ -41,9 +41,3 @@ class Bm25:
         norms = self.k1 * (1 - self.b + self.b * lengths / max(average_length, 1e-9))
         tf = counts.astype(np.float32)
         return (tf / (tf + np.repeat(norms.astype(np.float32), np.diff(indptr)))).astype(np.float32)
-
-
-def idf(n_docs: int, document_frequencies: Int64s) -> Floats:
-    """Inverse document frequency of terms, > 0."""
-    df = document_frequencies.astype(np.float64)
-    return np.log1p((n_docs - df + 0.5) / (df + 0.5)).astype(np.float32)

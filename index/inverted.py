@@ -154,12 +154,6 @@ class InvertedIndex:
         at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
         return np.where(self.terms[at] == terms, at, -1).astype(np.int64)
 
-    def document_frequencies(self, terms: Int32s) -> Int64s:
-        """Postings of each term number."""
-        ranks = self.ranks(terms)
-        lengths = self.arrays.starts[ranks + 1] - self.arrays.starts[ranks]
-        return np.where(ranks >= 0, lengths, 0)
-
     def look_up(self, terms: Int32s, reaches: Int64s) -> Int64s:
         """Rank of each of the ascending term numbers, -1 without postings; raises ``reaches`` in place (see the kernel)."""
         ranks = np.empty(len(terms), np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import manifest as manifests
-from .bm25 import idf
 from .documents import Document
 from .errors import IndexFormatError, RepresentationError
 from .filters import Filter
+from .kernels import read_only
+from .kernels.terms import add_frequencies, times_idf
 from .manifest import Manifest, SegmentRecord
 from .multivector import TOKENS_NAME
 from .representations import Floats, Int32s, Int64s, SparseVectors
@@ -34,7 +36,7 @@ class Snapshot:
     ) -> None:
         self.path, self.manifest, self.codec = path, manifest, codec
         self.segments, self.vocabulary = list(segments), vocabulary
-        self._bases = np.array([segment.base for segment in segments], np.int64)
+        self._bases = [segment.base for segment in segments]
         self._masks: OrderedDict[str, list[Mask | None]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -94,14 +96,16 @@ class Snapshot:
             queries = renumber(queries, self.vocabulary.find(queries.vocabulary))
         if bm25 is None:
             return queries
-        weights = queries.weights * idf(sum(s.record.n_docs for s in self.segments), self.document_frequencies(queries.terms))
+        n_docs = sum(segment.record.n_docs for segment in self.segments)
+        weights = times_idf(read_only(queries.weights), self.document_frequencies(queries.terms), n_docs)
         return SparseVectors(queries.indptr, queries.terms, weights)
 
     def document_frequencies(self, terms: Int32s) -> Int64s:
         """Documents that hold each term number; deleted ones count until compaction."""
         total = np.zeros(len(terms), np.int64)
+        terms = read_only(terms)
         for segment in self.segments:
-            total += segment.inverted.document_frequencies(terms)
+            add_frequencies(segment.inverted.terms, segment.inverted.arrays.starts, terms, total)
         return total
 
     def reaches(self, terms: Int32s) -> Int64s:
@@ -138,7 +142,7 @@ class Snapshot:
 
     def locate(self, doc_num: int) -> tuple[Segment, int]:
         """Segment of a doc_num and the position in it."""
-        at = int(np.searchsorted(self._bases, doc_num, side="right")) - 1
+        at = bisect_right(self._bases, doc_num) - 1
         return self.segments[at], doc_num - self.segments[at].base
 
     def find(self, doc_ids: Sequence[str]) -> npt.NDArray[np.int64]:

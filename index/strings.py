@@ -76,17 +76,7 @@ class StringTable:
 
     def find(self, strings: Sequence[str]) -> Int32s:
         """Position of each string, -1 where it is absent."""
-        wanted, wanted_offsets = _pack(strings)
-        wanted_hashes = hash_strings(wanted, wanted_offsets)
-        return find_strings(
-            self._characters,
-            self._offsets,
-            self._hashes,
-            self._order,
-            wanted,
-            wanted_offsets,
-            read_only(wanted_hashes),
-        )
+        return find_strings(self._characters, self._offsets, self._hashes, self._order, *_pack(strings))
 
     def to_arrow(self) -> pa.LargeStringArray:
         """Return the strings as an Arrow column, without copying."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .kernels import read_only
+from .kernels.terms import renumber_rows
 from .representations import Int32s, SparseVectors
 from .strings import StringTable
 
@@ -35,8 +37,10 @@ class Vocabulary:
 
     def find(self, strings: Sequence[str]) -> Int32s:
         """Term number of each string, -1 when it is unknown."""
-        numbers = np.full(len(strings), -1, np.int32)
-        for base, table in zip(self._bases, self.tables, strict=False):
+        if not self.tables:
+            return np.full(len(strings), -1, np.int32)
+        numbers = self.tables[0].find(strings)
+        for base, table in zip(self._bases[1:], self.tables[1:], strict=False):
             found = table.find(strings)
             numbers = np.where((numbers < 0) & (found >= 0), found + base, numbers).astype(np.int32)
         return numbers
@@ -73,11 +77,5 @@ class GrowingVocabulary:
 
 def renumber(vectors: SparseVectors, numbers: Int32s) -> SparseVectors:
     """Replace batch term numbers ``t`` by ``numbers[t]``; terms whose new number is negative are dropped."""
-    terms = numbers[vectors.terms]
-    kept = terms >= 0
-    rows = np.repeat(np.arange(len(vectors)), np.diff(vectors.indptr))[kept]
-    terms, weights = terms[kept], vectors.weights[kept]
-    order = np.argsort(rows << 32 | terms.astype(np.int64), kind="stable")
-    indptr = np.zeros(len(vectors) + 1, np.int64)
-    np.cumsum(np.bincount(rows, minlength=len(vectors)), out=indptr[1:])
-    return SparseVectors(indptr, terms[order], weights[order])
+    indptr, terms, weights = read_only(vectors.indptr), read_only(vectors.terms), read_only(vectors.weights)
+    return SparseVectors(*renumber_rows(indptr, terms, weights, read_only(numbers)))

@@ -63,6 +63,8 @@ class SearchPlan:
             raise ValueError(f"searcher must be auto, blockmax, centroid, slim or exhaustive, not {self.searcher!r}")
         if self.centroid is not None and self.target_recall is not None:
             raise ValueError("give options for the centroid searcher, or a target recall, not both")
+        if self.searcher == "exhaustive" and not (self.centroid is None and self.target_recall is None and self.slim is None):
+            raise ValueError("an exhaustive search scores every document: leave out the effort (probes, depths, recall)")
 
     def check(self, snapshot: Snapshot, searcher: str, held: str) -> None:
         """Raise RepresentationError when the plan is for another kind of index than that of ``searcher``."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.bm25 import Bm25, idf
+from ...index.bm25 import Bm25
 from ...index.errors import DatasetError, MissingDependencyError
 from ...index.representations import SparseVectors
 from ...index.snapshot import Snapshot
@@ -128,7 +128,8 @@ def _judge(counts: _Counts, bm25: Bm25, depth: int) -> Judge:
     norms = bm25.k1 * (1 - bm25.b + bm25.b * lengths / lengths.mean())
     counted = documents.weights.astype(np.float64)
     weights = counted / (counted + np.repeat(norms, np.diff(documents.indptr)))
-    rarity = idf(len(documents), np.bincount(documents.terms, minlength=len(counts.stems)))
+    df = np.bincount(documents.terms, minlength=len(counts.stems))
+    rarity = np.log1p((len(documents) - df + 0.5) / (df + 0.5))
     queries = [Query(q.terms, np.rint(q.weights * rarity[q.terms] * FINE).astype(np.int64)) for q in counts.queries]
     return Judge(Rows(documents.indptr, documents.terms, np.rint(weights * FINE).astype(np.int64)), queries, depth)
 

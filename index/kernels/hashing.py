@@ -24,33 +24,35 @@ def hash_strings(characters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int6
 
 @kernel
 def find_strings(
-    characters: npt.NDArray[np.uint8],
-    offsets: npt.NDArray[np.int64],
-    hashes: npt.NDArray[np.uint64],
-    order: npt.NDArray[np.int32],
-    wanted: npt.NDArray[np.uint8],
-    wanted_offsets: npt.NDArray[np.int64],
-    wanted_hashes: npt.NDArray[np.uint64],
-) -> npt.NDArray[np.int32]:
+    characters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64],
+    order: npt.NDArray[np.int32], wanted: npt.NDArray[np.uint8], wanted_offsets: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int32]:  # fmt: skip
     """Position of each wanted string, or -1.
 
     ``hashes`` ascends and ``order[i]`` is the position of the string with ``hashes[i]``; equal hashes are told apart by
     comparing the strings. Of equal strings the first in ``order`` is found.
     """
-    found = np.full(len(wanted_offsets) - 1, -1, np.int32)
+    found, wanted_hashes = np.empty(len(wanted_offsets) - 1, np.int32), hash_strings(wanted, wanted_offsets)
     for i in range(len(found)):
-        length = wanted_offsets[i + 1] - wanted_offsets[i]
-        p = np.searchsorted(hashes, wanted_hashes[i])
-        while p < len(hashes) and hashes[p] == wanted_hashes[i] and found[i] < 0:
-            candidate = order[p]
-            start = offsets[candidate]
-            if offsets[candidate + 1] - start == length:
-                same = True
-                for j in range(length):
-                    if characters[start + j] != wanted[wanted_offsets[i] + j]:
-                        same = False
-                        break
-                if same:
-                    found[i] = candidate
-            p += 1
+        string = wanted[wanted_offsets[i] : wanted_offsets[i + 1]]
+        found[i] = find_string(characters, offsets, hashes, order, string, wanted_hashes[i])
     return found
+
+
+@kernel
+def find_string(
+    characters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64],
+    order: npt.NDArray[np.int32], wanted: npt.NDArray[np.uint8], wanted_hash: np.uint64,
+) -> np.int32:  # fmt: skip
+    """Position of one string, or -1."""
+    p = np.searchsorted(hashes, wanted_hash)
+    while p < len(hashes) and hashes[p] == wanted_hash:
+        start = offsets[order[p]]
+        if offsets[order[p] + 1] - start == len(wanted):
+            same = 0
+            while same < len(wanted) and characters[start + same] == wanted[same]:
+                same += 1
+            if same == len(wanted):
+                return np.int32(order[p])
+        p += 1
+    return np.int32(-1)

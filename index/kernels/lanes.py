@@ -24,6 +24,8 @@ from . import kernel
 
 LANES = 32
 HALF = 16
+TILE = 4
+"""Rows that meet a block of lanes together."""
 COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 Bytes = npt.NDArray[np.uint8]
@@ -118,18 +120,36 @@ def add_dots(builder: Any, start: tuple[Any, Any], row: Any, n_words: Any, packe
     return builder.load(sums[0]), builder.load(sums[1])
 
 
-def _emit_dot_rows(context: Any, rows: Any, n_rows: Any, n_words: Any, packed: Any, start: Any, out: Any) -> Any:
+def _emit_dot_rows(context: Any, rows: Any, n: Any, n_words: Any, packed: Any, start: Any, out: Any) -> Any:
+    """Four rows go together, so that lanes are loaded once for them and their sums do not wait for each other; n > 0.
+
+    Past the last row it is taken again.
+    """
     signature = types.void(*[types.int64] * 6)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows, n_rows, n_words, packed, start, out = arguments
-        first = tuple(load(builder, builder.add(start, I64(64 * half)), INTS) for half in range(2))
-        n_bytes = builder.mul(n_words, I64(4))
-        with cgutils.for_range(builder, n_rows) as loop:
-            row = builder.add(rows, builder.mul(loop.index, n_bytes))
-            at = builder.add(out, builder.mul(loop.index, I64(4 * LANES)))
-            for half, sums in enumerate(add_dots(builder, first, row, n_words, packed, 8)):
-                store(builder, sums, builder.add(at, I64(64 * half)))
+        rows, n, n_words, packed, start, out = arguments
+        n_bytes, last = builder.mul(n_words, I64(4)), builder.sub(n, I64(1))
+        sums = [[place(builder, INTS) for _ in range(2)] for _ in range(TILE)]
+        with cgutils.for_range(builder, builder.udiv(builder.add(n, I64(TILE - 1)), I64(TILE))) as tile:
+            numbers = [builder.add(builder.mul(tile.index, I64(TILE)), I64(i)) for i in range(TILE)]
+            numbers = [builder.select(builder.icmp_unsigned("<", number, last), number, last) for number in numbers]
+            for half in range(2):
+                value = load(builder, builder.add(start, I64(64 * half)), INTS)
+                for pair in sums:
+                    builder.store(value, pair[half])
+            with cgutils.for_range(builder, n_words) as loop:
+                at = builder.add(packed, builder.mul(loop.index, I64(4 * LANES)))
+                lanes = [load(builder, builder.add(at, I64(64 * half)), INTS) for half in range(2)]
+                offset = builder.add(rows, builder.mul(loop.index, I64(4)))
+                for number, pair in zip(numbers, sums, strict=True):
+                    word = splat(builder, load(builder, builder.add(offset, builder.mul(number, n_bytes)), I32))
+                    for address, vectors in zip(pair, lanes, strict=True):
+                        builder.store(add_dot4(builder, builder.load(address), word, vectors), address)
+            for number, pair in zip(numbers, sums, strict=True):
+                target = builder.add(out, builder.mul(number, I64(4 * LANES)))
+                for half, address in enumerate(pair):
+                    store(builder, builder.load(address), builder.add(target, I64(64 * half)))
         return context.get_dummy_value()
 
     return signature, emit
@@ -139,9 +159,10 @@ _dot_rows: Any = intrinsic(_emit_dot_rows)  # not as a decorator, whose type ask
 
 
 def _dot_rows_compiled(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int32s) -> None:
-    _dot_rows(
-        rows.ctypes.data, rows.shape[0], rows.shape[1] // 4, packed.ctypes.data, start.ctypes.data, out.ctypes.data
-    )  # fmt: skip
+    if len(rows):
+        _dot_rows(
+            rows.ctypes.data, len(rows), rows.shape[1] // 4, packed.ctypes.data, start.ctypes.data, out.ctypes.data
+        )  # fmt: skip
 
 
 def dot_rows_plain(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int32s) -> None:
@@ -158,51 +179,6 @@ dot_rows = kernel(_dot_rows_compiled) if COMPILED else dot_rows_plain
 """``out[i, j] = start[j] + rows[i] . lane j``: rows (n, dim) u8, packed (dim / 4, 32, 4) i8, start (32,) i32, out (n, 32) i32.
 
 All arrays C-contiguous, ``dim`` a multiple of 4; sums do not overflow for ``dim`` up to 65,536.
-"""
-
-
-def _emit_dot_blocks(context: Any, row: Any, n_blocks: Any, n_words: Any, packed: Any, starts: Any, out: Any) -> Any:
-    signature = types.void(*[types.int64] * 6)
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        row, n_blocks, n_words, packed, starts, out = arguments
-        block_bytes = builder.mul(n_words, I64(4 * LANES))
-        with cgutils.for_range(builder, n_blocks) as loop:
-            lanes = builder.mul(loop.index, I64(4 * LANES))
-            start = builder.add(starts, lanes)
-            first = tuple(load(builder, builder.add(start, I64(64 * half)), INTS) for half in range(2))
-            block = builder.add(packed, builder.mul(loop.index, block_bytes))
-            for half, sums in enumerate(add_dots(builder, first, row, n_words, block, 8)):
-                store(builder, sums, builder.add(builder.add(out, lanes), I64(64 * half)))
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-_dot_blocks: Any = intrinsic(_emit_dot_blocks)
-
-
-def _dot_blocks_compiled(
-    rows: Bytes, number: int, packed: SignedBytes, starts: Int32s, first: int, last: int, out: Int32s
-) -> None:
-    dim = rows.shape[1]
-    _dot_blocks(
-        rows.ctypes.data + number * dim, last - first, dim // 4, packed.ctypes.data + first * (LANES * dim),
-        starts.ctypes.data + first * (4 * LANES), out.ctypes.data,
-    )  # fmt: skip
-
-
-def dot_blocks_plain(rows: Bytes, number: int, packed: SignedBytes, starts: Int32s, first: int, last: int, out: Int32s) -> None:
-    """Plain loops of `dot_blocks`."""
-    for b in range(first, last):
-        sums = out[(b - first) * LANES : (b - first + 1) * LANES].reshape(1, LANES)
-        dot_rows_plain(rows[number : number + 1], packed[b], starts[b], sums)
-
-
-dot_blocks = kernel(_dot_blocks_compiled) if COMPILED else dot_blocks_plain
-"""``out[32 * (b - first) + j] = starts[b, j] + rows[number] . lane j of block b`` for blocks ``first`` to ``last`` - 1.
-
-rows (n, dim) u8, packed (n_blocks, dim / 4, 32, 4) i8, starts (n_blocks, 32) i32, out i32 of enough room; as `dot_rows`.
 """
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernel
-from .lanes import LANES, SignedBytes, dot_blocks
+from .lanes import LANES, SignedBytes, dot_rows
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -15,6 +15,8 @@ Int64s = npt.NDArray[np.int64]
 
 MISSING = -(1 << 30)
 """What a lane without a centroid starts from: it never wins."""
+TOKENS = 32
+"""Tokens that meet a block of centroids together: their bytes and scores fit the nearest cache."""
 
 
 @kernel
@@ -42,11 +44,55 @@ def largest_lane(scores: Int32s, n: int) -> int:
 
 
 @kernel
+def probe_groups(
+    rows: Bytes, coarse: SignedBytes, coarse_starts: Int32s, n_groups: int, n_probe: int
+) -> tuple[Int32s, Int64s]:
+    """Tokens by group: those that have it among their ``n_probe`` nearest are ``tokens[starts[g]:starts[g + 1]]``."""
+    nearest = np.empty((len(rows), n_probe), np.int32)
+    starts = np.zeros(n_groups + 1, np.int64)
+    scores = np.empty((len(coarse), TOKENS, LANES), np.int32)
+    groups = np.empty(LANES * len(coarse), np.int32)
+    for first in range(0, len(rows), TOKENS):
+        some = rows[first : first + TOKENS]
+        for block in range(len(coarse)):
+            dot_rows(some, coarse[block], coarse_starts[block], scores[block])
+        for t in range(len(some)):
+            for block in range(len(coarse)):
+                groups[LANES * block : LANES * (block + 1)] = scores[block, t]
+            for i in range(n_probe):
+                group = largest_lane(groups, len(groups))
+                groups[group] = 2 * MISSING
+                nearest[first + t, i] = group
+                starts[group + 1] += 1
+    for group in range(n_groups):
+        starts[group + 1] += starts[group]
+    tokens, ends = np.empty(starts[-1], np.int32), starts[:-1].copy()
+    for t in range(len(rows)):
+        for group in nearest[t]:
+            tokens[ends[group]] = t
+            ends[group] += 1
+    return tokens, starts
+
+
+@kernel
+def keep_better(scores: Int32s, block: int, tops: Int32s, blocks: Int32s) -> None:
+    """Lane by lane, keep the larger score of each token and the block that it is from."""
+    number = np.int32(block)
+    for i in range(len(scores)):
+        for j in range(LANES):
+            better = scores[i, j] > tops[i, j]
+            tops[i, j] = scores[i, j] if better else tops[i, j]
+            blocks[i, j] = number if better else blocks[i, j]
+
+
+@kernel
 def assign(
     rows: Bytes, coarse: SignedBytes, coarse_starts: Int32s, fine: SignedBytes, fine_starts: Int32s, centroid_of: Int32s,
     group_blocks: Int64s, n_probe: int, codes: Int32s,
 ) -> None:  # fmt: skip
-    """Find each token's nearest centroid among those of its ``n_probe`` nearest groups.
+    """Find each token's nearest centroid among those of its ``n_probe`` nearest groups, group after group.
+
+    So a group's centroids stay in the nearest cache while all of its tokens meet them.
 
     Parameters
     ----------
@@ -64,21 +110,27 @@ def assign(
         Written.
     """
     n_groups = len(group_blocks) - 1
-    n_probe = min(n_probe, n_groups)
-    scores = np.empty(LANES * np.max(np.diff(group_blocks)), np.int32)
-    groups = np.empty(LANES * len(coarse), np.int32)
-    for t in range(len(rows)):
-        dot_blocks(rows, t, coarse, coarse_starts, 0, len(coarse), groups)
-        best, best_lane = 2 * MISSING + 1, 0
-        for _ in range(n_probe):
-            group = largest_lane(groups, len(groups))
-            groups[group] = 2 * MISSING
-            first, last = group_blocks[group], group_blocks[group + 1]
-            dot_blocks(rows, t, fine, fine_starts, first, last, scores)
-            lane = largest_lane(scores, LANES * (last - first))
-            if scores[lane] > best:
-                best, best_lane = int(scores[lane]), LANES * first + lane
-        codes[t] = centroid_of[best_lane]
+    tokens, starts = probe_groups(rows, coarse, coarse_starts, n_groups, min(n_probe, n_groups))
+    best = np.full(len(rows), 2 * MISSING, np.int32)
+    near = np.empty((TOKENS, rows.shape[1]), np.uint8)
+    words, near_words = rows.view(np.uint32), near.view(np.uint32)  # copied so, not byte by byte
+    scores, tops = np.empty((TOKENS, LANES), np.int32), np.empty((TOKENS, LANES), np.int32)
+    blocks = np.empty((TOKENS, LANES), np.int32)
+    for group in range(n_groups):
+        for first in range(starts[group], starts[group + 1], TOKENS):
+            some = tokens[first : min(first + TOKENS, starts[group + 1])]
+            for i in range(len(some)):
+                for d in range(near_words.shape[1]):
+                    near_words[i, d] = words[some[i], d]
+            tops[:] = 2 * MISSING
+            for block in range(group_blocks[group], group_blocks[group + 1]):
+                dot_rows(near[: len(some)], fine[block], fine_starts[block], scores)
+                keep_better(scores[: len(some)], block, tops, blocks)
+            for i in range(len(some)):
+                lane = largest_lane(tops[i], LANES)
+                if tops[i, lane] > best[some[i]]:
+                    best[some[i]] = tops[i, lane]
+                    codes[some[i]] = centroid_of[LANES * blocks[i, lane] + lane]
 
 
 @kernel

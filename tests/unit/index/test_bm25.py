@@ -3,7 +3,9 @@ from math import log
 import numpy as np
 import pytest
 
-from lexmax.index.bm25 import Bm25, idf
+from lexmax.index.bm25 import Bm25
+from lexmax.index.kernels import read_only
+from lexmax.index.kernels.terms import times_idf
 from lexmax.index.quantize import fit_scale, measured_error, quantize
 from lexmax.retrieval.build import build_index
 from lexmax.retrieval.retriever import Retriever
@@ -17,7 +19,9 @@ def test_weights_are_the_formula():
 
 
 def test_idf_is_lucenes():
-    assert idf(10, np.array([3], np.int64))[0] == pytest.approx(log(1 + (10 - 3 + 0.5) / (3 + 0.5)), abs=1e-6)
+    weights = times_idf(read_only(np.array([1, 2], np.float32)), np.array([3, 3], np.int64), 10)
+    assert weights[0] == pytest.approx(log(1 + (10 - 3 + 0.5) / (3 + 0.5)), abs=1e-6)
+    assert weights[1] == 2 * weights[0]
 
 
 @pytest.mark.parametrize(("k1", "b"), [(-1, 0.5), (1, 1.5), (float("nan"), 0.5)])
