@@ -33,7 +33,7 @@ STEPS = {1: 1.596, 2: 0.9957, 4: 0.3352, 8: 0.0308}
 """Best steps of a uniform quantiser for a unit Gaussian, by bits (J. Max, 1960)."""
 N_PROBE = 4
 """Groups of centroids that are searched for a token's nearest one."""
-ENCODE_TOKENS = 1 << 16
+ENCODE_TOKENS = 1 << 13
 LONGEST = 2.0
 """Length of a residual that can be stored, however short the training tokens' are: later tokens may be anywhere."""
 Bytes = npt.NDArray[np.uint8]

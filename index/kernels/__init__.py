@@ -38,10 +38,19 @@ _CACHE_FOLDER = _cache_folder()
 
 def kernel(function: Kernel) -> Kernel:
     """Compile with lexmax's one set of options: cached on disk, without the GIL, IEEE division."""
+    return _compiled(function)
+
+
+def sum_kernel(function: Kernel) -> Kernel:
+    """The same for sums of floats in any order, which alone vectorises them; the last bits depend on the processor."""
+    return _compiled(function, fastmath={"reassoc", "contract"})
+
+
+def _compiled(function: Kernel, **options: Any) -> Kernel:
     elsewhere = _config.CACHE_DIR
     _config.CACHE_DIR = str(_CACHE_FOLDER)
     try:
-        return cast(Kernel, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+        return cast(Kernel, numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function))
     finally:
         _config.CACHE_DIR = elsewhere
 

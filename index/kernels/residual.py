@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from . import kernel
+from . import kernel, sum_kernel
 from .lanes import LANES, SignedBytes, dot_rows
 
 Bytes = npt.NDArray[np.uint8]
@@ -32,36 +32,32 @@ def centred_bytes(tokens: Floats, mean: Floats, scale: float, rows: Bytes) -> No
 
 
 @kernel
-def largest_lane(scores: Int32s, n: int) -> int:
-    """Return the first position of the largest of ``scores[:n]``: a vector maximum and a look for it, unlike np.argmax."""
-    top = scores[0]
+def largest_lane(scores: Int32s, n: int) -> np.int32:
+    """Return the first position of the largest of ``scores[:n]``, in two vectorised passes, unlike np.argmax."""
+    top, none = scores[0], np.int32(n)
     for j in range(1, n):
         top = max(top, scores[j])
-    at = 0
-    while scores[at] != top:
-        at += 1
+    at = none
+    for j in range(n):
+        at = min(at, np.int32(j) if scores[j] == top else none)
     return at
 
 
 @kernel
-def probe_groups(
-    rows: Bytes, coarse: SignedBytes, coarse_starts: Int32s, n_groups: int, n_probe: int
-) -> tuple[Int32s, Int64s]:
+def probe_groups(rows: Bytes, coarse: SignedBytes, coarse_starts: Int32s, n_groups: int, n_probe: int) -> tuple[Int32s, Int64s]:
     """Tokens by group: those that have it among their ``n_probe`` nearest are ``tokens[starts[g]:starts[g + 1]]``."""
     nearest = np.empty((len(rows), n_probe), np.int32)
     starts = np.zeros(n_groups + 1, np.int64)
-    scores = np.empty((len(coarse), TOKENS, LANES), np.int32)
-    groups = np.empty(LANES * len(coarse), np.int32)
+    scores, groups = np.empty((TOKENS, LANES), np.int32), np.empty((TOKENS, LANES * len(coarse)), np.int32)
     for first in range(0, len(rows), TOKENS):
         some = rows[first : first + TOKENS]
         for block in range(len(coarse)):
-            dot_rows(some, coarse[block], coarse_starts[block], scores[block])
-        for t in range(len(some)):
-            for block in range(len(coarse)):
-                groups[LANES * block : LANES * (block + 1)] = scores[block, t]
-            for i in range(n_probe):
-                group = largest_lane(groups, len(groups))
-                groups[group] = 2 * MISSING
+            dot_rows(some, coarse[block], coarse_starts[block], scores)
+            groups[:, LANES * block : LANES * (block + 1)] = scores
+        for i in range(n_probe):  # of one token after the other, whose passes need not wait for each other
+            for t in range(len(some)):
+                group = largest_lane(groups[t], LANES * len(coarse))
+                groups[t, group] = 2 * MISSING
                 nearest[first + t, i] = group
                 starts[group + 1] += 1
     for group in range(n_groups):
@@ -150,37 +146,51 @@ def encode(
         Written: what the centroid and what the residual's levels are multiplied by in the reconstruction.
     """
     n, dim = tokens.shape
-    width = levels.shape[1]
-    top = (1 << nbits) - 1
-    middle = np.float32(top / 2)
-    residual = np.empty(dim, np.float32)
-    centroid = np.empty(dim, np.float32)
+    zero, high = np.float32(0), np.float32((1 << nbits) - 1)
+    middle, factor = high / np.float32(2), np.float32(centroid_scale)
+    residual, centroid, offsets = np.empty(dim, np.float32), np.empty(dim, np.float32), np.empty(dim, np.float32)
+    wide = np.empty(dim, np.uint8)
     total = 0.0
     for t in range(n):
         row = centroids[codes[t]]
-        square = np.float32(0)
         for d in range(dim):
-            centroid[d] = mean[d] + np.float32(centroid_scale) * (np.float32(row[d]) - np.float32(128))
+            centroid[d] = mean[d] + factor * (np.float32(row[d]) - np.float32(128))
             residual[d] = tokens[t, d] - centroid[d]
-            square += residual[d] * residual[d]
-        length = np.sqrt(square)
+        length = np.sqrt(dot(residual, residual))
         total += length
         stretch = np.float32(np.sqrt(dim)) / (max(length, np.float32(1e-12)) * np.float32(step))
-        levels[t] = 0
-        square, product, base = np.float32(0), np.float32(0), np.float32(0)
         for d in range(dim):
-            level = min(max(np.floor(residual[d] * stretch + middle + np.float32(0.5)), np.float32(0)), np.float32(top))
-            plane = d // width
-            levels[t, d - plane * width] |= np.uint8(np.int32(level) << (plane * nbits))
-            offset = level - middle
-            square += offset * offset
-            product += centroid[d] * offset
-            base += centroid[d] * centroid[d]
+            level = np.floor(residual[d] * stretch + middle + np.float32(0.5))
+            level = zero if level < zero else (high if level > high else level)
+            wide[d] = np.uint8(np.int32(level))
+            offsets[d] = level - middle
+        pack_planes(wide, nbits, levels[t])
+        square, product = dot(offsets, offsets), dot(centroid, offsets)
         scale = length / np.sqrt(max(square, np.float32(1e-12)))
-        norm = np.sqrt(base + 2 * scale * product + scale * scale * square)
+        norm = np.sqrt(dot(centroid, centroid) + 2 * scale * product + scale * scale * square)
         inverse = np.float32(1) / max(norm, np.float32(1e-12))
         scalars[t, 0], scalars[t, 1] = inverse, scale * inverse
     return total
+
+
+@sum_kernel
+def dot(a: Floats, b: Floats) -> np.float32:
+    """Dot product of two vectors."""
+    total = np.float32(0)
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+@kernel
+def pack_planes(wide: Bytes, nbits: int, levels: Bytes) -> None:
+    """Put level ``c * width + j`` at bits ``c * nbits`` of byte ``j``."""
+    width = len(levels)
+    levels[:] = wide[:width]
+    for plane in range(1, 8 // nbits):
+        part, shift = wide[plane * width : (plane + 1) * width], np.uint8(plane * nbits)
+        for j in range(width):
+            levels[j] |= np.uint8(part[j] << shift)
 
 
 @kernel
