@@ -10,6 +10,7 @@ Layout of lanes: ``packed (n_blocks, dim / 4, 32, 4)`` int8; lane ``j`` of a blo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -91,65 +92,63 @@ def add_dot4(builder: Any, sums: Any, row: Any, vectors: Any) -> Any:
     return sums
 
 
-def add_dots(builder: Any, start: tuple[Any, Any], row: Any, n_words: Any, packed: Any, nbits: int) -> tuple[Any, Any]:
-    """Emit the loop over a row of ``n_words`` packed words; returns both halves of the 32 sums.
+def tile_of(builder: Any, number: Any, n: Any) -> list[Any]:
+    """Emit the `TILE` positions of a tile of ``n`` > 0 rows; past the last row it comes again."""
+    last = builder.sub(n, I64(1))
+    wanted = [builder.add(builder.mul(number, I64(TILE)), I64(i)) for i in range(TILE)]
+    return [builder.select(builder.icmp_unsigned("<", at, last), at, last) for at in wanted]
 
-    A word holds the codes of ``32 / nbits`` dimensions: plane ``c`` of it, its bits ``c * nbits`` onwards of each byte, those
-    of dimensions ``c * 4 * n_words + 4 * word`` and the next three.
+
+def n_tiles(builder: Any, n: Any) -> Any:
+    """Emit the number of tiles of ``n`` rows."""
+    return builder.udiv(builder.add(n, I64(TILE - 1)), I64(TILE))
+
+
+def add_dots(
+    builder: Any, start: tuple[Any, Any], rows: Sequence[Any], n_words: Any, packed: Any, nbits: int
+) -> list[tuple[Any, Any]]:  # fmt: skip
+    """Emit the loop over rows of ``n_words`` packed words; returns both halves of each row's 32 sums.
+
+    Rows that go together load the lanes once, and their sums do not wait for each other. A word holds the codes of
+    ``32 / nbits`` dimensions: plane ``c`` of it, its bits ``c * nbits`` onwards of each byte, those of dimensions
+    ``c * 4 * n_words + 4 * word`` and the next three.
     """
-    planes = 8 // nbits
     mask = constant(((1 << nbits) - 1) * 0x01010101)
-    sums = [place(builder, INTS) for _ in range(2)]
-    for address, value in zip(sums, start, strict=True):
-        builder.store(value, address)
+    sums = [[place(builder, INTS) for _ in range(2)] for _ in rows]
+    for pair in sums:
+        for address, value in zip(pair, start, strict=True):
+            builder.store(value, address)
     plane_bytes = builder.mul(n_words, I64(4 * LANES))
     with cgutils.for_range(builder, n_words) as loop:
-        word = splat(builder, load(builder, builder.add(row, builder.mul(loop.index, I64(4))), I32))
+        offset = builder.mul(loop.index, I64(4))
+        words = [splat(builder, load(builder, builder.add(row, offset), I32)) for row in rows]
         at = builder.add(packed, builder.mul(loop.index, I64(4 * LANES)))
-        halves = [builder.load(address) for address in sums]
-        for plane in range(planes):
-            codes = builder.lshr(word, constant(plane * nbits)) if plane else word
-            if nbits < 8:
-                codes = builder.and_(codes, mask)
-            for half in range(2):
-                vectors = load(builder, builder.add(at, I64(64 * half)), INTS)
-                halves[half] = add_dot4(builder, halves[half], codes, vectors)
+        for plane in range(8 // nbits):
+            lanes = [load(builder, builder.add(at, I64(64 * half)), INTS) for half in range(2)]
+            for word, pair in zip(words, sums, strict=True):
+                codes = builder.lshr(word, constant(plane * nbits)) if plane else word
+                if nbits < 8:
+                    codes = builder.and_(codes, mask)
+                for address, vectors in zip(pair, lanes, strict=True):
+                    builder.store(add_dot4(builder, builder.load(address), codes, vectors), address)
             at = builder.add(at, plane_bytes)
-        for address, value in zip(sums, halves, strict=True):
-            builder.store(value, address)
-    return builder.load(sums[0]), builder.load(sums[1])
+    return [(builder.load(low), builder.load(high)) for low, high in sums]
 
 
 def _emit_dot_rows(context: Any, rows: Any, n: Any, n_words: Any, packed: Any, start: Any, out: Any) -> Any:
-    """Four rows go together, so that lanes are loaded once for them and their sums do not wait for each other; n > 0.
-
-    Past the last row it is taken again.
-    """
     signature = types.void(*[types.int64] * 6)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows, n, n_words, packed, start, out = arguments
-        n_bytes, last = builder.mul(n_words, I64(4)), builder.sub(n, I64(1))
-        sums = [[place(builder, INTS) for _ in range(2)] for _ in range(TILE)]
-        with cgutils.for_range(builder, builder.udiv(builder.add(n, I64(TILE - 1)), I64(TILE))) as tile:
-            numbers = [builder.add(builder.mul(tile.index, I64(TILE)), I64(i)) for i in range(TILE)]
-            numbers = [builder.select(builder.icmp_unsigned("<", number, last), number, last) for number in numbers]
-            for half in range(2):
-                value = load(builder, builder.add(start, I64(64 * half)), INTS)
-                for pair in sums:
-                    builder.store(value, pair[half])
-            with cgutils.for_range(builder, n_words) as loop:
-                at = builder.add(packed, builder.mul(loop.index, I64(4 * LANES)))
-                lanes = [load(builder, builder.add(at, I64(64 * half)), INTS) for half in range(2)]
-                offset = builder.add(rows, builder.mul(loop.index, I64(4)))
-                for number, pair in zip(numbers, sums, strict=True):
-                    word = splat(builder, load(builder, builder.add(offset, builder.mul(number, n_bytes)), I32))
-                    for address, vectors in zip(pair, lanes, strict=True):
-                        builder.store(add_dot4(builder, builder.load(address), word, vectors), address)
-            for number, pair in zip(numbers, sums, strict=True):
+        first = tuple(load(builder, builder.add(start, I64(64 * half)), INTS) for half in range(2))
+        n_bytes = builder.mul(n_words, I64(4))
+        with cgutils.for_range(builder, n_tiles(builder, n)) as loop:
+            numbers = tile_of(builder, loop.index, n)
+            places = [builder.add(rows, builder.mul(number, n_bytes)) for number in numbers]
+            for number, pair in zip(numbers, add_dots(builder, first, places, n_words, packed, 8), strict=True):
                 target = builder.add(out, builder.mul(number, I64(4 * LANES)))
-                for half, address in enumerate(pair):
-                    store(builder, builder.load(address), builder.add(target, I64(64 * half)))
+                for half, sums in enumerate(pair):
+                    store(builder, sums, builder.add(target, I64(64 * half)))
         return context.get_dummy_value()
 
     return signature, emit

@@ -56,7 +56,7 @@ def probe_groups(rows: Bytes, coarse: SignedBytes, coarse_starts: Int32s, n_grou
             groups[:, LANES * block : LANES * (block + 1)] = scores
         for i in range(n_probe):  # of one token after the other, whose passes need not wait for each other
             for t in range(len(some)):
-                group = largest_lane(groups[t], LANES * len(coarse))
+                group = int(largest_lane(groups[t], LANES * len(coarse)))
                 groups[t, group] = 2 * MISSING
                 nearest[first + t, i] = group
                 starts[group + 1] += 1

@@ -19,7 +19,23 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ...index.kernels.lanes import COMPILED, F32, FLOATS, I8, I64, INTS, LANES, add_dots, constant, load, place, splat, store
+from ...index.kernels.lanes import (
+    COMPILED,
+    F32,
+    FLOATS,
+    I8,
+    I64,
+    INTS,
+    LANES,
+    add_dots,
+    constant,
+    load,
+    n_tiles,
+    place,
+    splat,
+    store,
+    tile_of,
+)
 from . import kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -54,25 +70,26 @@ def _maxima_intrinsic(nbits: int) -> Any:
                 builder.store(ir.Constant(FLOATS, [LOWEST] * 16), address)
             n_bytes = builder.mul(n_words, I64(4))
             zero = (constant(0), constant(0))
-            with cgutils.for_range(builder, n_tokens) as loop:
-                token = loop.index
-                code = builder.zext(load(builder, builder.add(codes, builder.mul(token, I64(2))), I16), I64)
-                pair = builder.add(scalars, builder.mul(token, I64(2)))
-                inverse, scale = (
-                    splat(builder, _dequantised(builder, builder.add(pair, I64(i)), *numbers[1 + 2 * i : 3 + 2 * i]))
-                    for i in range(2)
-                )  # fmt: skip
-                dots = builder.add(centroid_dots, builder.mul(code, I64(4 * LANES)))
-                row = builder.add(levels, builder.mul(token, n_bytes))
-                sums = add_dots(builder, zero, row, n_words, packed, nbits)
-                for half in range(2):
-                    centroid = builder.sitofp(load(builder, builder.add(dots, I64(64 * half)), INTS), FLOATS)
-                    left = builder.fadd(builder.fmul(centroid, centroid_scale), means[half])
-                    right = builder.fsub(builder.sitofp(sums[half], FLOATS), middles[half])
-                    value = builder.fadd(builder.fmul(left, inverse), builder.fmul(right, scale))
-                    before = builder.load(best[half])
-                    larger = builder.fcmp_ordered(">", value, before)
-                    builder.store(builder.select(larger, value, before), best[half])
+            with cgutils.for_range(builder, n_tiles(builder, n_tokens)) as loop:
+                tokens = tile_of(builder, loop.index, n_tokens)
+                rows = [builder.add(levels, builder.mul(token, n_bytes)) for token in tokens]
+                found = add_dots(builder, zero, rows, n_words, packed, nbits)
+                for token, sums in zip(tokens, found, strict=True):
+                    code = builder.zext(load(builder, builder.add(codes, builder.mul(token, I64(2))), I16), I64)
+                    pair = builder.add(scalars, builder.mul(token, I64(2)))
+                    inverse, scale = (
+                        splat(builder, _dequantised(builder, builder.add(pair, I64(i)), *numbers[1 + 2 * i : 3 + 2 * i]))
+                        for i in range(2)
+                    )  # fmt: skip
+                    dots = builder.add(centroid_dots, builder.mul(code, I64(4 * LANES)))
+                    for half in range(2):
+                        centroid = builder.sitofp(load(builder, builder.add(dots, I64(64 * half)), INTS), FLOATS)
+                        left = builder.fadd(builder.fmul(centroid, centroid_scale), means[half])
+                        right = builder.fsub(builder.sitofp(sums[half], FLOATS), middles[half])
+                        value = builder.fadd(builder.fmul(left, inverse), builder.fmul(right, scale))
+                        before = builder.load(best[half])
+                        larger = builder.fcmp_ordered(">", value, before)
+                        builder.store(builder.select(larger, value, before), best[half])
             for half in range(2):
                 store(builder, builder.load(best[half]), builder.add(out, I64(64 * half)))
             return context.get_dummy_value()
