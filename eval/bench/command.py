@@ -48,6 +48,8 @@ def _add_sparse(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--query-vectors", metavar="FILE.jsonl", help="a JSON object a line, vector: {term: weight}; also .gz")
     parser.add_argument("--k", type=int, nargs="+", default=[10, 100, 1000], help="depths (default 10 100 1000)")
     parser.add_argument("--reorder", action="store_true", help="order documents by graph bisection first, for all engines")
+    parser.add_argument("--threads", type=int, default=1, metavar="N",
+                        help="let lexmax also answer with N threads, timed on the wall (default 1: do not)")  # fmt: skip
     _add_common(parser)
 
 
@@ -95,12 +97,14 @@ def _sparse(options: argparse.Namespace) -> int:
     from .sparse import SparseBench, run_sparse_bench
 
     if options.bm25:
+        if options.reorder or options.threads != 1 or options.query_vectors:
+            raise ValueError("--bm25 compares texts in one thread: leave out --reorder, --threads and --query-vectors")
         report = run_bm25_bench(options.bm25, n_queries=options.queries, ks=options.k, n_passes=options.passes, say=say)
     else:
         bench = SparseBench(
             n_docs=options.docs, n_queries=options.queries, seed=options.seed, ks=options.k, index=options.index,
             vectors=options.vectors, query_vectors=options.query_vectors, n_passes=options.passes, engines=options.engines,
-            reorder=options.reorder,
+            reorder=options.reorder, n_threads=options.threads,
         )  # fmt: skip
         report = run_sparse_bench(bench, say)
     if options.plot:

@@ -47,12 +47,18 @@ class Opened:
         What a search returned -> document numbers, best first; not timed.
     rounded : callable
         Query -> the integer weights that the engine makes of it; most take it as it is.
+    threaded : mapping
+        Rows among ``searches`` that use several threads -> their number; they are timed by the clock on the wall.
+    batch : callable or None
+        All prepared queries at once, k, and threads that share them; for engines whose throughput is reported.
     """
 
     searches: Mapping[str, Search]
     prepare: Callable[[Query], Any]
     documents: Callable[[Any], npt.NDArray[np.int64]]
     rounded: Callable[[Query], Query] = lambda query: query
+    threaded: Mapping[str, int] = field(default_factory=dict)
+    batch: Callable[[Sequence[Any], int, int], Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +102,8 @@ def build_lexmax(rows: Rows, folder: Path, *, reorder: bool = False) -> float:
     return time.perf_counter() - start
 
 
-def open_lexmax(folder: Path) -> Opened:
-    """Open for the block-max searcher, each of its ways forced, and the oracle."""
+def open_lexmax(folder: Path, *, n_threads: int = 1) -> Opened:
+    """Open for the block-max searcher, each of its ways forced, several threads for one query, and the oracle."""
     snapshot = Snapshot.open(folder)
     fast, oracle = BlockMaxSearcher(snapshot), ExhaustiveSearcher(snapshot)
 
@@ -123,7 +129,22 @@ def open_lexmax(folder: Path) -> Opened:
         f"{LEXMAX}-maxscore": way("maxscore"),
         f"{LEXMAX}-exhaustive": oracle.search,
     }
-    return Opened(searches=searches, prepare=prepare, documents=documents, rounded=rounded)
+    threaded = {f"{LEXMAX}-{n_threads}-threads": n_threads} if n_threads > 1 else {}
+    searches |= {row: lambda vectors, k: fast.search(vectors, k, n_threads=n_threads) for row in threaded}
+
+    def batch(vectors: Sequence[SparseVectors], k: int, n: int) -> Hits:
+        return fast.search(stacked(vectors), k, n_threads=n)
+
+    return Opened(
+        searches=searches, prepare=prepare, documents=documents, rounded=rounded, threaded=threaded, batch=batch
+    )  # fmt: skip
+
+
+def stacked(parts: Sequence[SparseVectors]) -> SparseVectors:
+    """Put rows of several batches, of one encoder's term numbers, end to end."""
+    ends = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part.indptr) for part in parts]))])
+    terms, weights = (np.concatenate([getattr(part, name) for part in parts]) for name in ("terms", "weights"))
+    return SparseVectors(ends.astype(np.int64), terms, weights)
 
 
 def build_posting_lists(rows: Rows, folder: Path, *, dtype: type[np.generic]) -> float:

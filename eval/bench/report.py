@@ -20,7 +20,9 @@ class Report:
     Attributes
     ----------
     rows : list of mapping
-        One for each kind of queries, k and engine. Times are microseconds of the thread's CPU, ``wall_p50_us`` aside.
+        One for each kind of queries, k and engine. Times are microseconds of the thread's CPU, ``wall_p50_us`` aside and
+        those of ``lexmax-N-threads``, which are on the wall; ``batch_wall_us``, where N threads were asked for, is what a
+        query takes when all are asked at once.
         ``ratio_to_lexmax_median`` is the median over queries of the engine's time by lexmax's: above 1, lexmax is faster;
         ``ratio_to_lexmax_p1`` is what 99 % of the queries exceed: above 1, it is faster on nearly all.
         ``best`` marks the fastest block size of BMP, and the fastest setting of Seismic with recall@k >= 0.99.

@@ -11,8 +11,9 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,7 @@ from ...index.representations import Int64s, SparseVectors
 from ...index.snapshot import Snapshot
 from ...index.vocabulary import Vocabulary
 from .build import BuildFacts, build_apart
-from .engines import LEXMAX, Opened
+from .engines import LEXMAX, Opened, open_lexmax
 from .generator import Recipe, generate_documents, generate_queries
 from .judge import Judge
 from .peers import ENGINES
@@ -59,6 +60,8 @@ class SparseBench:
         Names from ``ENGINES``; lexmax is always among them. None: all that are installed.
     reorder : bool
         Put documents in the order of graph bisection, for every engine.
+    n_threads : int
+        Above 1: beside one thread, lexmax answers each query with so many, and all queries with so many.
     """
 
     n_docs: int = 100_000
@@ -71,12 +74,13 @@ class SparseBench:
     n_passes: int = 3
     engines: Sequence[str] | None = None
     reorder: bool = False
+    n_threads: int = 1
 
     def __post_init__(self) -> None:
         if self.index and (self.vectors or self.reorder):
             raise ValueError("an index is taken as it is: give no vectors and no reordering beside it")
-        if not self.ks or min(*self.ks, self.n_queries, self.n_passes, self.n_docs) < 1:
-            raise ValueError("documents, queries, passes and every k must be at least 1")
+        if not self.ks or min(*self.ks, self.n_queries, self.n_passes, self.n_docs, self.n_threads) < 1:
+            raise ValueError("documents, queries, passes, threads and every k must be at least 1")
         unknown = sorted(set(self.engines or ()) - set(ENGINES))
         if unknown:
             raise ValueError(f"unknown engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
@@ -144,8 +148,8 @@ def _indexes(
     for name in names:
         if name != LEXMAX:
             facts[name] = _build(name, work, say)
-    opened = {name: ENGINES[name].open(folder if name == LEXMAX else work / name) for name in names}
-    return opened, facts, rows
+    opened = {name: ENGINES[name].open(work / name) for name in names if name != LEXMAX}
+    return {LEXMAX: open_lexmax(folder, n_threads=bench.n_threads), **opened}, facts, rows
 
 
 def _build(name: str, work: Path, say: Say, *, reorder: bool = False) -> BuildFacts:
@@ -197,12 +201,27 @@ def _compare(
         for engine, stream in streams.items():
             documents = opened[index_of[engine]].documents
             answers = [documents(answer) for answer in stream.answers]
+            if engine in opened[index_of[engine]].threaded:
+                stream = replace(stream, cpu_us=stream.wall_us)
             row = make_row(engine, k, stream, streams[LEXMAX], judges[engine].verdict(answers, k))
+            row["batch_wall_us"] = _throughput(opened[index_of[engine]], engine, prepared[engine], k, bench)
             n_empty = sum(len(answer) == 0 for answer in answers)  # every query has a document, so these are failures
             group.append({"queries": kind, "index": index_of[engine], **row, "n_empty": n_empty})
         mark_best(group, FAMILIES)
         found += group
     return found
+
+
+def _throughput(index: Opened, engine: str, asked: Sequence[Any], k: int, bench: SparseBench) -> float | None:
+    """Microseconds on the wall a query when all are asked at once, best of the passes; for lexmax, and with threads."""
+    if index.batch is None or bench.n_threads == 1 or (engine != LEXMAX and engine not in index.threaded):
+        return None
+    times = []
+    for _ in range(bench.n_passes):
+        start = time.perf_counter()
+        index.batch(asked, k, index.threaded.get(engine, 1))
+        times.append(time.perf_counter() - start)
+    return round(1e6 * min(times) / len(asked), 1)
 
 
 def _same(a: Query, b: Query) -> bool:
@@ -228,7 +247,7 @@ def _setup(
             for kind, asked in queries.items()
         },
         "passes": bench.n_passes,
-        "threads": 1,
+        "threads": 1 if bench.n_threads == 1 else f"1, and {bench.n_threads} on the wall in rows named so",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         "python": sys.version.split()[0],
         "versions": {name: _version(name) for name in dict.fromkeys(d for n in names for d in ENGINES[n].distributions)},

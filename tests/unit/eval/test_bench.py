@@ -385,11 +385,21 @@ def test_the_command_compares_on_an_index_with_given_queries(tmp_path, capsys, c
     assert {row["queries"] for row in found["rows"]} == {"given"}
     assert found["setup"]["given_queries"]["n"] == 1
     assert found["rows"][0]["build_s"] is None
-    assert main(arguments) == 0
-    assert {row["queries"] for row in json.loads(capsys.readouterr().out)["rows"]} == {"sampled"}
+    assert main([*arguments, "--threads", "2"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["queries"] for row in rows} == {"sampled"}
+    assert {row["engine"] for row in rows} == {*OURS, "lexmax-2-threads"}
+    assert {row["engine"] for row in rows if row["batch_wall_us"] is not None} == {"lexmax", "lexmax-2-threads"}
+    assert all(row["recall@k"] == 1 and row["p50_us"] > 0 for row in rows)
     (tmp_path / "q.jsonl").write_text('{"vector": {"99999999": 1.0}}\n')
     assert main([*arguments, "--query-vectors", queries]) == 2
     assert "none of the given queries" in capsys.readouterr().err
+
+
+def test_options_of_vectors_do_not_go_with_bm25(capsys):
+    for option in (["--threads", "2"], ["--reorder"]):
+        assert main(["bench", "sparse", "--bm25", "corpus", *option]) == 2
+        assert "--bm25 compares texts in one thread" in capsys.readouterr().err
 
 
 def test_bm25_is_compared_on_text(tmp_path):
