@@ -105,14 +105,14 @@ class Retriever:
 
     def search(
         self, text: str, k: int = 10, *, filter: str | None = None, explain: bool = False, alpha: float = 1.0,
-        beta: float = 1.0,
+        beta: float = 1.0, mu: float = 1.0,
     ) -> list[Result]:  # fmt: skip
         """Answer one query; see `search_batch`."""
-        return self.search_batch([text], k, filter=filter, explain=explain, alpha=alpha, beta=beta)[0]
+        return self.search_batch([text], k, filter=filter, explain=explain, alpha=alpha, beta=beta, mu=mu)[0]
 
     def search_batch(
         self, texts: Sequence[str], k: int = 10, *, filter: str | None = None, explain: bool = False,
-        alpha: float = 1.0, beta: float = 1.0, n_threads: int | None = None,
+        alpha: float = 1.0, beta: float = 1.0, mu: float = 1.0, n_threads: int | None = None,
     ) -> list[list[Result]]:  # fmt: skip
         """Answer queries, best documents first.
 
@@ -125,7 +125,7 @@ class Retriever:
             An expression over metadata, such as ``year >= 2015 and lang == "en"``; see `index.filters`.
         explain : bool
             Say which terms, or pairs of tokens, gave which part of each score.
-        alpha, beta : float in (0, 1]
+        alpha, beta, mu : float in (0, 1]
             1: exact. Less: faster and approximate; see `SearchOptions`. For sparse vectors alone.
         n_threads : int or None
             Queries searched in parallel; None: one for each core.
@@ -133,7 +133,7 @@ class Retriever:
         Raises
         ------
         ValueError
-            k < 1, alpha or beta out of range, or a malformed filter.
+            k < 1, alpha, beta or mu out of range, or a malformed filter.
         """
         return self.search_vectors(
             self.encode(texts),
@@ -143,6 +143,7 @@ class Retriever:
             explain=explain,
             alpha=alpha,
             beta=beta,
+            mu=mu,
             n_threads=n_threads,
         )
 
@@ -152,7 +153,7 @@ class Retriever:
 
     def search_vectors(
         self, queries: object, texts: Sequence[str] | None = None, k: int = 10, *, filter: str | None = None,
-        explain: bool = False, alpha: float = 1.0, beta: float = 1.0, n_threads: int | None = 1,
+        explain: bool = False, alpha: float = 1.0, beta: float = 1.0, mu: float = 1.0, n_threads: int | None = 1,
     ) -> list[list[Result]]:  # fmt: skip
         """Answer queries that are vectors already: encoded ones, or whatever `vectors.to_sparse_vectors` takes.
 
@@ -174,7 +175,7 @@ class Retriever:
         texts = [""] * len(vectors) if texts is None else texts
         if len(texts) != len(vectors):
             raise ValueError(f"{len(vectors)} queries with {len(texts)} texts")
-        options = SearchOptions(alpha=alpha, beta=beta)
+        options = SearchOptions(alpha=alpha, beta=beta, mu=mu)
         hits = _search(searching, vectors, k, filter, options, n_threads)
         answers = []
         for number, text in enumerate(texts):
@@ -191,13 +192,13 @@ class Retriever:
 
     def rank(
         self, texts: Sequence[str], k: int = 10, *, filter: str | None = None, alpha: float = 1.0, beta: float = 1.0,
-        n_threads: int | None = None,
+        mu: float = 1.0, n_threads: int | None = None,
     ) -> list[list[tuple[str, float]]]:  # fmt: skip
         """(doc_id, score) of the k best documents of each query, without reading their texts."""
         searching = self._searching()
         snapshot = searching.snapshot
         vectors = searching.vectors(self.encode(texts))
-        hits = _search(searching, vectors, k, filter, SearchOptions(alpha=alpha, beta=beta), n_threads)
+        hits = _search(searching, vectors, k, filter, SearchOptions(alpha=alpha, beta=beta, mu=mu), n_threads)
         rankings = []
         for number in range(len(hits)):
             doc_nums, scores = hits.query(number)

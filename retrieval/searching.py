@@ -152,7 +152,7 @@ class TokenSearching:
         """Return the k best documents of each query."""
         if options != EXACT:
             raise RepresentationError(
-                f"{self.snapshot.path}: alpha and beta are for sparse vectors; token vectors are searched by CentroidOptions"
+                f"{self.snapshot.path}: alpha, beta and mu are for sparse vectors; CentroidOptions are for token vectors"
             )
         if self._exhaustive is not None:
             return self._exhaustive.search(queries, k, allowed)

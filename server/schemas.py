@@ -63,6 +63,7 @@ class SearchOptions(BaseModel):
     explain: bool = Field(False, description="Say for every result which terms made its score.")
     alpha: float = Field(1.0, gt=0, le=1, description="1 is exact; less skips more blocks and may miss results.")
     beta: float = Field(1.0, gt=0, le=1, description="Share of the query's terms that is kept, heaviest first.")
+    mu: float = Field(1.0, gt=0, le=1, description="Below alpha, superblocks of 128 documents may be skipped whole.")
     include_text: bool = Field(True, description="Without it `text` is null in every result.")
 
 

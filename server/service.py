@@ -114,7 +114,7 @@ class Service:
         try:
             found = self._retriever.search_vectors(
                 vectors, texts, body.k,
-                filter=body.filter, explain=body.explain, alpha=body.alpha, beta=body.beta,
+                filter=body.filter, explain=body.explain, alpha=body.alpha, beta=body.beta, mu=body.mu,
             )  # fmt: skip
         except ValueError as error:
             # A word on the filter is a plain ValueError; subclasses (UnicodeError, Arrow's) are bugs.

@@ -25,8 +25,9 @@ def add_searching_commands(command: Command) -> None:
     search.add_argument("--filter", metavar="EXPR", help="only documents whose metadata match, as in: lang in ('en', 'de')")
     search.add_argument("--json", action="store_true", help="one JSON object a line")
     search.add_argument("--explain", action="store_true", help="which terms or tokens gave which part of each score")
-    search.add_argument("--alpha", type=float, default=1.0, help="below 1: approximate, with looser block bounds")
+    search.add_argument("--alpha", type=float, default=1.0, help="below 1: approximate, bounds count at this share")
     search.add_argument("--beta", type=float, default=1.0, help="below 1: approximate, with this share of the query's terms")
+    search.add_argument("--mu", type=float, default=1.0, help="below alpha: approximate, skips superblocks of 128 documents")
     add_effort_options(search)
     add_model_options(search)
     calibrate = command("calibrate", _calibrate, "measure which effort reaches which recall on an index of token vectors",
@@ -42,7 +43,7 @@ def _search(options: argparse.Namespace) -> int:
         queries = _query_vectors(options, retriever)
         results = retriever.search_vectors(
             queries, [options.query or ""], options.k, filter=options.filter, explain=options.explain, alpha=options.alpha,
-            beta=options.beta,
+            beta=options.beta, mu=options.mu,
         )[0]  # fmt: skip
     for rank, result in enumerate(results, 1):
         if options.json:

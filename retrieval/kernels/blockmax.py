@@ -3,7 +3,9 @@
 Steps: `bounds.bound_blocks` adds weight x block maximum over the query's terms; `collect_blocks` lists the blocks that may
 hold an answer, best bound first; `search_blocks` scores their documents from their rows. Exact with ``alpha`` = 1: a block is
 skipped only when its bound, which no score in it exceeds, is not above the threshold, and documents that tie with the k-th
-best are told apart by doc_num. With ``alpha`` < 1 bounds are taken at ``alpha`` of their value: faster, approximate.
+best are told apart by doc_num. With ``alpha`` < 1 bounds are taken at ``alpha`` of their value: faster, approximate. With
+``mu`` < ``alpha`` superblocks of 128 documents whose highest bound is not above threshold / mu, and their mean not above
+threshold / alpha, are skipped whole (superblock pruning, Carlson et al., SIGIR 2025, arXiv 2504.17045; alpha is its eta).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import numpy as np
 
 from ...index.kernels.postings import BLOCK, I32, I64, PostingArrays
 from . import Integer, kernel
+from .bounds import drop_superblocks
 from .lanes import LANES, lowest, passing
 from .prefetch import prefetch
 from .rows import prefetch_rows, score_document
@@ -55,7 +58,7 @@ def collect_blocks(bounds: Accumulator, low: Integer, high: Integer, shift: Inte
 def search_blocks(
     arrays: PostingArrays, first: Integer, n_docs: Integer, base: Integer, ranks: Ranks, weights: Accumulator,
     bounds: Accumulator, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, alpha: float,
-    budget: Integer, docs_per_block: float,
+    mu: float, budget: Integer, docs_per_block: float,
 ) -> tuple[Integer, Integer, Integer]:  # fmt: skip
     """Score blocks best first until no bound passes the threshold.
 
@@ -89,6 +92,8 @@ def search_blocks(
     high, n_scored = best, 0
     for share in ROUNDS:
         threshold: Integer = agree(known, (floor >> 32) - 1)
+        if mu < alpha:
+            drop_superblocks(bounds, n_blocks, threshold / mu, threshold / alpha)
         low = min(max(np.int64(threshold / alpha), np.int64(share * best)), best)
         blocks = collect_blocks(bounds, low, high, shift, n_blocks)
         if share < ROUNDS[0] and n_scored + docs_per_block * len(blocks) > budget:

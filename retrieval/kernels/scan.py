@@ -5,7 +5,7 @@ threshold. Once a threshold is known, frequent terms of little weight need not b
 begins with the bounds of their blocks, half a byte for eight documents, only the *essential* terms' postings are added, and
 the few documents whose sum still passes the threshold are scored from their rows. How many terms are essential is settled from
 window to window by what the last one cost.
-Exact: a document is skipped only when its score is not above ``threshold``.
+Exact with ``alpha`` = 1: a document is skipped only when its score is not above ``threshold``.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def collect(scores: Accumulator, size: Integer, allowed: Allowed, threshold: Int
 def scan_segment(
     arrays: PostingArrays, window: Integer, first_window: Integer, last_window: Integer, n_docs: Integer, base: Integer,
     ranks: Ranks, weights: Accumulator, accumulator: Accumulator, bounds: Accumulator, allowed: Allowed,
-    keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, tight: bool | np.bool_, bounded: bool | np.bool_,
+    keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, alpha: float, tight: bool | np.bool_,
+    bounded: bool | np.bool_,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Push every document of some windows of the segment that can be among the k best.
 
@@ -156,6 +157,8 @@ def scan_segment(
         See `topk`; keys of earlier documents stay and compete.
     known : (1,)
         Scores not above it are known not to matter, beside the floor; see `topk.agree`.
+    alpha : float
+        1: exact. Less: a document whose bounds are not above the threshold / alpha is skipped.
     tight : bool
         It comes from whole scores, not from single terms.
     bounded : bool
@@ -191,7 +194,8 @@ def scan_segment(
         if n_bounded == 0:
             n, floor = push_window(accumulator, size, here, base + first, keys, n, k, floor, threshold)
         else:
-            n_candidates = collect(accumulator, size, here, threshold, candidates)
+            highest = (1 << (8 * accumulator.itemsize)) - 1
+            n_candidates = collect(accumulator, size, here, np.int64(min(threshold / alpha, highest)), candidates)
             n, floor = score_candidates(
                 arrays, first, base, candidates[:n_candidates], accumulator, ranks, weights, keys, n, k, floor, threshold
             )

@@ -45,7 +45,7 @@ def allowed_shares(allowed: Allowed, window: Integer) -> tuple[float, float]:
 def search_windows(
     arrays: PostingArrays, window: Integer, first_window: Integer, last_window: Integer, n_docs: Integer, base: Integer,
     ranks: I64, integers: I64, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, alpha: float,
-    way: Integer, accumulator: Accumulator, bounds: Accumulator,
+    mu: float, way: Integer, accumulator: Accumulator, bounds: Accumulator,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Push every document of some windows of a segment that can be among the k best.
 
@@ -60,6 +60,8 @@ def search_windows(
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor, known
         As `scan.scan_segment` has them.
+    alpha, mu : float
+        1: exact; see `blockmax`.
     way : AUTO, BLOCKMAX, SCAN or MAXSCORE
     accumulator, bounds : scratch
         (65,536,) and (blocks of the windows + 8,192,) uint16 or uint32, wide enough for the largest score.
@@ -106,7 +108,7 @@ def search_windows(
             docs_per_block = max(1.0, BLOCK * drop_blocks(bounds, here) / (end - first))
         before, n_before, was_known = keys[:n].copy(), n, known[0]
         n, reached, n_scored = search_blocks(
-            arrays, first, end - first, base, terms, weights, bounds, here, keys, n, k, floor, known, alpha, budget,
+            arrays, first, end - first, base, terms, weights, bounds, here, keys, n, k, floor, known, alpha, mu, budget,
             docs_per_block,
         )  # fmt: skip
         if n_scored >= 0:
@@ -116,5 +118,5 @@ def search_windows(
         keys[:n] = before
     return scan_segment(
         arrays, window, first_window, last_window, n_docs, base, terms, weights, accumulator, bounds, allowed,
-        keys, n, k, floor, known, tight, bounded,
+        keys, n, k, floor, known, alpha, tight, bounded,
     )  # fmt: skip

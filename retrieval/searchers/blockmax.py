@@ -44,20 +44,24 @@ class SearchOptions:
     Attributes
     ----------
     alpha : float in (0, 1]
-        1: exact. Less: block bounds count at this share, so fewer blocks are scored.
+        1: exact. Less: bounds count at this share, so fewer blocks and documents are scored.
     beta : float in (0, 1]
         1: exact. Less: only this share of the query's terms, heaviest first.
     path : "auto", "blockmax", "scan" or "maxscore"
-        Forces one of the ways; answers are the same with alpha = 1.
+        Forces one of the ways; answers are the same with alpha, beta and mu at 1.
+    mu : float in (0, 1]
+        1: exact. Less than alpha: block-max also skips superblocks of 128 documents whose highest bound, at this share, and
+        whose mean bound, at alpha, are not above the threshold.
     """
 
     alpha: float = 1.0
     beta: float = 1.0
     path: str = "auto"
+    mu: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.alpha <= 1 and 0 < self.beta <= 1):
-            raise ValueError(f"alpha and beta must be in (0, 1], not {self.alpha} and {self.beta}")
+        if not all(0 < share <= 1 for share in (self.alpha, self.beta, self.mu)):
+            raise ValueError(f"alpha, beta and mu must be in (0, 1], not {self.alpha}, {self.beta} and {self.mu}")
         if self.path not in WAYS:
             raise ValueError(f"path must be one of {', '.join(WAYS)}, not {self.path!r}")
 
@@ -103,7 +107,7 @@ class BlockMaxSearcher:
         Returns
         -------
         Hits
-            Exactly those of `ExhaustiveSearcher` when ``alpha`` and ``beta`` are 1.
+            Exactly those of `ExhaustiveSearcher` when ``alpha``, ``beta`` and ``mu`` are 1.
 
         Raises
         ------
@@ -167,7 +171,7 @@ class BlockMaxSearcher:
                 scratch = self._scratch_for((last - first) * window // BLOCK, kind)
                 n, floor = search_windows(
                     arrays, window, first, last, segment.record.n_docs, segment.base, ranks[i], integers, allowed,
-                    keys, n, k, floor, known, options.alpha, WAYS[options.path], *scratch,
+                    keys, n, k, floor, known, options.alpha, options.mu, WAYS[options.path], *scratch,
                 )  # fmt: skip
             return keys[:n]
 

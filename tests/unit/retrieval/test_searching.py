@@ -41,7 +41,7 @@ def test_other_queries_are_refused(retriever, queries):
 
 def test_the_effort_of_sparse_search_is_refused(retriever):
     matrix = clustered(np.random.default_rng(2), 6, 32)
-    with pytest.raises(RepresentationError, match="alpha and beta"):
+    with pytest.raises(RepresentationError, match="alpha, beta and mu"):
         retriever.search_vectors([matrix], alpha=0.5)
 
 

@@ -86,7 +86,7 @@ class FakeRetriever:
             raise ZeroDivisionError("/secret/model.safetensors")
         return SparseVectors.from_rows([([self._number(text)], [1.5]) for text in texts])
 
-    def search_vectors(self, queries, texts, k=10, *, filter=None, explain=False, alpha=1.0, beta=1.0):
+    def search_vectors(self, queries, texts, k=10, *, filter=None, explain=False, alpha=1.0, beta=1.0, mu=1.0):
         self.searched.append(list(texts))
         self._use(self.search_open)
         if self.search_error is not None:
@@ -95,7 +95,7 @@ class FakeRetriever:
             raise ValueError("filter: expected a comparison at column 4")
         for i, text in enumerate(texts):
             assert queries.row(i)[0].tolist() == [self._number(text)], "another request's row"
-        self.options.append({"k": k, "filter": filter, "explain": explain, "alpha": alpha, "beta": beta})
+        self.options.append({"k": k, "filter": filter, "explain": explain, "alpha": alpha, "beta": beta, "mu": mu})
         match = TermMatch("solar", 3.0, 1.5, 2.0, False, True)
         explanation = Explanation([match]) if explain else None
         found = [Result(d.doc_id, 3.0, d.title, d.text, dict(d.metadata), explanation) for d in DOCUMENTS[:k]]

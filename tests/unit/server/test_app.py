@@ -57,7 +57,7 @@ def test_explanations_and_no_texts(shared_client):
 
 
 def test_options_reach_the_retriever(client, retriever):
-    options = {"k": 7, "filter": "year > 2020", "explain": True, "alpha": 0.5, "beta": 0.25}
+    options = {"k": 7, "filter": "year > 2020", "explain": True, "alpha": 0.5, "beta": 0.25, "mu": 0.125}
     assert client.post("/v1/search", json={"query": "x"} | options).status_code == 200
     assert retriever.options[-1] == options
 

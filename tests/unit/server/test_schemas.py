@@ -15,7 +15,7 @@ def test_the_shape_follows_the_key():
     one, many = BODY.validate_python({"query": "a"}), BODY.validate_python({"queries": ["a", "b"]})
     assert isinstance(one, SearchOne)
     assert isinstance(many, SearchMany)
-    defaults = {"k": 10, "filter": None, "explain": False, "alpha": 1.0, "beta": 1.0, "include_text": True}
+    defaults = {"k": 10, "filter": None, "explain": False, "alpha": 1.0, "beta": 1.0, "mu": 1.0, "include_text": True}
     assert one.model_dump() == defaults | {"query": "a"}
 
 
