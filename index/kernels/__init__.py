@@ -42,8 +42,11 @@ def kernel(function: Kernel) -> Kernel:
 
 
 def sum_kernel(function: Kernel) -> Kernel:
-    """The same for sums of floats in any order, which alone vectorises them; the last bits depend on the processor."""
-    return _compiled(function, fastmath={"reassoc", "contract"})
+    """The same for sums and maxima of floats that are numbers, in any order: only so are they vectorised.
+
+    The last bits depend on the processor.
+    """
+    return _compiled(function, fastmath={"reassoc", "contract", "nnan", "nsz"})
 
 
 def _compiled(function: Kernel, **options: Any) -> Kernel:

@@ -26,14 +26,16 @@ import numpy.typing as npt
 from ...index.errors import RepresentationError
 from ...index.representations import Floats
 from .layouts import Activation, Pooling
-from .networks import load_network, padded
+from .networks import load_network, padded, placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
 
-Dtype = Literal["float32", "bfloat16"]
+    from .integer_bert import IntegerVocabulary
+
+Dtype = Literal["float32", "bfloat16", "int8"]
 
 LOGITS_PER_BLOCK = {"cpu": 1 << 21}  # 8 MB, about a core's cache; other devices want few, large launches
 LOGITS_PER_BLOCK_ELSEWHERE = 1 << 26
@@ -49,8 +51,8 @@ class MaskedLanguageModel:
         As :func:`.networks.load_network` takes it.
     device : str
         As torch names it.
-    dtype : {"float32", "bfloat16"}
-        Of weights and activations; pooling is float32 always.
+    dtype : {"float32", "bfloat16", "int8"}
+        Of weights and activations, see `.networks.placed`; pooling is float32 always.
 
     Raises
     ------
@@ -67,8 +69,14 @@ class MaskedLanguageModel:
 
         self._decoder = _split_decoder(folder, network)
         self.n_terms = self._decoder.out_features
-        self._network = network.to(device=device, dtype=getattr(torch, dtype))
-        self._decoder = self._decoder.to(device=device, dtype=getattr(torch, dtype))
+        self._network = placed(network, folder, device=device, dtype=dtype)
+        self._integers: IntegerVocabulary | None = None
+        if dtype == "int8":
+            from .integer_bert import IntegerVocabulary
+
+            self._integers = IntegerVocabulary(self._decoder)
+        else:
+            self._decoder = self._decoder.to(device=device, dtype=getattr(torch, dtype))
         self._device = torch.device(device)
         self._padding_id = network.config.pad_token_id or 0
 
@@ -93,6 +101,8 @@ class MaskedLanguageModel:
             if sum(lengths) == 0:
                 return _as_floats(pooled)
             features = self._features(ids)
+            if self._integers is not None and pooling == "max":
+                return _as_floats(_activate(self._integers.pooled(features, lengths), activation))
             ends = list(accumulate(lengths))
             for block in self._blocks(len(features)):
                 logits = self._logits(features, block)

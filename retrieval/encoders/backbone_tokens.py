@@ -4,7 +4,7 @@
 
     E_i = y_i / |y_i|        y = P_n(... P_1(hidden))        P(x) = activation(x W' + b) [+ x R']
 
-Hidden states are float32 or bfloat16, as are the projections; lengths are float32 always.
+Projections are of the network's precision, float32 beside one in 8-bit integers; lengths are float32 always.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from ...index.errors import RepresentationError
 from ...index.representations import Floats
 from .colbert_layouts import ColbertLayout, Projection
-from .networks import load_network, read_tensors
+from .networks import load_network, placed, read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +53,8 @@ class TokenNetwork:
         Files.
     device : str
         As torch names it.
-    dtype : {"float32", "bfloat16"}
-        Of weights and activations.
+    dtype : {"float32", "bfloat16", "int8"}
+        Of weights and activations, see `.networks.placed`.
 
     Raises
     ------
@@ -69,8 +69,8 @@ class TokenNetwork:
         network = load_network(layout.folder, "AutoModel", may_lack=["pooler."], hint="are these the weights of this network?")
         import torch
 
-        kind = getattr(torch, dtype)
-        self._network = network.to(device=device, dtype=kind)
+        kind = torch.float32 if dtype == "int8" else getattr(torch, dtype)
+        self._network = placed(network, layout.folder, device=device, dtype=dtype)
         self._projections = [(_read_projection(files, device, kind), files.activation) for files in layout.projections]
         self._device = torch.device(device)
         self._padding_id = network.config.pad_token_id or 0

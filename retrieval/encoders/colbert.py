@@ -44,7 +44,7 @@ class ColbertConfig:
         Merge the vectors of a document into one ``pool_factor``-th of them; 1 keeps all.
     protected_tokens : int
         Leading tokens of a document that are not merged.
-    dtype : {"float32", "bfloat16"}
+    dtype : {"float32", "bfloat16", "int8"}
         Of the network.
     """
 

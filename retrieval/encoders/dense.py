@@ -42,7 +42,7 @@ class DenseConfig:
         Put before texts.
     batch_size : int
         Texts in a batch; changes speed alone.
-    dtype : {"float32", "bfloat16"}
+    dtype : {"float32", "bfloat16", "int8"}
         Of the transformer; pooling and what comes after it are float32 always.
     """
 
@@ -178,13 +178,13 @@ class _DenseNetwork:
     """A loaded transformer, its pooling and its projections."""
 
     def __init__(self, layout: DenseLayout, *, device: str, dtype: Dtype) -> None:
-        from .networks import load_network
+        from .networks import load_network, placed
 
         # Vectors are made of hidden states: a network's own pooler is not asked.
         network = load_network(layout.folder, "AutoModel", may_lack=["pooler."], hint="are these the weights of this network?")
         import torch
 
-        self._network = network.to(device=device, dtype=getattr(torch, dtype))
+        self._network = placed(network, layout.folder, device=device, dtype=dtype)
         self._layers = [_read_layer(files, device) for files in layout.projections]
         self._pooling, self._normalize = layout.pooling, layout.normalize
         self._device = torch.device(device)

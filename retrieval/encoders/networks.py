@@ -42,6 +42,36 @@ def fastest_dtype(device: str) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"
 
 
+def placed(network: Any, folder: Path, *, device: str, dtype: str) -> Any:
+    """Bring a network to a device and a precision.
+
+    Parameters
+    ----------
+    network : transformers model
+        In float32.
+    folder : Path
+        Where it is from, for messages.
+    device : str
+        As torch names it.
+    dtype : {"float32", "bfloat16", "int8"}
+        Of weights and activations. int8 is for BERT encoders on the CPU and leaves heads in float32; see `.integer_bert`.
+
+    Raises
+    ------
+    RepresentationError
+        int8 for another device or another network.
+    """
+    import torch
+
+    if dtype != "int8":
+        return network.to(device=device, dtype=getattr(torch, dtype))
+    if torch.device(device).type != "cpu":
+        raise RepresentationError(f"{folder}: dtype int8 is for the CPU, not for device {device}: use bfloat16")
+    from .integer_bert import in_integers
+
+    return in_integers(network, folder)
+
+
 def weights_digest(folder: Path) -> str:
     """Hash of the weight files and of what config.json says about the computation.
 

@@ -44,7 +44,7 @@ class SlimConfig:
         Tokens that are read, special tokens included; None: the checkpoint's, or 256.
     document_top_k, query_top_k : int
         Weights that a token keeps, where that many are > 0; of equal ones any.
-    dtype : {"float32", "bfloat16"}
+    dtype : {"float32", "bfloat16", "int8"}
         Of the network.
     """
 

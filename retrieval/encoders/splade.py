@@ -41,7 +41,7 @@ class SpladeConfig:
         "bag": a query is its distinct wordpieces, each of weight 1 (SPLADE-doc).
     lexical : {"none", "query", "document", "both"}
         Sides that keep only terms standing in the text (SPLADE-lexical).
-    dtype : {"float32", "bfloat16"}
+    dtype : {"float32", "bfloat16", "int8"}
         Of the networks.
     """
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHOICES: Mapping[str, Sequence[str]] = {
     "pooling": POOLINGS,
     "activation": ACTIVATIONS,
-    "dtype": ("float32", "bfloat16"),
+    "dtype": ("float32", "bfloat16", "int8"),
     "queries": ("model", "bag"),
     "lexical": ("none", "query", "document", "both"),
 }
@@ -97,7 +97,7 @@ class Tower:
     def facts(self, settings: SideSettings) -> Mapping[str, Any]:
         """Whatever changes the vectors, for a fingerprint.
 
-        The dtype is among it: bfloat16 moves weights in the third digit, and an index must not mix the two.
+        The dtype is among it: bfloat16 and int8 move weights in the third digit, and an index must not mix them.
         """
         return {
             "weights": self._weights_digest,

@@ -141,7 +141,7 @@ def test_options_that_make_no_sense(tmp_path):
         ({"query_length": 65}, "3 to 64 tokens"),
         ({"document_length": 2}, "3 to 64 tokens"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
     ):
         with pytest.raises(ValueError, match=message):
             load_dense_encoder(str(tmp_path / "m"), **options)

@@ -186,7 +186,7 @@ def test_prompts_of_the_checkpoint_are_put_before_texts(models, dense, tmp_path)
         ({"document_top_k": 0}, "top_k is 0"),
         ({"pooling": "mean"}, "choose from max, sum"),
         ({"lexical": "all"}, "choose from none, query"),
-        ({"dtype": "int8"}, "choose from float32, bfloat16"),
+        ({"dtype": "float16"}, "choose from float32, bfloat16, int8"),
         ({"queries": "bag", "lexical": "both"}, "lexical already"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"kind": "dense"}, "kind is 'dense'"),

@@ -1,0 +1,344 @@
+"""A BERT encoder in 8-bit integers (arXiv 1810.04805), one text at a time: no padding, no framework, no Python between layers.
+
+Every matrix product is one of unsigned bytes with signed ones (`index.kernels.lanes`). Weights have a scale for each output.
+Activations are rounded to bytes token by token, by the largest of each token, so that one token's outliers cost the others
+nothing; keys too, values dimension by dimension, and attention's weights against the largest of their row. Sums, softmax, GELU
+and layer norms are floats.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...index.kernels import sum_kernel
+from ...index.kernels.lanes import LANES, dot_rows
+from . import kernel
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+SignedBytes = npt.NDArray[np.int8]
+Int32s = npt.NDArray[np.int32]
+
+
+SIGNS = np.int32(-2139062144)  # 0x80808080
+
+
+class Linear(NamedTuple):
+    """Linear layers of one shape, those of all the network's layers stacked.
+
+    Attributes
+    ----------
+    packed : (n_layers, n_out / 32, n_in / 4, 32, 4) int8
+    starts : (n_layers, n_out / 32, 32) int32
+        Minus 128 times the sum of each output's weights: activations come with 128 added.
+    scales, bias : (n_layers, n_out) float32
+    """
+
+    packed: SignedBytes
+    starts: Int32s
+    scales: Floats
+    bias: Floats
+
+
+class Layers(NamedTuple):
+    """All layers of a BERT.
+
+    Attributes
+    ----------
+    attended, joined, widened, narrowed : Linear
+        Queries, keys and values side by side; what joins the heads; both layers of the feed-forward part.
+    norms : (n_layers, 2, 2, hidden) float32
+        Weight and bias of the layer norms after attention and after the feed-forward part.
+    """
+
+    attended: Linear
+    joined: Linear
+    widened: Linear
+    narrowed: Linear
+    norms: Floats
+
+
+@kernel
+def largest_size(row: Floats, word: Int32s) -> np.float32:
+    """Largest absolute value of a row, at least 1e-30. Floats without sign are ordered as their bits, which vectorise."""
+    bits = row.view(np.int32)
+    top = np.int32(0)
+    for d in range(len(bits)):
+        top = max(top, bits[d] & np.int32(0x7FFFFFFF))
+    word[0] = top
+    return max(word.view(np.float32)[0], np.float32(1e-30))
+
+
+@kernel
+def largest_number(row: Floats, word: Int32s) -> np.float32:
+    """Largest number of a row: bits of negative floats are turned over, so that all are ordered as integers."""
+    bits = row.view(np.int32)
+    top = np.int32(-(1 << 31))
+    for d in range(len(bits)):
+        top = max(top, bits[d] ^ ((bits[d] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+    word[0] = top ^ ((top >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    return np.float32(word.view(np.float32)[0])
+
+
+@kernel
+def round_rows(x: Floats, n: int, first: int, last: int, rows: Bytes, steps: Floats) -> None:
+    """Round columns ``first`` to ``last`` of ``n`` rows of ``x`` to bytes with 128 added, each row by a step of its own."""
+    word, middle = np.empty(1, np.int32), np.float32(128.5)
+    for t in range(n):
+        row, out = x[t][first:last], rows[t]
+        top = largest_size(row, word)
+        steps[t] = top / np.float32(127)
+        inverse = np.float32(127) / top
+        for d in range(len(row)):
+            out[d] = np.uint8(np.int32(row[d] * inverse + middle))
+
+
+@kernel
+def linear(x: Floats, layer: Linear, number: int, scratch: Bytes, out: Floats) -> None:
+    """``out = x W' + b`` for one of the stacked layers: x (n, n_in), out (n, n_out), scratch of n * n_in bytes or more."""
+    rows, steps = scratch[: x.size].reshape(x.shape), np.empty(len(x), np.float32)
+    round_rows(x, len(x), 0, x.shape[1], rows, steps)
+    sums = np.empty((len(x), LANES), np.int32)
+    for block in range(layer.packed.shape[1]):
+        dot_rows(rows, layer.packed[number, block], layer.starts[number, block], sums)
+        at = LANES * block
+        scales, bias = layer.scales[number, at : at + LANES], layer.bias[number, at : at + LANES]
+        for t in range(len(x)):
+            for j in range(LANES):
+                out[t, at + j] = np.float32(sums[t, j]) * (steps[t] * scales[j]) + bias[j]
+
+
+@sum_kernel
+def layer_norm(x: Floats, weight: Floats, bias: Floats, epsilon: float) -> None:
+    """Normalise each row in place."""
+    n = np.float32(x.shape[1])
+    for t in range(len(x)):
+        total, square = np.float32(0), np.float32(0)
+        for d in range(x.shape[1]):
+            total += x[t, d]
+        mean = total / n
+        for d in range(x.shape[1]):
+            offset = x[t, d] - mean
+            square += offset * offset
+        inverse = np.float32(1) / np.sqrt(square / n + np.float32(epsilon))
+        for d in range(x.shape[1]):
+            x[t, d] = (x[t, d] - mean) * inverse * weight[d] + bias[d]
+
+
+@kernel
+def gelu(x: Floats) -> None:
+    """``x (1 + erf(x / sqrt 2)) / 2`` in place; erf as a ratio of polynomials, off by no more than 5e-7."""
+    flat = x.reshape(-1)
+    limit, half = np.float32(4), np.float32(0.5)
+    for i in range(len(flat)):
+        z = flat[i] * np.float32(0.7071067811865476)
+        z = limit if z > limit else (-limit if z < -limit else z)
+        s = z * z
+        p = np.float32(-2.72614225801306e-10)
+        p = p * s + np.float32(2.77068142495902e-08)
+        p = p * s + np.float32(-2.10102402082508e-06)
+        p = p * s + np.float32(-5.69250639462346e-05)
+        p = p * s + np.float32(-7.34990630326855e-04)
+        p = p * s + np.float32(-2.95459980854025e-03)
+        p = p * s + np.float32(-1.60960333262415e-02)
+        q = np.float32(-1.45660718464996e-05)
+        q = q * s + np.float32(-2.13374055278905e-04)
+        q = q * s + np.float32(-1.68282697438203e-03)
+        q = q * s + np.float32(-7.37332916720468e-03)
+        q = q * s + np.float32(-1.42647390514189e-02)
+        flat[i] = flat[i] * half * (np.float32(1) + z * p / q)
+
+
+@kernel
+def exponentials(x: Floats, bits: Int32s) -> None:
+    """``exp(x)`` of a row of numbers <= 0, in place, to 4e-6 of their value; ``bits`` is scratch as long as ``x``.
+
+    ``2^z`` is ``2^round(z)``, made of exponent bits, times a polynomial of the rest.
+    """
+    powers = bits.view(np.float32)
+    for i in range(len(x)):
+        z = max(x[i], np.float32(-80)) * np.float32(1.4426950408889634)
+        whole = np.floor(z + np.float32(0.5))
+        bits[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
+        x[i] = z - whole
+    for i in range(len(x)):
+        f = x[i]
+        p = np.float32(1.5403530e-4)
+        p = p * f + np.float32(1.3333558e-3)
+        p = p * f + np.float32(9.6181291e-3)
+        p = p * f + np.float32(5.5504109e-2)
+        p = p * f + np.float32(2.4022651e-1)
+        p = p * f + np.float32(6.9314718e-1)
+        p = p * f + np.float32(1)
+        x[i] = p * powers[i]
+
+
+@kernel
+def pack_keys(rows: Bytes, n: int, packed: Int32s, starts: Int32s) -> None:
+    """Make lanes of ``n`` rounded rows with 128 added: packed (blocks, dim / 4, 32), words of four signed bytes."""
+    starts[:] = 0
+    packed[:] = 0
+    words = rows.view(np.int32)
+    for t in range(n):
+        block, lane, total = t // LANES, t % LANES, np.int32(0)
+        row = rows[t]
+        for d in range(len(row)):
+            total += np.int32(row[d]) - np.int32(128)
+        starts[block, lane] = np.int32(-128) * total
+        for w in range(words.shape[1]):
+            packed[block, w, lane] = words[t, w] ^ SIGNS  # 128 less, byte by byte
+
+
+@kernel
+def pack_values(x: Floats, n: int, first: int, packed: Int32s, steps: Floats) -> None:
+    """Round values, columns of ``x`` from ``first`` on, to signed bytes, each by a step of its own; columns are lanes.
+
+    ``packed`` (blocks, n / 4, 32) are words of four rows' bytes; ``steps`` (n_columns,) is written.
+    """
+    packed[:] = 0
+    steps[:] = np.float32(1e-30)
+    inverses = np.empty_like(steps)
+    for t in range(n):
+        row = x[t][first : first + len(steps)]
+        for d in range(len(row)):
+            steps[d] = max(steps[d], abs(row[d]))
+    for d in range(len(steps)):
+        steps[d] = steps[d] / np.float32(127)
+        inverses[d] = np.float32(1) / steps[d]
+    for t in range(n):
+        row, shift = x[t][first : first + len(steps)], np.int32(8 * (t % 4))
+        for block in range(len(packed)):
+            words, at = packed[block, t // 4], LANES * block
+            for j in range(min(LANES, len(row) - at)):
+                byte = np.int32(row[at + j] * inverses[at + j] + np.float32(128.5)) ^ np.int32(128)
+                words[j] |= byte << shift
+
+
+@kernel
+def attend(mixed: Floats, n_keys: int, n_heads: int, out: Floats) -> None:
+    """Attention of all tokens to the first ``n_keys``: mixed (n, 3 hidden), queries, keys and values; out (n, hidden)."""
+    n, hidden = out.shape
+    dim = hidden // n_heads
+    n_blocks, n_wide = (n_keys + LANES - 1) // LANES, (n_keys + 3) // 4 * 4
+    key_words, key_starts = np.empty((n_blocks, dim // 4, LANES), np.int32), np.empty((n_blocks, LANES), np.int32)
+    value_words = np.empty(((dim + LANES - 1) // LANES, n_wide // 4, LANES), np.int32)
+    key_lanes = key_words.view(np.int8).reshape(n_blocks, dim // 4, LANES, 4)
+    value_lanes = value_words.view(np.int8).reshape(len(value_words), n_wide // 4, LANES, 4)
+    key_steps, value_steps = np.zeros(n_blocks * LANES, np.float32), np.empty(dim, np.float32)
+    rows, steps, zeros = np.empty((n, dim), np.uint8), np.empty(n, np.float32), np.zeros(LANES, np.int32)
+    scores, bits = np.empty((n, n_blocks * LANES), np.float32), np.empty(n_keys, np.int32)
+    shares, totals = np.zeros((n, n_wide), np.uint8), np.empty(n, np.float32)
+    sums = np.empty((n, LANES), np.int32)
+    root = np.float32(1 / np.sqrt(dim))
+    for head in range(n_heads):
+        at = head * dim
+        round_rows(mixed, n_keys, hidden + at, hidden + at + dim, rows, key_steps)
+        pack_keys(rows, n_keys, key_words, key_starts)
+        pack_values(mixed, n_keys, 2 * hidden + at, value_words, value_steps)
+        round_rows(mixed, n, at, at + dim, rows, steps)
+        for block in range(n_blocks):
+            dot_rows(rows, key_lanes[block], key_starts[block], sums)
+            for t in range(n):
+                for j in range(LANES):
+                    key = LANES * block + j
+                    scores[t, key] = np.float32(sums[t, j]) * (steps[t] * root * key_steps[key])
+        for t in range(n):
+            totals[t] = softmax(scores[t][:n_keys], bits, shares[t])
+        for block in range(len(value_lanes)):
+            dot_rows(shares, value_lanes[block], zeros, sums)
+            for t in range(n):
+                for j in range(min(LANES, dim - LANES * block)):
+                    out[t, at + LANES * block + j] = np.float32(sums[t, j]) * value_steps[LANES * block + j] / totals[t]
+
+
+@kernel
+def softmax(scores: Floats, bits: Int32s, shares: Bytes) -> np.float32:
+    """Weights of one row as bytes, the largest 255; returns their sum."""
+    top, half = largest_number(scores, bits), np.float32(0.5)
+    for j in range(len(scores)):
+        scores[j] -= top
+    exponentials(scores, bits)
+    count = np.int32(0)
+    for j in range(len(scores)):
+        share = np.int32(scores[j] * np.float32(255) + half)
+        shares[j] = np.uint8(share)
+        count += share
+    return np.float32(count)
+
+
+@kernel
+def run_layers(x: Floats, layers: Layers, n_keys: int, n_heads: int, epsilon: float) -> None:
+    """Run all layers over one text's embeddings (n, hidden), in place; its first ``n_keys`` tokens are attended to."""
+    n, hidden = x.shape
+    mixed, context = np.empty((n, 3 * hidden), np.float32), np.empty((n, hidden), np.float32)
+    wide, added = np.empty((n, layers.widened.bias.shape[1]), np.float32), np.empty((n, hidden), np.float32)
+    scratch = np.empty(max(wide.size, added.size), np.uint8)
+    for number in range(len(layers.norms)):
+        norms = layers.norms[number]
+        linear(x, layers.attended, number, scratch, mixed)
+        attend(mixed, n_keys, n_heads, context)
+        linear(context, layers.joined, number, scratch, added)
+        add(x, added)
+        layer_norm(x, norms[0, 0], norms[0, 1], epsilon)
+        linear(x, layers.widened, number, scratch, wide)
+        gelu(wide)
+        linear(wide, layers.narrowed, number, scratch, added)
+        add(x, added)
+        layer_norm(x, norms[1, 0], norms[1, 1], epsilon)
+
+
+@kernel
+def add(x: Floats, y: Floats) -> None:
+    """``x += y``, row by row."""
+    for t in range(len(x)):
+        for d in range(x.shape[1]):
+            x[t, d] += y[t, d]
+
+
+@sum_kernel
+def dot_weights(x: Floats, weights: SignedBytes) -> np.float32:
+    """Dot product of floats with signed bytes."""
+    total = np.float32(0)
+    for d in range(len(x)):
+        total += x[d] * np.float32(weights[d])
+    return total
+
+
+@kernel
+def pool_terms(x: Floats, layer: Linear, rows_of_terms: SignedBytes, margin: float, out: Floats) -> None:
+    """Largest logit of each term over the tokens of one text, where above zero; else 0.
+
+    Which token is largest is found in integers; the logit, unless it is below ``-margin``, is then computed again from the
+    token's floats, so that weights have no error of rounding.
+
+    Parameters
+    ----------
+    x : (n, hidden) float32
+    layer : Linear
+        The vocabulary layer, outputs filled up to a multiple of 32.
+    rows_of_terms : (n_terms, hidden) int8
+        Its weights, a row a term.
+    out : (n_terms,) float32
+    """
+    rows, steps = np.empty(x.shape, np.uint8), np.empty(len(x), np.float32)
+    round_rows(x, len(x), 0, x.shape[1], rows, steps)
+    sums = np.empty((len(x), LANES), np.int32)
+    tops, tokens = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
+    for block in range(layer.packed.shape[1]):
+        dot_rows(rows, layer.packed[0, block], layer.starts[0, block], sums)
+        tops[:] = np.float32(-1e30)
+        for t in range(len(x)):
+            for j in range(LANES):
+                value = np.float32(sums[t, j]) * steps[t]
+                better = value > tops[j]
+                tops[j] = value if better else tops[j]
+                tokens[j] = np.int32(t) if better else tokens[j]
+        for j in range(min(LANES, len(out) - LANES * block)):
+            term = LANES * block + j
+            scale, bias = layer.scales[0, term], layer.bias[0, term]
+            out[term] = 0
+            if tops[j] * scale + bias > -margin:
+                out[term] = max(np.float32(0), dot_weights(x[tokens[j]], rows_of_terms[term]) * scale + bias)
