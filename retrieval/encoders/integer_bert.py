@@ -78,8 +78,8 @@ class IntegerBert(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> BaseModelOutput:
         """Stand in for the network that this was made from; what pads a text is not computed."""
         attended = attention_mask.sum(1).tolist()
-        read = (attention_mask.bool() | (input_ids != (self.config.pad_token_id or 0))).int()
-        n_read = (read.shape[1] - read.flip(1).argmax(1)).tolist()
+        read = attention_mask.bool() | (input_ids != (self.config.pad_token_id or 0))
+        n_read = (read * torch.arange(1, read.shape[1] + 1)).amax(1).tolist()
         ids = [row[:n] for row, n in zip(input_ids.tolist(), n_read, strict=True)]
         hidden = torch.zeros(*input_ids.shape, self.config.hidden_size)
         for row, state in zip(hidden, self.states(ids, attended), strict=True):
