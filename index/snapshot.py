@@ -23,7 +23,7 @@ from .multivector import TOKENS_NAME
 from .representations import Floats, Int32s, Int64s, SparseVectors
 from .residual import Codec
 from .segments import Mask, Segment
-from .vocabulary import Vocabulary, renumber
+from .vocabulary import Vocabulary, renumbered
 
 MAX_CACHED_FILTERS = 32
 
@@ -92,13 +92,13 @@ class Snapshot:
             raise RepresentationError(f"{self.path}: an index of encoder bm25 is searched by term strings, not numbers")
         if queries.vocabulary is not None and bm25 is None and not len(self.vocabulary) and self.n_docs:
             raise RepresentationError(f"{self.path}: the index has no vocabulary: search it by term numbers, not strings")
-        if queries.vocabulary is not None:
-            queries = renumber(queries, self.vocabulary.find(queries.vocabulary))
-        if bm25 is None:
+        if queries.vocabulary is None:
             return queries
-        n_docs = sum(segment.record.n_docs for segment in self.segments)
-        weights = times_idf(read_only(queries.weights), self.document_frequencies(queries.terms), n_docs)
-        return SparseVectors(queries.indptr, queries.terms, weights)
+        indptr, terms, weights = renumbered(queries, self.vocabulary.find(queries.vocabulary))
+        if bm25 is not None:
+            n_docs = sum(segment.record.n_docs for segment in self.segments)
+            weights = times_idf(read_only(weights), self.document_frequencies(terms), n_docs)
+        return SparseVectors(indptr, terms, weights)
 
     def document_frequencies(self, terms: Int32s) -> Int64s:
         """Documents that hold each term number; deleted ones count until compaction."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from .kernels import read_only
 from .kernels.terms import renumber_rows
-from .representations import Int32s, SparseVectors
+from .representations import Floats, Int32s, Int64s, SparseVectors
 from .strings import StringTable
 
 MAX_TABLES = 8
@@ -77,5 +77,10 @@ class GrowingVocabulary:
 
 def renumber(vectors: SparseVectors, numbers: Int32s) -> SparseVectors:
     """Replace batch term numbers ``t`` by ``numbers[t]``; terms whose new number is negative are dropped."""
+    return SparseVectors(*renumbered(vectors, numbers))
+
+
+def renumbered(vectors: SparseVectors, numbers: Int32s) -> tuple[Int64s, Int32s, Floats]:
+    """Do the same, and return the arrays alone."""
     indptr, terms, weights = read_only(vectors.indptr), read_only(vectors.terms), read_only(vectors.weights)
-    return SparseVectors(*renumber_rows(indptr, terms, weights, read_only(numbers)))
+    return renumber_rows(indptr, terms, weights, read_only(numbers))

@@ -15,6 +15,7 @@ import Stemmer
 
 from ...index.bm25 import Bm25
 from ...index.representations import SparseVectors
+from ..kernels.counts import count_terms
 from .base import fingerprint_of
 
 _WORD = re.compile(r"\w\w+", re.UNICODE)
@@ -112,13 +113,8 @@ class LexicalEncoder:
             lengths[i] = len(found)
             words += found
         stems, numbers = self._stems(words)
-        ids = np.fromiter((numbers[word] for word in words), np.int64, len(words))
-        owners = np.repeat(np.arange(len(texts), dtype=np.int64), lengths)
-        keys, counts = np.unique((owners << 32 | ids)[ids >= 0], return_counts=True)
-        indptr = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum(np.bincount(keys >> 32, minlength=len(texts)), out=indptr[1:])
-        terms = (keys & 0xFFFFFFFF).astype(np.int32)
-        return SparseVectors(indptr, terms, counts.astype(np.float32), stems)
+        ids = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
+        return SparseVectors(*count_terms(ids, lengths, len(stems)), stems)
 
     encode_queries = encode_documents
 
