@@ -26,6 +26,7 @@ from typing import Any, Literal
 from ..index.errors import RepresentationError
 from ..retrieval.encoders.base import Encoder, MultiVectorEncoder, makes_tokens
 from ..retrieval.encoders.dense import DenseEncoder, load_dense_encoder
+from ..retrieval.encoders.loader import shipped_defaults
 from ..retrieval.encoders.registry import load_encoder
 from ..retrieval.encoders.tower import TowerEncoder
 from ..retrieval.terminal import json_or_text, require_models, split_setting
@@ -211,6 +212,7 @@ def _load(spec: EncoderSpec, device: str) -> AnyEncoder:
     if spec.model is None:
         return load_encoder(**settings)
     require_models(f"the model {spec.model}")
+    settings = {**shipped_defaults(spec.model, device), **settings}
     if spec.dense:
         return load_dense_encoder(spec.model, device=device, **settings)
     return load_encoder(settings.pop("kind", None), model=spec.model, device=device, **settings)

@@ -66,6 +66,7 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
 
 def new_encoder(options: argparse.Namespace) -> Encoder:
     """Load the encoder of a new index; what none is named for is the model that comes with lexmax."""
+    from ..encoders.loader import shipped_defaults
     from ..encoders.registry import load_encoder
 
     pairs = [split_setting(text, "--set") for text in options.set]
@@ -73,13 +74,14 @@ def new_encoder(options: argparse.Namespace) -> Encoder:
     model = options.model
     if model is None and options.encoder is None:
         require_models(f"the default encoder, {DEFAULT_MODEL} (--encoder bm25 needs nothing more)")
-        from ..encoders.networks import fastest_dtype
-
         model = DEFAULT_MODEL
-        settings.setdefault("dtype", fastest_dtype(options.device))
-        say(f"encoding with {model} in {settings['dtype']}; --encoder bm25 is some hundred times faster, and less accurate")
     elif model or options.encoder != "bm25":
         require_models("an encoder with a model")
+    if model is not None:
+        settings = {**shipped_defaults(model, options.device), **settings}
+        if "dtype" in settings:
+            slower = "; --encoder bm25 is some hundred times faster, and less accurate" if options.model is None else ""
+            say(f"encoding with {model} in {settings['dtype']}{slower}")
     return load_encoder(options.encoder, model=model, device=options.device, **settings)
 
 

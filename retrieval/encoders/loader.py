@@ -125,6 +125,15 @@ def resolve_model(model: str) -> Path:
     )
 
 
+def shipped_defaults(model: str, device: str) -> dict[str, Any]:
+    """Settings of a model that comes with lexmax, where none are given: the precision in which a device runs it fastest."""
+    if model not in SHIPPED or Path(model).is_dir():  # a folder of that name comes first
+        return {}
+    from .networks import fastest_dtype
+
+    return {"dtype": fastest_dtype(device)}
+
+
 def _has_weights(folder: Path) -> bool:
     return any(True for pattern in ("*.safetensors", "pytorch_model*.bin") for _ in folder.rglob(pattern))
 

@@ -9,6 +9,7 @@ import pytest
 from lexmax import Retriever, load_encoder
 from lexmax.__main__ import main
 from lexmax.retrieval.encoders.dense import load_dense_encoder
+from lexmax.retrieval.encoders.loader import shipped_defaults
 from lexmax.retrieval.models import DEFAULT_MODEL, SHIPPED, shipped_folder, shipped_names
 
 DOCUMENTS = {
@@ -65,6 +66,29 @@ def test_documents_of_the_two_sparse_models_are_the_same():
     )
     assert np.array_equal(one.terms, other.terms)
     assert np.array_equal(one.weights, other.weights)
+
+
+def test_in_8_bit_integers_the_shipped_network_says_the_same():
+    exact, rounded = (load_encoder(model="lexmax-colbert", dtype=dtype) for dtype in ("float32", "int8"))
+    cosines = [
+        (a * b).sum(1)
+        for encode in ("encode_documents", "encode_queries")
+        for a, b in ((getattr(exact, encode)(list(QUERIES)).tokens, getattr(rounded, encode)(list(QUERIES)).tokens),)
+    ]
+    assert np.concatenate(cosines).mean() > 0.998
+    assert np.concatenate(cosines).min() > 0.98
+
+
+def test_shipped_models_take_the_fastest_precision_and_say_so(corpus, tmp_path, monkeypatch, capsys):
+    assert main(["build", str(corpus), "--out", str(tmp_path / "i"), "--model", "lexmax-splade"]) == 0
+    dtype = shipped_defaults("lexmax-splade", "cpu")["dtype"]
+    assert f"encoding with lexmax-splade in {dtype}" in capsys.readouterr().err
+    assert main(["build", str(corpus), "--out", str(tmp_path / "j"), "--model", "lexmax-splade", "--set", "dtype=float32"]) == 0
+    with Retriever.open(tmp_path / "j") as retriever:
+        assert "dtype" not in retriever.encoder.settings  # the default of the library
+    (tmp_path / "lexmax-splade").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert shipped_defaults("lexmax-splade", "cpu") == {}
 
 
 def test_build_takes_the_default_and_says_so(corpus, tmp_path, capsys):
