@@ -31,8 +31,8 @@ from .workers import Workers
 WAYS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN, "maxscore": MAXSCORE}
 _EVERYTHING = read_only(np.empty(0, np.bool_))
 _SLACK_BLOCKS = (1 << 16) // BLOCK
-HEAVY_POSTINGS = 4_000_000
-"""From here on a query alone is worth waking threads for: a plain scan would take some 2 ms."""
+HEAVY_POSTINGS = 1_000_000
+"""From here on a query alone is worth waking threads for: a plain scan would take half a millisecond."""
 PARTS_A_THREAD = 2
 """Of a heavy query's windows: more of them balance better, and repeat what is done once a part."""
 
