@@ -33,8 +33,6 @@ _EVERYTHING = read_only(np.empty(0, np.bool_))
 _SLACK_BLOCKS = (1 << 16) // BLOCK
 HEAVY_POSTINGS = 1_000_000
 """From here on a query alone is worth waking threads for: a plain scan would take half a millisecond."""
-PARTS_A_THREAD = 2
-"""Of a heavy query's windows: more of them balance better, and repeat what is done once a part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +189,13 @@ def _is_heavy(segments: Sequence[Segment], ranks: Sequence[Int64s]) -> bool:
 
 
 def _parts(segments: Sequence[Segment], n_threads: int) -> list[tuple[int, int, int]]:
-    """Segments, each with its windows from the first on, before the last: whole, or cut for several threads."""
+    """Segments, each with its windows from the first on, before the last: whole, or in a part for each thread.
+
+    More parts would balance better, and repeat more of what is done once a part: two or four a thread were slower.
+    """
     parts = []
     for i, segment in enumerate(segments):
         n_windows = -(-segment.record.n_docs // segment.inverted.window)
-        n_parts = 1 if n_threads == 1 else min(n_windows, PARTS_A_THREAD * n_threads)
+        n_parts = min(n_windows, n_threads)
         parts += [(i, *edges) for edges in pairwise(n_windows * part // n_parts for part in range(n_parts + 1))]
     return parts
