@@ -18,7 +18,7 @@ demo: .venv/installed
 	@echo; echo "== lexmax eval --suite eval/collections/scifact --documents 300 --system bm25=bm25 --system ..."
 	@echo "   BM25 beside the default model, on the judged abstracts and others up to 300 (encoding takes a minute)"
 	@$(BIN)/lexmax eval --suite eval/collections/scifact --documents 300 --work .demo/suite --system bm25=bm25 \
-	    --system inference-free=lexmax-inference-free,dtype=bfloat16 --system both=fusion:bm25+inference-free
+	    --system inference-free=lexmax-inference-free --system both=fusion:bm25+inference-free
 	@echo
 	@echo "Try next, after 'source .venv/bin/activate':"
 	@echo "  lexmax search $(INDEX) \"cancer immunotherapy\" --explain"
