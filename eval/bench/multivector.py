@@ -244,7 +244,10 @@ def _answers(bench: MultiVectorBench, opened: _Opened, tokens: TokenSet, k: int)
             if isinstance(index, FastPlaidTokens):
                 cpu, wall = index.take_times(row, len(asked))
                 stream = Stream(cpu, wall, stream.answers, 0.0)
-            together = index.search_all(row, asked, k, bench.n_threads) if bench.n_threads > 1 else None
+            together = None
+            if bench.n_threads > 1:
+                index.search_all(row, asked[: 2 * bench.n_threads], k, bench.n_threads)  # threads start, and touch their memory
+                together = index.search_all(row, asked, k, bench.n_threads)
             answers.append(Answers(row, name, curve, stream, together, opened.costs[name]))
     return answers
 
