@@ -142,11 +142,6 @@ class InvertedIndex:
         """Size of the file in bytes."""
         return self.file.n_bytes
 
-    @property
-    def n_blocks(self) -> int:
-        """Number of blocks of 8 documents, whole windows of them."""
-        return 2 * int(self.arrays.dense.shape[1])
-
     def ranks(self, terms: Int32s) -> Int64s:
         """Rank of each term number, -1 for a term without postings; ``terms`` in any order."""
         if not len(self.terms):

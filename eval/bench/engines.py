@@ -50,7 +50,7 @@ class Opened:
     threaded : mapping
         Rows among ``searches`` that use several threads -> their number; they are timed by the clock on the wall.
     batch : callable or None
-        All prepared queries at once, k, and threads that share them; for engines whose throughput is reported.
+        All prepared queries -> function of k and threads that share them; for engines whose throughput is reported.
     """
 
     searches: Mapping[str, Search]
@@ -58,7 +58,7 @@ class Opened:
     documents: Callable[[Any], npt.NDArray[np.int64]]
     rounded: Callable[[Query], Query] = lambda query: query
     threaded: Mapping[str, int] = field(default_factory=dict)
-    batch: Callable[[Sequence[Any], int, int], Any] | None = None
+    batch: Callable[[Sequence[Any]], Callable[[int, int], Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,19 +132,13 @@ def open_lexmax(folder: Path, *, n_threads: int = 1) -> Opened:
     threaded = {f"{LEXMAX}-{n_threads}-threads": n_threads} if n_threads > 1 else {}
     searches |= {row: lambda vectors, k: fast.search(vectors, k, n_threads=n_threads) for row in threaded}
 
-    def batch(vectors: Sequence[SparseVectors], k: int, n: int) -> Hits:
-        return fast.search(stacked(vectors), k, n_threads=n)
+    def batch(vectors: Sequence[SparseVectors]) -> Callable[[int, int], Hits]:
+        together = SparseVectors.from_rows([each.row(0) for each in vectors])  # type: ignore[misc]
+        return lambda k, n: fast.search(together, k, n_threads=n)
 
     return Opened(
         searches=searches, prepare=prepare, documents=documents, rounded=rounded, threaded=threaded, batch=batch
     )  # fmt: skip
-
-
-def stacked(parts: Sequence[SparseVectors]) -> SparseVectors:
-    """Put rows of several batches, of one encoder's term numbers, end to end."""
-    ends = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part.indptr) for part in parts]))])
-    terms, weights = (np.concatenate([getattr(part, name) for part in parts]) for name in ("terms", "weights"))
-    return SparseVectors(ends.astype(np.int64), terms, weights)
 
 
 def build_posting_lists(rows: Rows, folder: Path, *, dtype: type[np.generic]) -> float:

@@ -11,7 +11,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +31,7 @@ from .judge import Judge
 from .peers import ENGINES
 from .report import Report, Row, make_row, mark_best
 from .timing import interleave
+from .token_worker import timed
 from .workload import Query, Rows, integer_queries, number_terms, read_index_rows, read_npz, read_query_vectors, sample_queries
 
 Say = Callable[[str], None]
@@ -216,12 +216,9 @@ def _throughput(index: Opened, engine: str, asked: Sequence[Any], k: int, bench:
     """Microseconds on the wall a query when all are asked at once, best of the passes; for lexmax, and with threads."""
     if index.batch is None or bench.n_threads == 1 or (engine != LEXMAX and engine not in index.threaded):
         return None
-    times = []
-    for _ in range(bench.n_passes):
-        start = time.perf_counter()
-        index.batch(asked, k, index.threaded.get(engine, 1))
-        times.append(time.perf_counter() - start)
-    return round(1e6 * min(times) / len(asked), 1)
+    search, n_threads = index.batch(asked), index.threaded.get(engine, 1)
+    best = min(timed(lambda: search(k, n_threads))[1]["wall_us"] for _ in range(bench.n_passes))
+    return round(best / len(asked), 1)
 
 
 def _same(a: Query, b: Query) -> bool:

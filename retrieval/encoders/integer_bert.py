@@ -19,7 +19,7 @@ from ...index.kernels import read_only
 from ...index.kernels.lanes import LANES, SignedBytes, pack_lanes
 from ...index.representations import Floats
 from ..kernels.bert import Layers, Linear, layer_norm, pool_terms, run_layers
-from ..searchers.workers import Workers
+from ..workers import Workers
 
 LOGIT_MARGIN = 0.5
 """Terms whose largest logit in integers is not so far below zero are computed again in floats."""

@@ -25,8 +25,8 @@ from ..kernels import Integer
 from ..kernels.query import count_postings, finish, seed, weigh
 from ..kernels.search import AUTO, BLOCKMAX, MAXSCORE, SCAN, search_windows
 from ..kernels.topk import Keys, new_keys
+from ..workers import Workers
 from .queries import heaviest
-from .workers import Workers
 
 WAYS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN, "maxscore": MAXSCORE}
 _EVERYTHING = read_only(np.empty(0, np.bool_))

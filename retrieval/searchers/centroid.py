@@ -28,7 +28,7 @@ from ...index.snapshot import Snapshot
 from ..hits import Hits
 from ..kernels.centroids import best_touched, gather, probe, score_codes
 from ..kernels.maxsim import score_documents
-from .workers import Workers
+from ..workers import Workers
 
 _EVERYTHING = np.empty(0, np.bool_)
 MAX_STAMP = (1 << 31) - 1

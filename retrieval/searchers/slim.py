@@ -19,8 +19,8 @@ from ...index.snapshot import Snapshot
 from ...index.sparse_multivectors import SparseMultiVectors, fused_vectors
 from ..hits import Hits
 from ..kernels.slim import score_sparse_tokens
+from ..workers import Workers
 from .blockmax import BlockMaxSearcher, SearchOptions
-from .workers import Workers
 
 MIN_CANDIDATES = 100
 CANDIDATES_PER_ANSWER = 10

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Workers:
-    """One searcher's threads, at most one a core beside the caller's."""
+    """Threads of one searcher or network, at most one a core beside the caller's."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
