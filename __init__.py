@@ -21,18 +21,18 @@ if TYPE_CHECKING:
         RepresentationError,
         StorageError,
     )
-    from .index.multivectors import MultiVectors
-    from .index.representations import SparseVectors
-    from .index.tokens import MultiVectorConfig
+    from .index.multivector.tokens import MultiVectorConfig
+    from .index.representations.multivectors import MultiVectors
+    from .index.representations.sparse import SparseVectors
     from .retrieval.build import TokenStorage, build_index
-    from .retrieval.calibration import calibrate
-    from .retrieval.ciff import export_ciff, import_ciff
     from .retrieval.encoders.registry import load_encoder
+    from .retrieval.exchange.ciff import export_ciff, import_ciff
+    from .retrieval.exchange.importing import import_vectors
+    from .retrieval.exchange.vectors import semantic_search_lexmax, to_sparse_vectors
     from .retrieval.hits import Hits
-    from .retrieval.importing import import_vectors
     from .retrieval.retriever import Result, Retriever
+    from .retrieval.searchers.calibration import calibrate
     from .retrieval.searchers.centroid import CentroidOptions
-    from .retrieval.vectors import semantic_search_lexmax, to_sparse_vectors
 
 _HOMES = {
     "Collection": "index.collection",
@@ -45,22 +45,22 @@ _HOMES = {
     "LexmaxError": "index.errors",
     "RepresentationError": "index.errors",
     "StorageError": "index.errors",
-    "MultiVectors": "index.multivectors",
-    "SparseVectors": "index.representations",
-    "MultiVectorConfig": "index.tokens",
+    "MultiVectors": "index.representations.multivectors",
+    "SparseVectors": "index.representations.sparse",
+    "MultiVectorConfig": "index.multivector.tokens",
     "Hits": "retrieval.hits",
     "Result": "retrieval.retriever",
     "Retriever": "retrieval.retriever",
     "CentroidOptions": "retrieval.searchers.centroid",
     "TokenStorage": "retrieval.build",
     "build_index": "retrieval.build",
-    "calibrate": "retrieval.calibration",
-    "export_ciff": "retrieval.ciff",
-    "import_ciff": "retrieval.ciff",
-    "import_vectors": "retrieval.importing",
+    "calibrate": "retrieval.searchers.calibration",
+    "export_ciff": "retrieval.exchange.ciff",
+    "import_ciff": "retrieval.exchange.ciff",
+    "import_vectors": "retrieval.exchange.importing",
     "load_encoder": "retrieval.encoders.registry",
-    "semantic_search_lexmax": "retrieval.vectors",
-    "to_sparse_vectors": "retrieval.vectors",
+    "semantic_search_lexmax": "retrieval.exchange.vectors",
+    "to_sparse_vectors": "retrieval.exchange.vectors",
 }
 
 __all__ = [

@@ -63,8 +63,8 @@ def _eval(options: argparse.Namespace) -> int:
         return _eval_suite(options)
     if not options.dataset or not options.index:
         raise ValueError("eval takes a DATASET and --index IDX, or --suite with folders")
-    from .beir import evaluate_index
     from .datasets import load_dataset
+    from .evaluate import evaluate_index
     from .measures import DEFAULT_MEASURES
     from .runs import write_run
 
@@ -80,9 +80,9 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _eval_suite(options: argparse.Namespace) -> int:
-    from .corpora import Workplace
-    from .suite import evaluate_suite
-    from .systems import parse_systems
+    from .suite.comparison import evaluate_suite
+    from .suite.corpora import Workplace
+    from .suite.systems import parse_systems
 
     other = [name for name in ("dataset", "index", "model", "measures", "run_out") if getattr(options, name)]
     if other:

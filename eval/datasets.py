@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..index.errors import DatasetError, MissingDependencyError
-from ..retrieval.corpus import Fields, read_corpus
+from ..retrieval.corpora.reading import Fields, read_corpus
 from .runs import Qrels, add_judgment
 
 COLLECTIONS = Path(__file__).parent / "collections"  # in the repository, not in the wheel

@@ -8,10 +8,10 @@ from pathlib import Path
 from . import manifest as manifests
 from .errors import IndexFormatError, LexmaxError
 from .manifest import Manifest, SegmentRecord
-from .residual import Codec
+from .multivector.residual import Codec
 from .segments import Segment
 from .snapshot import open_codec, open_segment
-from .vocabulary import Vocabulary
+from .sparse.vocabulary import Vocabulary
 
 
 def check_index(path: Path | str) -> list[str]:

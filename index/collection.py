@@ -17,16 +17,16 @@ from types import TracebackType
 import numpy as np
 
 from . import manifest as manifests
-from .bm25 import SCALE, Bm25
 from .contents import BufferLimits, Content, SparseContent, Vectors, content_of
 from .documents import Document
 from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError
 from .manifest import EncoderRecord, Manifest, SegmentRecord
 from .metadata import extend_fields
+from .multivector.tokens import MultiVectorConfig
 from .segments import Mask, Segment, write_deletes
 from .snapshot import Snapshot, open_codec, open_segments
+from .sparse.bm25 import SCALE, Bm25
 from .storage import write_lock
-from .tokens import MultiVectorConfig
 
 __all__ = ["BufferLimits", "Collection"]
 

@@ -13,21 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from .bm25 import Bm25
 from .documents import Document
 from .errors import RepresentationError
 from .manifest import Manifest, SegmentRecord
 from .merge import merge_segments, merge_token_segments, plan_merges
-from .multivectors import MultiVectors
-from .quantize import fit_scale
-from .representations import SparseVectors
-from .residual import Codec
+from .multivector.residual import Codec
+from .multivector.tokens import MultiVectorConfig, TokenBuilder, cluster_anew, needs_clustering
+from .representations.multivectors import MultiVectors
+from .representations.sparse import SparseVectors
+from .representations.sparse_multivectors import SparseMultiVectors, document_maxima
 from .segments import Segment, SegmentBuilder
-from .sparse_multivectors import SparseMultiVectors, document_maxima
+from .sparse.bm25 import Bm25
+from .sparse.quantize import fit_scale
+from .sparse.vocabulary import MAX_TABLES, GrowingVocabulary, Vocabulary, renumber
 from .storage import sync_folder
 from .strings import StringTable
-from .tokens import MultiVectorConfig, TokenBuilder, cluster_anew, needs_clustering
-from .vocabulary import MAX_TABLES, GrowingVocabulary, Vocabulary, renumber
 
 REORDER_DOCS = 50_000
 """From this size on, learned weights are reordered at build and compaction unless told otherwise."""

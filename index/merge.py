@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .bm25 import Bm25
+from .arrays import Int32s
 from .documents import BATCH_ROWS, conform, write_batches
-from .inverted import ImpactRows, write_inverted
 from .manifest import SegmentRecord
-from .reorder import bisection_order
-from .representations import Int32s
-from .residual import Codec
+from .multivector.residual import Codec
+from .multivector.tokens import MAX_SEGMENT_TOKENS, MultiVectorConfig, encode_anew, merge_tokens
 from .segments import Segment, weigh_counts
-from .sparse_tokens import FILE_NAME as SPARSE_TOKENS_NAME
-from .sparse_tokens import SparseTokenIndex, SparseTokenRows
+from .sparse.bm25 import Bm25
+from .sparse.inverted import ImpactRows, write_inverted
+from .sparse.reorder import bisection_order
+from .sparse.sparse_tokens import FILE_NAME as SPARSE_TOKENS_NAME
+from .sparse.sparse_tokens import SparseTokenIndex, SparseTokenRows
 from .storage import sync_folder
 from .strings import StringTable
-from .tokens import MAX_SEGMENT_TOKENS, MultiVectorConfig, encode_anew, merge_tokens
 
 MAX_SEGMENT_POSTINGS = 1 << 27
 """A merge holds its postings in memory, about 12 bytes each; larger indexes keep several segments."""

@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .bm25 import MAX_COUNT, Bm25
+from .arrays import Floats
 from .documents import Document, DocumentBuffer, DocumentStore
 from .errors import IndexFormatError, RepresentationError
-from .inverted import ImpactRows, InvertedIndex, write_inverted
 from .manifest import SegmentRecord
-from .multivector import MultiVectorIndex
-from .quantize import measured_error, quantize
-from .representations import Floats, SparseVectors
-from .residual import Codec
-from .sparse_multivectors import SparseMultiVectors
-from .sparse_tokens import FILE_NAME as SPARSE_TOKENS_NAME
-from .sparse_tokens import SparseTokenIndex, SparseTokenRows
+from .multivector.codes import MultiVectorIndex
+from .multivector.residual import Codec
+from .representations.sparse import SparseVectors
+from .representations.sparse_multivectors import SparseMultiVectors
+from .sparse.bm25 import MAX_COUNT, Bm25
+from .sparse.inverted import ImpactRows, InvertedIndex, write_inverted
+from .sparse.quantize import measured_error, quantize
+from .sparse.sparse_tokens import FILE_NAME as SPARSE_TOKENS_NAME
+from .sparse.sparse_tokens import SparseTokenIndex, SparseTokenRows
 from .storage import ArrayFile, ArrayFileWriter, sync_folder
 
 DELETES_KIND = "deletes"

@@ -13,17 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from . import manifest as manifests
+from .arrays import Floats, Int32s, Int64s
 from .documents import Document
 from .errors import IndexFormatError, RepresentationError
 from .filters import Filter
 from .kernels import read_only
 from .kernels.terms import add_frequencies, times_idf
 from .manifest import Manifest, SegmentRecord
-from .multivector import TOKENS_NAME
-from .representations import Floats, Int32s, Int64s, SparseVectors
-from .residual import Codec
+from .multivector.codes import TOKENS_NAME
+from .multivector.residual import Codec
+from .representations.sparse import SparseVectors
 from .segments import Mask, Segment
-from .vocabulary import Vocabulary, renumbered
+from .sparse.vocabulary import Vocabulary, renumbered
 
 MAX_CACHED_FILTERS = 32
 

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from .arrays import Int32s, Int64s
 from .errors import IndexFormatError
 from .kernels import read_only
 from .kernels.hashing import find_strings, hash_strings
-from .representations import Int32s, Int64s
 from .storage import ArrayFile, ArrayFileWriter
 
 KIND = "strings"

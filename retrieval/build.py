@@ -15,12 +15,12 @@ from ..index.documents import Document
 from ..index.errors import DatasetError, DuplicateDocumentError, IndexNotFoundError
 from ..index.manifest import BuildState, EncoderRecord
 from ..index.manifest import read as read_manifest
-from ..index.tokens import MultiVectorConfig
-from .corpus import BadRecords, Fields, read_corpus
+from ..index.multivector.tokens import MultiVectorConfig
+from .corpora.passages import passages_of
+from .corpora.reading import BadRecords, Fields, read_corpus
 from .encoders.base import Encoder, MultiVectorEncoder, as_sparse, makes_sparse_tokens, makes_tokens
 from .encoders.lexical import LexicalEncoder
 from .encoders.registry import check_encoder
-from .passages import passages_of
 from .progress import Progress
 
 COMMIT_EVERY_S = 120.0

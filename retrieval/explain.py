@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..index.representations import Floats, SparseVectors
+from ..index.arrays import Floats
+from ..index.representations.sparse import SparseVectors
 from ..index.snapshot import Snapshot
 from .encoders.base import MultiVectorEncoder, SparseEncoder, SparseTokenEncoder
 from .searchers.queries import IntegerQuery

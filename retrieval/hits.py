@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..index.representations import Floats, Int32s, Int64s
+from ..index.arrays import Floats, Int32s, Int64s
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..index.errors import RepresentationError
-from ..index.multivectors import MultiVectors
-from ..index.representations import SparseVectors
+from ..index.representations.multivectors import MultiVectors
+from ..index.representations.sparse import SparseVectors
+from ..index.representations.sparse_multivectors import SparseMultiVectors
 from ..index.segments import Mask
 from ..index.snapshot import Snapshot
-from ..index.sparse_multivectors import SparseMultiVectors
-from .calibration import options_for
 from .encoders.base import (
     Encoder,
     MultiVectorEncoder,
@@ -24,15 +23,16 @@ from .encoders.base import (
     makes_sparse_tokens,
     makes_tokens,
 )
+from .exchange.vectors import to_sparse_vectors
 from .explain import Explanation, explain, explain_sparse_tokens, explain_tokens
 from .hits import Hits
 from .searchers.blockmax import BlockMaxSearcher, SearchOptions
+from .searchers.calibration import options_for
 from .searchers.centroid import CentroidOptions, CentroidSearcher
 from .searchers.exhaustive import ExhaustiveSearcher
 from .searchers.maxsim import MaxSimSearcher
 from .searchers.queries import prepare
 from .searchers.slim import ExhaustiveSlimSearcher, SlimOptions, SlimSearcher
-from .vectors import to_sparse_vectors
 
 EXACT = SearchOptions()
 

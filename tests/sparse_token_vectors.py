@@ -5,8 +5,8 @@ from corpora import documents
 
 from lexmax import Collection, SparseVectors
 from lexmax.index.manifest import EncoderRecord
+from lexmax.index.representations.sparse_multivectors import SparseMultiVectors
 from lexmax.index.snapshot import Snapshot
-from lexmax.index.sparse_multivectors import SparseMultiVectors
 
 SLIM_ENCODER = EncoderRecord(kind="slim", fingerprint="slim:0123456789abcdef", settings={})
 N_TERMS = 60

@@ -5,9 +5,9 @@ from corpora import documents
 
 from lexmax import Collection
 from lexmax.index.manifest import EncoderRecord
-from lexmax.index.multivectors import MultiVectors
+from lexmax.index.multivector.tokens import MultiVectorConfig
+from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.index.snapshot import Snapshot
-from lexmax.index.tokens import MultiVectorConfig
 
 TOKEN_ENCODER = EncoderRecord(kind="colbert", fingerprint="colbert:0123456789abcdef", settings={})
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.bm25 import Bm25
 from ...index.errors import DatasetError, MissingDependencyError
-from ...index.representations import SparseVectors
+from ...index.representations.sparse import SparseVectors
 from ...index.snapshot import Snapshot
+from ...index.sparse.bm25 import Bm25
 from ...retrieval.build import build_index
-from ...retrieval.corpus import read_corpus
+from ...retrieval.corpora.reading import read_corpus
 from ...retrieval.encoders.lexical import LexicalEncoder
 from ...retrieval.searchers.blockmax import BlockMaxSearcher
 from ..datasets import load_dataset

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from ...index.clustering import default_n_centroids, sample_size, train
-from ...index.colbertv2 import ColbertV2Codec
+from ...index.arrays import Floats, Int32s
 from ...index.errors import DatasetError
-from ...index.representations import Floats, Int32s
-from ...index.residual import Codec, Encoded, allowed_bits
+from ...index.multivector.clustering import default_n_centroids, sample_size, train
+from ...index.multivector.colbertv2 import ColbertV2Codec
+from ...index.multivector.residual import Codec, Encoded, allowed_bits
 from .multivector import Say
 from .report import Report, Row
 from .token_generator import TokenRecipe, generate_tokens

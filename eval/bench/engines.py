@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...index.arrays import Int32s, Int64s
 from ...index.collection import Collection
 from ...index.documents import Document
 from ...index.kernels import kernel
 from ...index.manifest import EncoderRecord
-from ...index.representations import Int32s, Int64s, SparseVectors
+from ...index.representations.sparse import SparseVectors
 from ...index.snapshot import Snapshot
 from ...retrieval.hits import Hits
 from ...retrieval.searchers.blockmax import BlockMaxSearcher, SearchOptions

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.kernels import kernel
-from ...index.representations import SparseVectors
+from ...index.representations.sparse import SparseVectors
 
 CHUNK_DOCS = 1 << 16
 IMPACT_PER_WEIGHT = 110.0

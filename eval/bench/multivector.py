@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ...index.representations import Floats, Int64s
+from ...index.arrays import Floats, Int64s
 from .report import Report
 from .timing import Stream, interleave
 from .token_engines import ENGINES, OpenedTokens, Oracle, TokenEngine

@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from ...index.arrays import Int64s
 from ...index.errors import DatasetError, MissingDependencyError
-from ...index.representations import Int64s, SparseVectors
+from ...index.representations.sparse import SparseVectors
 from ...index.snapshot import Snapshot
-from ...index.vocabulary import Vocabulary
+from ...index.sparse.vocabulary import Vocabulary
 from .build import BuildFacts, build_apart
 from .engines import LEXMAX, Opened, open_lexmax
 from .generator import Recipe, generate_documents, generate_queries

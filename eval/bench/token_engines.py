@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...index.arrays import Floats, Int64s
 from ...index.collection import Collection
 from ...index.documents import Document
 from ...index.manifest import EncoderRecord
-from ...index.multivectors import MultiVectors
-from ...index.representations import Floats, Int64s
+from ...index.multivector.tokens import MultiVectorConfig
+from ...index.representations.multivectors import MultiVectors
 from ...index.snapshot import Snapshot
-from ...index.tokens import MultiVectorConfig
 from ...retrieval.searchers.centroid import CentroidOptions, CentroidSearcher
 from ...retrieval.searchers.maxsim import MaxSimSearcher
 from .token_sets import TokenSet

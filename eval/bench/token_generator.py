@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...index.multivectors import MultiVectors
-from ...index.representations import Floats, Int64s
+from ...index.arrays import Floats, Int64s
+from ...index.representations.multivectors import MultiVectors
 from .token_sets import TokenSet
 
 CHUNK_DOCS = 2048

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.representations import Floats, Int64s
+from ...index.arrays import Floats, Int64s
 from . import token_worker
 from .token_engines import TokenEngine
 

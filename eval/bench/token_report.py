@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...index.representations import Floats
+from ...index.arrays import Floats
 from .report import Report, Row, make_row
 from .timing import Stream
 

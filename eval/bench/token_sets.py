@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...index.arrays import Int64s
 from ...index.errors import DatasetError, RepresentationError
-from ...index.multivectors import MultiVectors
-from ...index.representations import Int64s
+from ...index.representations.multivectors import MultiVectors
 from ...index.snapshot import Snapshot
 
 DECODED_DOCS = 4096

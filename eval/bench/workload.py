@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...index.arrays import Int32s, Int64s
 from ...index.errors import DatasetError, RepresentationError
-from ...index.quantize import fit_scale, quantize
-from ...index.representations import Int32s, Int64s, SparseVectors
+from ...index.representations.sparse import SparseVectors
 from ...index.snapshot import Snapshot
-from ...index.vocabulary import Vocabulary
+from ...index.sparse.quantize import fit_scale, quantize
+from ...index.sparse.vocabulary import Vocabulary
 
 TOP_WEIGHT = 32
 """The heaviest term of every query: the range of BMP's query weights, which its wheel stretches any other weights to."""

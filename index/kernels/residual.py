@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernel, sum_kernel
-from .lanes import LANES, SignedBytes, dot_rows
+from .dot_products import LANES, SignedBytes, dot_rows
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -24,7 +24,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..build import BuildReport
-    from ..corpus import BadRecords
+    from ..corpora.reading import BadRecords
     from ..encoders.base import MultiVectorEncoder
     from ..progress import Bar
 
@@ -115,8 +115,8 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from ..ciff import import_ciff
-    from ..importing import import_vectors
+    from ..exchange.ciff import import_ciff
+    from ..exchange.importing import import_vectors
 
     common = {"documents": options.documents, "name": options.name}
     with progress_bar("documents") as bar, compiling():
@@ -138,7 +138,7 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _import_plaid(options: argparse.Namespace, bar: Bar | None, common: dict[str, Any]) -> BuildReport:
-    from ..plaid import import_plaid
+    from ..exchange.plaid import import_plaid
 
     if len(options.file) > 1 or options.vocabulary or options.term_numbers or options.reorder is not None:
         raise ValueError("a folder of ColBERT or fast-plaid is imported alone, has no terms and is not reordered")
@@ -161,7 +161,7 @@ def _plaid_encoder(options: argparse.Namespace) -> MultiVectorEncoder:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from ..ciff import export_ciff
+    from ..exchange.ciff import export_ciff
 
     with compiling():
         n_docs = export_ciff(options.index, options.file)

@@ -15,7 +15,7 @@ from ..terminal import json_or_text, require_models, say, split_setting
 
 if TYPE_CHECKING:
     from ..build import TokenStorage
-    from ..corpus import BadRecords, Fields
+    from ..corpora.reading import BadRecords, Fields
     from ..encoders.base import Encoder
     from ..retriever import Retriever
 
@@ -157,7 +157,7 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
 
 def corpus_fields(options: argparse.Namespace) -> Fields:
     """Return which keys of a record mean what."""
-    from ..corpus import Fields
+    from ..corpora.reading import Fields
 
     return Fields(
         id=options.id_field,
@@ -169,6 +169,6 @@ def corpus_fields(options: argparse.Namespace) -> Fields:
 
 def bad_records(options: argparse.Namespace) -> BadRecords | None:
     """Return what collects records that are skipped; None where a bad one is an error."""
-    from ..corpus import BadRecords
+    from ..corpora.reading import BadRecords
 
     return BadRecords() if options.skip_bad else None

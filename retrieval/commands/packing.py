@@ -29,7 +29,7 @@ def _pack(options: argparse.Namespace) -> int:
     from ..encoders.loader import resolve_model
 
     require_models("packing a model")
-    from ..encoders.packing import pack_folder
+    from ..encoders.networks.packing import pack_folder
 
     trunk = Path(options.trunk) if options.trunk else None
     done = pack_folder(resolve_model(options.model), Path(options.out), trunk=trunk, keep=options.keep)

@@ -56,7 +56,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _query_vectors(options: argparse.Namespace, retriever: Retriever) -> Vectors:
-    from ..vectors import to_sparse_vectors
+    from ..exchange.vectors import to_sparse_vectors
 
     if options.vector is None:
         if options.query is None:
@@ -102,9 +102,9 @@ def _write_result(rank: int, result: Result) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from ..calibration import LADDER, calibrate
-    from ..corpus import read_corpus
+    from ..corpora.reading import read_corpus
     from ..encoders.base import makes_tokens
+    from ..searchers.calibration import LADDER, calibrate
 
     queries = None
     if options.queries:

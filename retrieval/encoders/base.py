@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeGuard, cast
 
 from ...index.errors import RepresentationError
-from ...index.multivectors import MultiVectors
-from ...index.representations import SparseVectors
-from ...index.sparse_multivectors import SparseMultiVectors
+from ...index.representations.multivectors import MultiVectors
+from ...index.representations.sparse import SparseVectors
+from ...index.representations.sparse_multivectors import SparseMultiVectors
 
 Side = Literal["document", "query"]
 

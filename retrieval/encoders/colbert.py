@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...index.arrays import Floats
 from ...index.errors import RepresentationError
-from ...index.multivectors import MultiVectors
-from ...index.representations import Floats
+from ...index.representations.multivectors import MultiVectors
 from .base import Side, fingerprint_of
-from .colbert_layouts import ColbertLayout, SideFiles
+from .checkpoints.colbert_layout import ColbertLayout, SideFiles
 from .token_pooling import pool_tokens
 from .token_sides import SideReader, SideTokens, Span
 from .tower import check_choices, chosen
 from .wordpieces import Wordpieces, batches_by_length
 
 if TYPE_CHECKING:
-    from .backbone import Dtype
-    from .backbone_tokens import TokenNetwork, TokenRow
+    from .networks.masked_lm import Dtype
+    from .networks.token_network import TokenNetwork, TokenRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class ColbertEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer and settings of both sides."""
-        from .networks import weights_digest
+        from .networks.loading import weights_digest
 
         folders = dict.fromkeys([self._layout.folder, *(projection.folder for projection in self._layout.projections)])
         facts: dict[str, Any] = {
@@ -173,7 +173,7 @@ class ColbertEncoder:
         """
         with self._lock:
             if self._network is None:
-                from .backbone_tokens import TokenNetwork
+                from .networks.token_network import TokenNetwork
 
                 self._network = TokenNetwork(self._layout, device=self._device, dtype=self._config.dtype)
             return self._network

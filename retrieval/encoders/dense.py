@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...index.arrays import Floats
 from ...index.errors import RepresentationError
-from ...index.representations import Floats
 from .base import fingerprint_of
-from .colbert_layouts import Projection
-from .dense_layouts import DenseLayout, Pooling, read_dense_layout
+from .checkpoints.colbert_layout import Projection
+from .checkpoints.dense import DenseLayout, Pooling, read_dense_layout
 from .tower import check_choices
 from .wordpieces import Wordpieces, batches_by_length
 
 if TYPE_CHECKING:
     import torch
 
-    from .backbone import Dtype
+    from .networks.masked_lm import Dtype
 
 Layer = tuple["torch.Tensor", "torch.Tensor | None", str]
 """Weight (out, in), bias (out,), activation as torch.nn names it."""
@@ -95,7 +95,7 @@ class DenseEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer and settings."""
-        from .networks import weights_digest
+        from .networks.loading import weights_digest
 
         layout = self._layout
         return fingerprint_of(
@@ -178,7 +178,7 @@ class _DenseNetwork:
     """A loaded transformer, its pooling and its projections."""
 
     def __init__(self, layout: DenseLayout, *, device: str, dtype: Dtype) -> None:
-        from .networks import load_network, placed
+        from .networks.loading import load_network, placed
 
         # Vectors are made of hidden states: a network's own pooler is not asked.
         network = load_network(layout.folder, "AutoModel", may_lack=["pooler."], hint="are these the weights of this network?")
@@ -194,7 +194,7 @@ class _DenseNetwork:
         """Vectors of texts given as token ids, (n_texts, dim) float32."""
         import torch
 
-        from .networks import padded
+        from .networks.loading import padded
 
         with torch.inference_mode():
             ids, mask = (tensor.to(self._device) for tensor in padded(rows, self._padding_id))
@@ -218,7 +218,7 @@ def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.T
 
 
 def _read_layer(files: Projection, device: str) -> Layer:
-    from .networks import read_tensors
+    from .networks.loading import read_tensors
 
     shapes: dict[str, tuple[int, ...]] = {"linear.weight": (files.out_features, files.in_features)}
     if files.bias:

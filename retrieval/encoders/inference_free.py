@@ -17,15 +17,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ...index.arrays import Floats
 from ...index.errors import RepresentationError
-from ...index.representations import Floats, SparseVectors
+from ...index.representations.sparse import SparseVectors
 from .base import fingerprint_of
-from .layouts import Activation, Layout, Pooling, TableFiles
+from .checkpoints.splade import Activation, Layout, Pooling, TableFiles
 from .tower import SideSettings, TowerEncoder, check_choices, keep_largest
 from .wordpieces import MAX_SPARE_ROWS, Wordpieces
 
 if TYPE_CHECKING:
-    from .backbone import Dtype
+    from .networks.masked_lm import Dtype
 
 
 @dataclass(frozen=True, kw_only=True)

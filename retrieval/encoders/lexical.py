@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import Stemmer
 
-from ...index.bm25 import Bm25
-from ...index.representations import SparseVectors
+from ...index.representations.sparse import SparseVectors
+from ...index.sparse.bm25 import Bm25
 from ..kernels.counts import count_terms
 from .base import fingerprint_of
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from ...index.errors import LexmaxError
 from ..models import SHIPPED, shipped_folder, shipped_names
+from .checkpoints.colbert import colbert_family, read_colbert_layout
+from .checkpoints.splade import TableFiles, read_layout
 from .colbert import ColbertConfig, ColbertEncoder
-from .colbert_checkpoints import colbert_family, read_colbert_layout
 from .inference_free import InferenceFreeConfig, InferenceFreeEncoder
-from .layouts import TableFiles, read_layout
 from .slim import SlimConfig, SlimEncoder
 from .splade import SpladeConfig, SpladeEncoder
 
@@ -129,7 +129,7 @@ def shipped_defaults(model: str, device: str) -> dict[str, Any]:
     """Settings of a model that comes with lexmax, where none are given: the precision in which a device runs it fastest."""
     if model not in SHIPPED or Path(model).is_dir():  # a folder of that name comes first
         return {}
-    from .networks import fastest_dtype
+    from .networks.loading import fastest_dtype
 
     return {"dtype": fastest_dtype(device)}
 

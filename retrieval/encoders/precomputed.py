@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from ...index.errors import RepresentationError
-from ...index.representations import SparseVectors
+from ...index.representations.sparse import SparseVectors
 from .base import fingerprint_of
 
 TERMS = ("numbers", "strings")

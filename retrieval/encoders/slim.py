@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...index.arrays import Floats
 from ...index.errors import RepresentationError
-from ...index.representations import Floats, SparseVectors
-from ...index.sparse_multivectors import SparseMultiVectors
+from ...index.representations.sparse import SparseVectors
+from ...index.representations.sparse_multivectors import SparseMultiVectors
 from .base import fingerprint_of
-from .layouts import Layout
+from .checkpoints.splade import Layout
 from .tower import SideSettings, Tower, check_choices, chosen
 from .wordpieces import batches_by_length
 
 if TYPE_CHECKING:
-    from .backbone import Dtype
+    from .networks.masked_lm import Dtype
 
 N_DROPPED = 1
 """Leading positions ([CLS]) that make no vector."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...index.errors import RepresentationError
-from ...index.representations import SparseVectors
+from ...index.representations.sparse import SparseVectors
 from .base import fingerprint_of
-from .layouts import Activation, Layout, Pooling, TableFiles
+from .checkpoints.splade import Activation, Layout, Pooling, TableFiles
 from .tower import Tower, TowerEncoder, check_choices, keep_largest
 
 if TYPE_CHECKING:
-    from .backbone import Dtype
+    from .networks.masked_lm import Dtype
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...index.representations import Floats, Int64s
+from ...index.arrays import Floats, Int64s
 
 
 def pool_tokens(vectors: Floats, *, factor: int, n_protected: int) -> Floats:

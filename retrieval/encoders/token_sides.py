@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .backbone_tokens import TokenRow
+from .networks.token_network import TokenRow
 from .wordpieces import Wordpieces
 
 Span = tuple[str, int, int]

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...index.arrays import Floats
 from ...index.errors import RepresentationError
-from ...index.representations import Floats, SparseVectors
-from .layouts import ACTIVATIONS, POOLINGS, Layout, TowerFiles
+from ...index.representations.sparse import SparseVectors
+from .checkpoints.splade import ACTIVATIONS, POOLINGS, Layout, TowerFiles
 from .wordpieces import Wordpieces, batches_by_length
 
 if TYPE_CHECKING:
-    from .backbone import Dtype, MaskedLanguageModel
+    from .networks.masked_lm import Dtype, MaskedLanguageModel
 
 
 CHOICES: Mapping[str, Sequence[str]] = {
@@ -110,7 +111,7 @@ class Tower:
 
     @cached_property
     def _weights_digest(self) -> str:
-        from .networks import weights_digest
+        from .networks.loading import weights_digest
 
         return weights_digest(self.files.folder)
 
@@ -124,7 +125,7 @@ class Tower:
         """
         with self._lock:
             if self._model is None:
-                from .backbone import MaskedLanguageModel
+                from .networks.masked_lm import MaskedLanguageModel
 
                 model = MaskedLanguageModel(self.files.folder, device=self._device, dtype=self._dtype)
                 if model.n_terms != self.files.n_terms:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from tokenizers import BertWordPieceTokenizer, Tokenizer, normalizers
 
+from ...index.arrays import Floats, Int64s
 from ...index.errors import RepresentationError
-from ...index.representations import Floats, Int64s, SparseVectors
+from ...index.representations.sparse import SparseVectors
 
 # Decoders are often padded to a round number of rows; a larger gap means the tokenizer of another model.
 MAX_SPARE_ROWS = 256

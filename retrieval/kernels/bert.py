@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.kernels import sum_kernel
-from ...index.kernels.lanes import LANES, dot_rows
+from ...index.kernels.dot_products import LANES, dot_rows
 from . import kernel
 
 Floats = npt.NDArray[np.float32]

@@ -15,10 +15,10 @@ import numpy as np
 from ...index.kernels.postings import BLOCK, I32, I64, PostingArrays
 from . import Integer, kernel
 from .bounds import drop_superblocks
-from .lanes import LANES, lowest, passing
 from .prefetch import prefetch
 from .rows import prefetch_rows, score_document
 from .scores import Accumulator, Allowed, Ranks, largest
+from .simd import LANES, lowest, passing
 from .topk import Keys, agree, key_of, push
 
 N_BUCKETS = 256

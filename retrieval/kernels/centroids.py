@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ...index.kernels.lanes import COMPILED, I64, INTS, LANES, constant, load, place, store
+from ...index.kernels.dot_products import COMPILED, I64, INTS, LANES, constant, load, place, store
 from . import kernel
 
 Floats = npt.NDArray[np.float32]

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ...index.kernels.lanes import (
+from ...index.kernels.dot_products import (
     COMPILED,
     F32,
     FLOATS,

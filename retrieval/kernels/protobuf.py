@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...index.representations import Floats, Int32s, Int64s
+from ...index.arrays import Floats, Int32s, Int64s
 from . import Integer, kernel
 
 MAX_POSTING_BYTES = 11

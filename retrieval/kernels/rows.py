@@ -5,9 +5,9 @@ from __future__ import annotations
 from ...index.kernels.postings import PostingArrays
 from ...index.kernels.rows import rank_bytes
 from . import Integer, kernel
-from .lanes import score_narrow_row, score_wide_row
 from .prefetch import LINE_BYTES, prefetch
 from .scores import Accumulator, Ranks
+from .simd import score_narrow_row, score_wide_row
 
 
 @kernel

@@ -18,10 +18,10 @@ import numpy.typing as npt
 from ...index.kernels.postings import BLOCK, I64, PostingArrays, run_span, step_of
 from . import Integer, kernel
 from .bounds import bound_window
-from .lanes import LANES, lowest, passing
 from .prefetch import prefetch
 from .rows import prefetch_rows, score_document
 from .scores import Accumulator, Allowed, Ranks, count_allowed
+from .simd import LANES, lowest, passing
 from .topk import Keys, agree, key_of, push
 
 AHEAD = 8

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...index.arrays import Floats, Int32s, Int64s
 from ...index.kernels import read_only
 from ...index.kernels.postings import BLOCK
-from ...index.representations import Floats, Int32s, Int64s, SparseVectors
+from ...index.representations.sparse import SparseVectors
 from ...index.segments import Mask, Segment
 from ...index.snapshot import Snapshot
 from ..hits import Hits

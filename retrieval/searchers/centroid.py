@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ...index.arrays import Floats, Int32s
 from ...index.errors import RepresentationError
-from ...index.kernels.lanes import LANES, SignedBytes, dot_rows, pack_lanes
-from ...index.multivector import EXACT_BITS, MultiVectorIndex
-from ...index.multivectors import MultiVectors
-from ...index.representations import Floats, Int32s
-from ...index.residual import Codec
+from ...index.kernels.dot_products import LANES, SignedBytes, dot_rows, pack_lanes
+from ...index.multivector.codes import EXACT_BITS, MultiVectorIndex
+from ...index.multivector.residual import Codec
+from ...index.representations.multivectors import MultiVectors
 from ...index.segments import Mask, Segment
 from ...index.snapshot import Snapshot
 from ..hits import Hits

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...index.representations import Floats, Int32s, SparseVectors
+from ...index.arrays import Floats, Int32s
+from ...index.representations.sparse import SparseVectors
 from ...index.segments import Mask
 from ...index.snapshot import Snapshot
 from ..hits import Hits

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ...index.arrays import Floats, Int32s
 from ...index.errors import RepresentationError
-from ...index.multivectors import MultiVectors
-from ...index.representations import Floats, Int32s
+from ...index.representations.multivectors import MultiVectors
 from ...index.segments import Mask
 from ...index.snapshot import Snapshot
 from ..hits import Hits

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...index.representations import Floats, Int32s, Int64s, SparseVectors
+from ...index.arrays import Floats, Int32s, Int64s
+from ...index.representations.sparse import SparseVectors
 from ...index.snapshot import Snapshot
 from ..kernels.query import weigh
 

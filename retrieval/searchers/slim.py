@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...index.arrays import Floats, Int32s, Int64s
 from ...index.errors import RepresentationError
-from ...index.representations import Floats, Int32s, Int64s, SparseVectors
+from ...index.representations.sparse import SparseVectors
+from ...index.representations.sparse_multivectors import SparseMultiVectors, fused_vectors
 from ...index.segments import Mask, Segment
 from ...index.snapshot import Snapshot
-from ...index.sparse_multivectors import SparseMultiVectors, fused_vectors
 from ..hits import Hits
 from ..kernels.slim import score_sparse_tokens
 from ..workers import Workers

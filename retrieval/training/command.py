@@ -103,7 +103,7 @@ def _score(options: argparse.Namespace) -> int:
 
 def _teachers(options: argparse.Namespace) -> dict[str, Teacher]:
     from ..encoders.loader import resolve_model
-    from .models.dense import DenseStudent, DenseStudentConfig
+    from .students.dense import DenseStudent, DenseStudentConfig
     from .teachers import BiEncoder, CrossEncoder
 
     places = [*map(_named, options.cross_encoder), *map(_named, options.bi_encoder)]

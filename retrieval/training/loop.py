@@ -24,14 +24,14 @@ from typing import Any
 import torch
 
 from ...index.errors import LexmaxError
-from ..encoders.networks import weights_digest
+from ..encoders.networks.loading import weights_digest
 from ..progress import Progress
 from .checkpoints import load_checkpoint, save_checkpoint, trained
 from .curve import plot_log
 from .data import Batches, TrainingSet
 from .log import TrainingLog
-from .models.base import Student
 from .objective import Objective, losses_of
+from .students.base import Student
 
 Validate = Callable[[Student], float]
 """Measures a student, in eval mode and without gradients, such as nDCG@10; more is better."""

@@ -16,7 +16,7 @@ from .losses.flops import flops, l1, quadratic_ramp
 from .losses.kl import kl_distillation
 from .losses.margin_mse import margin_mse
 from .losses.similarity import similarity_distillation
-from .models.base import Encoded, Student
+from .students.base import Encoded, Student
 
 
 @dataclass(frozen=True, kw_only=True)

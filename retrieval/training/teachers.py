@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import torch
 
 from ...index.errors import RepresentationError
-from ..encoders.networks import load_network, quiet_transformers, weights_digest
+from ..encoders.networks.loading import load_network, quiet_transformers, weights_digest
 from ..progress import Progress
 from .data import Example, read_examples, writing_records
-from .models.base import Encoded
-from .models.colbert import ColbertStudent
-from .models.dense import DenseStudent
-from .models.splade import SpladeStudent
+from .students.base import Encoded
+from .students.colbert import ColbertStudent
+from .students.dense import DenseStudent
+from .students.splade import SpladeStudent
 
 EXAMPLES_AT_ONCE = 16
 

@@ -17,7 +17,7 @@ from ..terminal import progress_bar, require_models, say, settings_of, write
 if TYPE_CHECKING:
     from .data import TrainingSet
     from .loop import TrainConfig, TrainReport, Validate
-    from .models.base import Student
+    from .students.base import Student
 
 DATA_HELP = "training files, JSON lines of {query, positive} or {query, passages, scores, positive}, also .gz"
 N_QUERIES = 2_000  # on which a new projection starts
@@ -93,7 +93,7 @@ def run_train(options: argparse.Namespace, *, load_dataset: LoadDataset) -> int:
 
     from .data import TrainingSet
     from .loop import train
-    from .models.making import CONFIGS
+    from .students.registry import CONFIGS
 
     if options.idf and options.method != "inference-free":
         raise ValueError(f"--idf is for inference-free, not for {options.method}")
@@ -132,7 +132,7 @@ def _train_config(options: argparse.Namespace) -> TrainConfig:
 def _student(options: argparse.Namespace, settings: dict[str, Any]) -> Student:
     from ..encoders.loader import resolve_model
     from .data import read_examples
-    from .models.making import make_student
+    from .students.registry import make_student
 
     texts: Iterable[str] = ()
     queries: list[str] = []

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from ..corpus import read_corpus
+from ..corpora.reading import read_corpus
 from ..encoders.base import Side
-from .models.base import Encoded, Student
+from .students.base import Encoded, Student
 
 DOCUMENTS_AT_ONCE = 128
 

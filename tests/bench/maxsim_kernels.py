@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from lexmax.eval.bench.token_generator import TokenRecipe, generate_tokens
-from lexmax.index.clustering import train
-from lexmax.index.kernels.lanes import LANES
-from lexmax.index.residual import Encoded
+from lexmax.index.kernels.dot_products import LANES
+from lexmax.index.multivector.clustering import train
+from lexmax.index.multivector.residual import Encoded
 from lexmax.retrieval.kernels.centroids import code_maxima_plain, score_codes
 from lexmax.retrieval.kernels.maxsim import maxima_plain, score_documents
 from lexmax.retrieval.searchers.centroid import _centroid_dots, lanes_of

@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from lexmax.index.reorder import bisection_order, order_cost
+from lexmax.index.sparse.reorder import bisection_order, order_cost
 
 TOPIC_TERMS = 400
 CHUNK = 1000

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexmax.index.kernels.lanes import COMPILED, LANES, dot_rows, dot_rows_plain, pack_lanes
+from lexmax.index.kernels.dot_products import COMPILED, LANES, dot_rows, dot_rows_plain, pack_lanes
 from lexmax.index.kernels.lists import count_documents, list_documents
 from lexmax.retrieval.kernels.centroids import (
     STEP,

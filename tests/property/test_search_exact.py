@@ -119,7 +119,7 @@ def check_parts(snapshot, queries, k, allowed=None):
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("LEXMAX_EXAMPLES", "120")) // 10))
 def test_windows_in_parallel(tmp_path, monkeypatch, seed):
-    monkeypatch.setattr("lexmax.index.inverted.WINDOW", 512)
+    monkeypatch.setattr("lexmax.index.sparse.inverted.WINDOW", 512)
     monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.HEAVY_POSTINGS", -1)
     rng = np.random.default_rng(seed)
     n = int(rng.integers(600, 6000))
@@ -132,7 +132,7 @@ def test_windows_in_parallel(tmp_path, monkeypatch, seed):
 
 
 def test_an_error_in_a_thread_of_a_query_is_raised(tmp_path, monkeypatch):
-    monkeypatch.setattr("lexmax.index.inverted.WINDOW", 512)
+    monkeypatch.setattr("lexmax.index.sparse.inverted.WINDOW", 512)
     monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.HEAVY_POSTINGS", -1)
     snapshot = make_index(tmp_path / "idx", rows(*[{0: 1.0}] * 5000))
     searcher = BlockMaxSearcher(snapshot)
@@ -147,7 +147,7 @@ def test_an_error_in_a_thread_of_a_query_is_raised(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("filtered", [False, True])
 def test_non_essential_terms_over_many_windows(tmp_path, monkeypatch, filtered):
-    monkeypatch.setattr("lexmax.index.inverted.WINDOW", 1024)
+    monkeypatch.setattr("lexmax.index.sparse.inverted.WINDOW", 1024)
     monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.HEAVY_POSTINGS", -1)
     rng = np.random.default_rng(5)
     documents = [

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError, MissingDependencyError
-from lexmax.retrieval import corpus
-from lexmax.retrieval.corpus import BadRecord, BadRecords, Fields, read_corpus
+from lexmax.retrieval.corpora import reading as corpus
+from lexmax.retrieval.corpora.reading import BadRecord, BadRecords, Fields, read_corpus
 
 GOOD = b'{"_id": "d1", "title": "Cats", "text": "Cats purr."}'
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from lexmax.index.representations import SparseVectors
+from lexmax.index.representations.sparse import SparseVectors
 
 
 def _module(path: Path, name: str) -> ModuleType:

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lexmax.index.errors import MissingDependencyError, RepresentationError
-from lexmax.retrieval.encoders import backbone
-from lexmax.retrieval.encoders.backbone import MaskedLanguageModel
-from lexmax.retrieval.encoders.networks import weight_files, weights_digest
+from lexmax.retrieval.encoders.networks import masked_lm as backbone
+from lexmax.retrieval.encoders.networks.loading import weight_files, weights_digest
+from lexmax.retrieval.encoders.networks.masked_lm import MaskedLanguageModel
 
 
 def logits(network, ids: list[int]) -> np.ndarray:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lexmax.index.errors import RepresentationError
-from lexmax.retrieval.encoders.colbert_checkpoints import read_colbert_layout
-from lexmax.retrieval.encoders.colbert_layouts import Projection, SideFiles
+from lexmax.retrieval.encoders.checkpoints.colbert import read_colbert_layout
+from lexmax.retrieval.encoders.checkpoints.colbert_layout import Projection, SideFiles
 from lexmax.retrieval.encoders.loader import load_model_encoder
 
 GELU = "torch.nn.modules.activation.GELU"

@@ -10,9 +10,9 @@ import torch
 
 from lexmax import load_encoder
 from lexmax.index.errors import RepresentationError
-from lexmax.retrieval.encoders.backbone import MaskedLanguageModel
-from lexmax.retrieval.encoders.backbone_tokens import TokenNetwork, TokenRow
-from lexmax.retrieval.encoders.integer_bert import IntegerBert, IntegerVocabulary
+from lexmax.retrieval.encoders.networks.integer_bert import IntegerBert, IntegerVocabulary
+from lexmax.retrieval.encoders.networks.masked_lm import MaskedLanguageModel
+from lexmax.retrieval.encoders.networks.token_network import TokenNetwork, TokenRow
 from lexmax.retrieval.kernels.bert import exponentials, gelu, largest_number, layer_norm, softmax
 
 LENGTHS = (1, 2, 3, 5, 31, 32, 33, 40)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lexmax.index.errors import RepresentationError
-from lexmax.retrieval.encoders.layouts import TableFiles, TowerFiles, read_layout
+from lexmax.retrieval.encoders.checkpoints.splade import TableFiles, TowerFiles, read_layout
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from lexmax.__main__ import main
 from lexmax.index.errors import LexmaxError, RepresentationError
 from lexmax.retrieval import models as shipped
 from lexmax.retrieval.encoders.loader import load_model_encoder, resolve_model
-from lexmax.retrieval.encoders.networks import load_network, read_tensors, weights_digest
-from lexmax.retrieval.encoders.packed import FILE, FORMAT, pack, rounded, unpack
-from lexmax.retrieval.encoders.packing import pack_folder
-from lexmax.retrieval.training.models.making import make_student
+from lexmax.retrieval.encoders.networks.loading import load_network, read_tensors, weights_digest
+from lexmax.retrieval.encoders.networks.packed import FILE, FORMAT, pack, rounded, unpack
+from lexmax.retrieval.encoders.networks.packing import pack_folder
+from lexmax.retrieval.training.students.registry import make_student
 
 MATRIX = "bert.encoder.layer.0.output.dense.weight"
 DENSE = "cls.predictions.transform.dense.weight"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lexmax.index.errors import RepresentationError
-from lexmax.retrieval.encoders import backbone
 from lexmax.retrieval.encoders.base import as_sparse, makes_sparse_tokens
 from lexmax.retrieval.encoders.loader import load_model_encoder
+from lexmax.retrieval.encoders.networks import masked_lm as backbone
 from lexmax.retrieval.encoders.registry import load_encoder
 
 

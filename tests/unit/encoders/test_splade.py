@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lexmax.index.errors import RepresentationError
-from lexmax.index.representations import SparseVectors
+from lexmax.index.representations.sparse import SparseVectors
 from lexmax.retrieval.encoders.loader import load_model_encoder
 from lexmax.retrieval.encoders.tower import keep_largest
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from lexmax.eval.beir import evaluate_index
 from lexmax.eval.datasets import Dataset
+from lexmax.eval.evaluate import evaluate_index
 from lexmax.eval.measures import paired_randomisation
 from lexmax.eval.runs import read_run, write_run
 

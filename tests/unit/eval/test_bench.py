@@ -28,7 +28,7 @@ from lexmax.eval.bench.workload import (
 from lexmax.index.collection import Collection
 from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError, RepresentationError
-from lexmax.index.vocabulary import Vocabulary
+from lexmax.index.sparse.vocabulary import Vocabulary
 
 OURS = {"lexmax", "lexmax-blockmax", "lexmax-scan", "lexmax-maxscore", "lexmax-exhaustive"}
 SMALL = Recipe(n_docs=600, n_queries=20, n_terms=4000, n_topics=40)

@@ -17,7 +17,7 @@ from lexmax.eval.bench.token_report import plot_tokens, ratio_at_recall, recalls
 from lexmax.eval.bench.token_sets import TokenSet, read_index, read_npz, read_queries
 from lexmax.eval.bench.token_worker import serve, timed
 from lexmax.index.errors import DatasetError, RepresentationError
-from lexmax.index.multivectors import MultiVectors
+from lexmax.index.representations.multivectors import MultiVectors
 
 SMALL = TokenRecipe(n_docs=150, n_queries=6, dim=32, n_words=500, n_topics=10, tokens=12.0, query_tokens=8)
 

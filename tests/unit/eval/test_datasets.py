@@ -5,7 +5,7 @@ import pytest
 
 from lexmax.eval.datasets import COLLECTIONS, load_dataset
 from lexmax.index.errors import DatasetError, MissingDependencyError
-from lexmax.retrieval.corpus import read_corpus
+from lexmax.retrieval.corpora.reading import read_corpus
 
 QUERIES = b"""{"_id": "q1", "text": "one"}
 {"_id": 2, "text": "two", "metadata": {}}

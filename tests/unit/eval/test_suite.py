@@ -7,19 +7,19 @@ import pytest
 from models import VOCABULARY, masked_lm, raw, tokenizer, write_json
 
 from lexmax.__main__ import main
-from lexmax.eval import dense_vectors
-from lexmax.eval.corpora import Workplace, load_collection
-from lexmax.eval.dense_vectors import DenseRanker, open_dense
 from lexmax.eval.measures import evaluate
-from lexmax.eval.ranking import Cost, Encoding, run_systems
-from lexmax.eval.suite import SuiteReport, evaluate_suite
-from lexmax.eval.systems import load_encoders, parse_systems
+from lexmax.eval.suite import dense_vectors
+from lexmax.eval.suite.comparison import SuiteReport, evaluate_suite
+from lexmax.eval.suite.corpora import Workplace, load_collection
+from lexmax.eval.suite.dense_vectors import DenseRanker, open_dense
+from lexmax.eval.suite.ranking import Cost, Encoding, run_systems
+from lexmax.eval.suite.systems import load_encoders, parse_systems
 from lexmax.index.errors import DatasetError
 from lexmax.retrieval.encoders.colbert import ColbertEncoder
 from lexmax.retrieval.encoders.dense import DenseEncoder, load_dense_encoder
 from lexmax.retrieval.encoders.registry import load_encoder
-from lexmax.retrieval.fusion import reciprocal_rank_fusion, weighted_sum
-from lexmax.retrieval.training.models.colbert import ColbertStudent, ColbertStudentConfig
+from lexmax.retrieval.pipelines.fusion import reciprocal_rank_fusion, weighted_sum
+from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
 
 pytest.importorskip("ranx")
 
@@ -175,7 +175,7 @@ def test_the_query_itself_is_left_out(folders, splade, dense, colbert, work):
 def encoded(monkeypatch):
     """Documents as encoders of token vectors and of single vectors see them, measurements of speed left out."""
     seen = []
-    monkeypatch.setattr("lexmax.eval.ranking.SAMPLE_DOCUMENTS", 1)
+    monkeypatch.setattr("lexmax.eval.suite.comparison.ranking.SAMPLE_DOCUMENTS", 1)
     for encoder in (ColbertEncoder, DenseEncoder):
 
         def record(self, texts, original=encoder.encode_documents):

@@ -3,7 +3,7 @@
 import pytest
 from models import raw
 
-from lexmax.eval.systems import EncoderSpec, System, load_encoders, parse_systems
+from lexmax.eval.suite.systems import EncoderSpec, System, load_encoders, parse_systems
 from lexmax.index.errors import LexmaxError, RepresentationError
 
 

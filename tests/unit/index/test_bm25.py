@@ -3,10 +3,10 @@ from math import log
 import numpy as np
 import pytest
 
-from lexmax.index.bm25 import Bm25
 from lexmax.index.kernels import read_only
 from lexmax.index.kernels.terms import times_idf
-from lexmax.index.quantize import fit_scale, measured_error, quantize
+from lexmax.index.sparse.bm25 import Bm25
+from lexmax.index.sparse.quantize import fit_scale, measured_error, quantize
 from lexmax.retrieval.build import build_index
 from lexmax.retrieval.retriever import Retriever
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from token_vectors import clustered, unit
 
-from lexmax.index import colbertv2
-from lexmax.index.colbertv2 import BITS, ColbertV2Codec, pack, unpack
+from lexmax.index.multivector import colbertv2
+from lexmax.index.multivector.colbertv2 import BITS, ColbertV2Codec, pack, unpack
 
 DIM, N_CENTROIDS = 32, 48
 

@@ -14,11 +14,11 @@ from lexmax import (
     IndexNotFoundError,
     RepresentationError,
 )
-from lexmax.index.bm25 import Bm25
 from lexmax.index.check import check_index
 from lexmax.index.collection import BufferLimits
 from lexmax.index.documents import Document
 from lexmax.index.snapshot import Snapshot
+from lexmax.index.sparse.bm25 import Bm25
 from lexmax.retrieval.encoders.lexical import LexicalEncoder
 
 rng = np.random.default_rng(3)

@@ -8,8 +8,8 @@ import pytest
 from token_vectors import clustered, token_vectors
 
 from lexmax import IndexFormatError, RepresentationError
-from lexmax.index.clustering import train
-from lexmax.index.multivector import (
+from lexmax.index.multivector.clustering import train
+from lexmax.index.multivector.codes import (
     FILE_NAME,
     KIND,
     TOKENS_KIND,
@@ -19,8 +19,8 @@ from lexmax.index.multivector import (
     encode_tokens,
     write_multivector,
 )
-from lexmax.index.multivectors import MultiVectors
-from lexmax.index.residual import Encoded
+from lexmax.index.multivector.residual import Encoded
+from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.index.storage import ArrayFile, ArrayFileWriter
 
 WIDTHS = [3, 0, 40, 1, 0, 16]

@@ -12,9 +12,9 @@ from token_vectors import TOKEN_ENCODER, make_token_index, token_vectors, unit
 from lexmax import Collection, DuplicateDocumentError, IndexFormatError, RepresentationError
 from lexmax.index.check import check_index
 from lexmax.index.collection import BufferLimits
-from lexmax.index.multivectors import MultiVectors
+from lexmax.index.multivector.tokens import MultiVectorConfig
+from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.index.snapshot import Snapshot
-from lexmax.index.tokens import MultiVectorConfig
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexmax.index import reorder
 from lexmax.index.kernels import bisection
-from lexmax.index.reorder import bisection_order, order_cost
+from lexmax.index.sparse import reorder
+from lexmax.index.sparse.reorder import bisection_order, order_cost
 
 
 def rows_of(rows):

@@ -5,11 +5,11 @@ import pytest
 from token_vectors import clustered, unit
 
 from lexmax import IndexFormatError
-from lexmax.index import residual
-from lexmax.index.clustering import MAX_CENTROIDS, default_n_centroids, train
-from lexmax.index.residual import STEPS, Codec, allowed_bits
+from lexmax.index.multivector import residual
+from lexmax.index.multivector.clustering import MAX_CENTROIDS, default_n_centroids, train
+from lexmax.index.multivector.residual import STEPS, Codec, allowed_bits
+from lexmax.index.multivector.tokens import MultiVectorConfig
 from lexmax.index.storage import ArrayFile
-from lexmax.index.tokens import MultiVectorConfig
 
 
 def round_trip(codec, tokens, nbits):

@@ -15,17 +15,17 @@ from sparse_token_vectors import SLIM_ENCODER, make_slim_index, slim_score, spar
 from token_vectors import make_token_index, token_vectors
 
 from lexmax import Collection, IndexFormatError, RepresentationError, SparseVectors
-from lexmax.index.bm25 import Bm25
 from lexmax.index.check import check_index
 from lexmax.index.collection import BufferLimits
-from lexmax.index.snapshot import Snapshot
-from lexmax.index.sparse_multivectors import (
+from lexmax.index.representations.sparse_multivectors import (
     SparseMultiVectors,
     document_maxima,
     fused_vectors,
     lower_vectors,
     upper_vectors,
 )
+from lexmax.index.snapshot import Snapshot
+from lexmax.index.sparse.bm25 import Bm25
 
 
 @pytest.fixture(scope="module")

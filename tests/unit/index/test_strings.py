@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lexmax.index.sparse.vocabulary import GrowingVocabulary, Vocabulary
 from lexmax.index.strings import StringTable
-from lexmax.index.vocabulary import GrowingVocabulary, Vocabulary
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 

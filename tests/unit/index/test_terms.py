@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lexmax import SparseVectors
 from lexmax.index.kernels import read_only
 from lexmax.index.kernels.terms import add_frequencies
-from lexmax.index.vocabulary import renumber
+from lexmax.index.sparse.vocabulary import renumber
 
 
 @settings(deadline=None)

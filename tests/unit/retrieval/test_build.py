@@ -7,7 +7,7 @@ from lexmax import DatasetError, DuplicateDocumentError, EncoderMismatchError, R
 from lexmax.index.check import check_index
 from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.build import add_to_index
-from lexmax.retrieval.corpus import BadRecords
+from lexmax.retrieval.corpora.reading import BadRecords
 from lexmax.retrieval.encoders.lexical import LexicalEncoder
 from lexmax.retrieval.progress import Bar, count_records
 

@@ -6,7 +6,7 @@ from corpora import make_index, random_vectors
 from token_vectors import make_token_index, token_vectors, unit
 
 from lexmax import Collection, RepresentationError
-from lexmax.index.multivectors import MultiVectors
+from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.retrieval.kernels import centroids as kernels
 from lexmax.retrieval.searchers import centroid
 from lexmax.retrieval.searchers.centroid import CentroidOptions, CentroidSearcher, lanes_of

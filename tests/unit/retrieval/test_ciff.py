@@ -12,9 +12,9 @@ from lexmax.index.check import check_index
 from lexmax.index.documents import Document
 from lexmax.index.errors import DuplicateDocumentError, IndexFormatError, RepresentationError, StorageError
 from lexmax.index.snapshot import Snapshot
-from lexmax.retrieval import ciff
 from lexmax.retrieval.build import encoder_record
 from lexmax.retrieval.encoders.precomputed import VectorsEncoder
+from lexmax.retrieval.exchange import ciff
 
 FROM_ANOTHER_TOOL = Path(__file__).parents[2] / "data" / "ciff-toolkit.ciff"
 

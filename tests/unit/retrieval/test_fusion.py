@@ -3,7 +3,7 @@ from itertools import permutations
 import pytest
 
 from lexmax.index.documents import Document
-from lexmax.retrieval.fusion import HybridRetriever, reciprocal_rank_fusion, weighted_sum
+from lexmax.retrieval.pipelines.fusion import HybridRetriever, reciprocal_rank_fusion, weighted_sum
 
 A = [("a", 9.0), ("b", 8.0), ("c", 1.0)]
 B = [("c", 0.3), ("a", 0.2)]

@@ -5,7 +5,7 @@ import pytest
 from numba import njit
 
 from lexmax.index.kernels.rows import PAD, pack_rows, unpack_rows
-from lexmax.retrieval.kernels import lanes
+from lexmax.retrieval.kernels import simd as lanes
 
 
 @njit

@@ -1,7 +1,7 @@
 import pytest
 
 from lexmax.index.documents import Document
-from lexmax.retrieval.passages import passages_of
+from lexmax.retrieval.corpora.passages import passages_of
 
 
 def fits(n_words):

@@ -12,14 +12,14 @@ from unit.encoders import colbert_models
 
 from lexmax import DatasetError, DuplicateDocumentError, IndexFormatError, RepresentationError, Retriever
 from lexmax.__main__ import main
-from lexmax.index.colbertv2 import ColbertV2Codec, unpack
-from lexmax.index.multivectors import MultiVectors
+from lexmax.index.multivector.colbertv2 import ColbertV2Codec, unpack
+from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.index.snapshot import Snapshot
-from lexmax.retrieval import plaid
 from lexmax.retrieval.build import TokenStorage
 from lexmax.retrieval.encoders.precomputed_tokens import TokenVectorsEncoder
 from lexmax.retrieval.encoders.registry import load_encoder
-from lexmax.retrieval.plaid import PlaidFolder, import_plaid
+from lexmax.retrieval.exchange import plaid
+from lexmax.retrieval.exchange.plaid import PlaidFolder, import_plaid
 
 DIM, N_DOCS, CHUNK = 32, 70, 30
 KINDS = ["stanford", "fast-plaid", "merged"]

@@ -8,7 +8,7 @@ from corpora import make_index, random_vectors
 from sparse_token_vectors import N_TERMS, dense_tokens, make_slim_index, slim_score, sparse_tokens
 
 from lexmax import Collection, RepresentationError, Retriever, SparseVectors, build_index
-from lexmax.index.sparse_multivectors import SparseMultiVectors, fused_vectors
+from lexmax.index.representations.sparse_multivectors import SparseMultiVectors, fused_vectors
 from lexmax.retrieval.build import TokenStorage, add_to_index
 from lexmax.retrieval.kernels.slim import score_sparse_tokens
 from lexmax.retrieval.searchers.blockmax import BlockMaxSearcher, SearchOptions

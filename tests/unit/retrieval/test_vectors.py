@@ -31,8 +31,8 @@ from lexmax.__main__ import main
 from lexmax.index.check import check_index
 from lexmax.index.documents import Document
 from lexmax.index.snapshot import Snapshot
-from lexmax.retrieval import vector_files
 from lexmax.retrieval.encoders.precomputed import VectorsEncoder
+from lexmax.retrieval.exchange import vector_files
 
 N_DOCS, N_TERMS = 60, 50
 

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from lexmax.index.documents import Document
-from lexmax.index.representations import SparseVectors
+from lexmax.index.representations.sparse import SparseVectors
 from lexmax.server.app import create_app, server_config
 
 DEADLINE_S = 30

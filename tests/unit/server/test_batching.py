@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from lexmax.index.representations import SparseVectors
+from lexmax.index.representations.sparse import SparseVectors
 from lexmax.server.batching import Batcher
 
 

@@ -10,7 +10,7 @@ from lexmax.__main__ import main
 from lexmax.index.errors import DatasetError
 from lexmax.retrieval.training.data import read_examples
 from lexmax.retrieval.training.log import read_log
-from lexmax.retrieval.training.models.making import CONFIGS
+from lexmax.retrieval.training.students.registry import CONFIGS
 from lexmax.retrieval.training.train_command import LOSSES, METHODS
 from lexmax.retrieval.training.validation import dev_documents
 

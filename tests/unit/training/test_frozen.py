@@ -14,13 +14,13 @@ from lexmax.retrieval.encoders.loader import load_model_encoder
 from lexmax.retrieval.training.data import TrainingSet
 from lexmax.retrieval.training.loop import TrainConfig, train
 from lexmax.retrieval.training.losses.similarity import similarity_distillation
-from lexmax.retrieval.training.models.base import hidden_states
-from lexmax.retrieval.training.models.colbert import ColbertStudent, ColbertStudentConfig
-from lexmax.retrieval.training.models.dense import DenseStudent, DenseStudentConfig
-from lexmax.retrieval.training.models.new_head import start_head
-from lexmax.retrieval.training.models.splade import SpladeStudent, SpladeStudentConfig
-from lexmax.retrieval.training.models.states import StateCache, frozen_states
 from lexmax.retrieval.training.objective import Objective
+from lexmax.retrieval.training.students.base import hidden_states
+from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
+from lexmax.retrieval.training.students.dense import DenseStudent, DenseStudentConfig
+from lexmax.retrieval.training.students.splade import SpladeStudent, SpladeStudentConfig
+from lexmax.retrieval.training.students.splade_head import start_head
+from lexmax.retrieval.training.students.trunk_states import StateCache, frozen_states
 
 TEXTS = ["sun in the city", "snow", "a cold night , a hot day", "the sea and the lake ?"]
 MARKED = {"query_prompt": "[unused0]", "document_prompt": "[unused1]"}

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from lexmax.retrieval.encoders.checkpoints.dense import read_dense_layout
 from lexmax.retrieval.encoders.dense import DenseConfig, DenseEncoder
-from lexmax.retrieval.encoders.dense_layouts import read_dense_layout
-from lexmax.retrieval.training.models.base import Student
-from lexmax.retrieval.training.models.colbert import ColbertStudent, ColbertStudentConfig
-from lexmax.retrieval.training.models.dense import DenseStudent, DenseStudentConfig
-from lexmax.retrieval.training.models.new_head import start_head
-from lexmax.retrieval.training.models.splade import SpladeStudent, SpladeStudentConfig
+from lexmax.retrieval.training.students.base import Student
+from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
+from lexmax.retrieval.training.students.dense import DenseStudent, DenseStudentConfig
+from lexmax.retrieval.training.students.splade import SpladeStudent, SpladeStudentConfig
+from lexmax.retrieval.training.students.splade_head import start_head
 
 from .conftest import VOCABULARY
 

@@ -12,11 +12,11 @@ from lexmax.retrieval.training.data import Batches, TrainingSet
 from lexmax.retrieval.training.log import read_log
 from lexmax.retrieval.training.loop import TrainConfig, TrainReport, train
 from lexmax.retrieval.training.losses.contrastive import in_batch_nll
-from lexmax.retrieval.training.models.base import Student
-from lexmax.retrieval.training.models.colbert import ColbertStudent, ColbertStudentConfig
-from lexmax.retrieval.training.models.dense import DenseStudent
-from lexmax.retrieval.training.models.splade import SpladeStudent, SpladeStudentConfig
 from lexmax.retrieval.training.objective import Objective, losses_of
+from lexmax.retrieval.training.students.base import Student
+from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
+from lexmax.retrieval.training.students.dense import DenseStudent
+from lexmax.retrieval.training.students.splade import SpladeStudent, SpladeStudentConfig
 from lexmax.retrieval.training.validation import best_documents, ndcg_at_10
 
 from .conftest import VOCABULARY
@@ -223,7 +223,7 @@ class ByNumber(Student):
         torch.nn.Module.__init__(self)
 
     def encode(self, texts: object, side: object) -> object:  # type: ignore[override]
-        from lexmax.retrieval.training.models.base import Encoded
+        from lexmax.retrieval.training.students.base import Encoded
 
         return Encoded(torch.tensor([[1.0 if side == "query" else float(text)] for text in texts]))  # type: ignore[attr-defined]
 

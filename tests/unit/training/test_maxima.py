@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lexmax.retrieval.training.models import maxima
-from lexmax.retrieval.training.models.maxima import positive_maxima
+from lexmax.retrieval.training.students import splade_pooling as maxima
+from lexmax.retrieval.training.students.splade_pooling import positive_maxima
 
 LENGTHS = [3, 1, 5, 2]
 

@@ -15,10 +15,10 @@ from lexmax.__main__ import main
 from lexmax.index.errors import IndexFormatError, StorageError
 from lexmax.retrieval.training.data import TrainingSet
 from lexmax.retrieval.training.loop import TrainConfig, train
-from lexmax.retrieval.training.models import states
-from lexmax.retrieval.training.models.making import make_student
-from lexmax.retrieval.training.models.states import StateCache
 from lexmax.retrieval.training.objective import Objective
+from lexmax.retrieval.training.students import trunk_states as states
+from lexmax.retrieval.training.students.registry import make_student
+from lexmax.retrieval.training.students.trunk_states import StateCache
 
 ROWS = [torch.tensor([[1.0, 2.0]]).half(), torch.tensor([[3.0, 4.0], [5.0, 6.0]]).half()]
 KEYS = [b"a" * 16, b"b" * 16]

@@ -13,12 +13,12 @@ from lexmax.index.errors import RepresentationError
 from lexmax.retrieval.encoders.loader import load_model_encoder
 from lexmax.retrieval.encoders.wordpieces import Wordpieces
 from lexmax.retrieval.training.losses.multivector import MASKED
-from lexmax.retrieval.training.models.base import Encoded, Student
-from lexmax.retrieval.training.models.colbert import ColbertStudent, ColbertStudentConfig
-from lexmax.retrieval.training.models.dense import DenseStudent, DenseStudentConfig
-from lexmax.retrieval.training.models.idf import document_idf
-from lexmax.retrieval.training.models.making import make_student
-from lexmax.retrieval.training.models.splade import SpladeStudent, SpladeStudentConfig
+from lexmax.retrieval.training.students.base import Encoded, Student
+from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
+from lexmax.retrieval.training.students.dense import DenseStudent, DenseStudentConfig
+from lexmax.retrieval.training.students.idf import document_idf
+from lexmax.retrieval.training.students.registry import make_student
+from lexmax.retrieval.training.students.splade import SpladeStudent, SpladeStudentConfig
 
 from .conftest import VOCABULARY
 

@@ -7,8 +7,8 @@ import torch
 
 from lexmax.index.errors import RepresentationError
 from lexmax.retrieval.training.data import Example, TrainingSet, read_examples
-from lexmax.retrieval.training.models.colbert import ColbertStudent, ColbertStudentConfig
-from lexmax.retrieval.training.models.dense import DenseStudent, DenseStudentConfig
+from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
+from lexmax.retrieval.training.students.dense import DenseStudent, DenseStudentConfig
 from lexmax.retrieval.training.teachers import EXAMPLES_AT_ONCE, BiEncoder, CrossEncoder, score_lists
 
 from .conftest import write_lines

@@ -1,0 +1,1 @@
+"""Token vectors on disk: residual codes, centroids, lists."""

@@ -1,0 +1,238 @@
+"""The multi-vector part of a segment: residual codes of all tokens, and for each centroid the documents that have it.
+
+Arrays of ``multivector.lex``; n documents, T tokens, K centroids::
+
+    shape (3,) i64                   n, dim, nbits
+    offsets (n+1,) i64               tokens of document d are offsets[d]:offsets[d + 1]
+    codes (T,) u16                   centroid of each token
+    scalars (T, 2) u8 | levels (T, dim * nbits / 8) u8    the residual, see `residual`
+    list_starts (K+1,) i64 | list_documents (L,) i32      documents with a token of each centroid, ascending
+
+``tokens.lex``, when the index keeps it, has ``scalars`` and ``levels`` of the same tokens at 8 bits: nearly exact, and read
+for the few documents whose order is to be settled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arrays import Floats, Int32s, Int64s
+from ..errors import IndexFormatError
+from ..kernels.lists import count_documents, list_documents
+from ..storage import ArrayFile, ArrayFileWriter
+from .residual import ENCODE_TOKENS, Codec, Encoded
+
+KIND, TOKENS_KIND = "multivector", "tokens"
+FILE_NAME, TOKENS_NAME = "multivector.lex", "tokens.lex"
+EXACT_BITS = 8
+SAMPLED_TOKENS = 1024
+Bytes = npt.NDArray[np.uint8]
+Codes = npt.NDArray[np.uint16]
+Mask = npt.NDArray[np.bool_]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """Encoded tokens of documents, ready to be written.
+
+    Attributes
+    ----------
+    offsets : (n + 1,) int64
+    codes : (T,) uint16
+    small : Encoded
+        At the index's bits.
+    exact : Encoded or None
+        At 8 bits, when the index keeps them.
+    """
+
+    offsets: Int64s
+    codes: Codes
+    small: Encoded
+    exact: Encoded | None
+
+
+def encode_tokens(
+    codec: Codec, offsets: Int64s, batches: Iterator[Floats], nbits: int, *, exact: bool
+) -> tuple[TokenRows, dict[str, float]]:
+    """Encode token matrices that come end to end.
+
+    Returns
+    -------
+    (rows, errors)
+        Errors are means over tokens: ``residual``, the length of what centroids leave over; ``round_trip`` and
+        ``exact_round_trip``, the distance of a token to its reconstruction, from a sample of `SAMPLED_TOKENS` a batch.
+    """
+    widths = (nbits, EXACT_BITS) if exact else (nbits,)
+    codes: list[Codes] = []
+    encoded: list[list[Encoded]] = [[] for _ in widths]
+    sums = dict.fromkeys(["residual", "round_trip", *(["exact_round_trip"] if exact else [])], 0.0)
+
+    def encode(tokens: Floats) -> tuple[Int32s, list[Encoded], list[float]]:
+        rotated = codec.rotate(tokens)
+        nearest = codec.assign(rotated)
+        parts, residuals = zip(*(codec.encode(rotated, nearest, width) for width in widths), strict=True)
+        return nearest, list(parts), [residuals[0], *(_round_trip(codec, rotated, nearest, part) for part in parts)]
+
+    for nearest, parts, errors in _in_threads(encode, _pieces(batches)):
+        codes.append(nearest.astype(np.uint16))
+        for kept, part in zip(encoded, parts, strict=True):
+            kept.append(part)
+        for name, error in zip(sums, errors, strict=True):
+            sums[name] += error * len(nearest)
+    joined = np.concatenate([np.empty(0, np.uint16), *codes])
+    small, *large = (join(kept, codec.dim, width) for kept, width in zip(encoded, widths, strict=True))
+    rows = TokenRows(offsets, joined, small, large[0] if large else None)
+    return rows, {name: total / max(1, len(joined)) for name, total in sums.items()}
+
+
+def _pieces(batches: Iterator[Floats]) -> Iterator[Floats]:
+    for batch in batches:
+        for first in range(0, len(batch), ENCODE_TOKENS):
+            yield batch[first : first + ENCODE_TOKENS]
+
+
+def _in_threads(function: Callable[[Floats], T], items: Iterator[Floats]) -> Iterator[T]:
+    """Map in order over all cores, a few items ahead, so that memory stays bounded."""
+    n_threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting: deque[Future[T]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _round_trip(codec: Codec, rotated: Floats, codes: Int32s, encoded: Encoded) -> float:
+    """Mean distance of some tokens, evenly drawn, to what their codes say."""
+    drawn = slice(None, None, max(1, len(rotated) // SAMPLED_TOKENS))
+    found = codec.decode(codes[drawn], Encoded(encoded.levels[drawn], encoded.scalars[drawn]), rotated=True)
+    return float(np.linalg.norm(rotated[drawn] - found, axis=1).mean()) if len(found) else 0.0
+
+
+def join(parts: Sequence[Encoded], dim: int, nbits: int) -> Encoded:
+    """Put encoded tokens end to end; the shape of none is known too."""
+    levels = np.concatenate([np.empty((0, dim * nbits // 8), np.uint8), *(part.levels for part in parts)])
+    return Encoded(levels, np.concatenate([np.empty((0, 2), np.uint8), *(part.scalars for part in parts)]))
+
+
+def write_multivector(folder: Path, rows: TokenRows, codec: Codec, nbits: int) -> None:
+    """Write ``multivector.lex`` and, if there are exact tokens, ``tokens.lex``."""
+    n_docs = len(rows.offsets) - 1
+    starts = count_documents(rows.offsets, rows.codes, codec.n_centroids)
+    with ArrayFileWriter(folder / FILE_NAME, KIND) as out:
+        out.add("shape", np.array([n_docs, codec.dim, nbits], np.int64), structural=True)
+        out.add("offsets", rows.offsets, structural=True)
+        out.add("list_starts", starts, structural=True)
+        out.add("list_documents", list_documents(rows.offsets, rows.codes, starts), structural=True)
+        out.add("codes", rows.codes, structural=True)
+        out.add("scalars", rows.small.scalars)
+        out.add("levels", rows.small.levels)
+    if rows.exact is not None:
+        with ArrayFileWriter(folder / TOKENS_NAME, TOKENS_KIND) as out:
+            out.add("scalars", rows.exact.scalars)
+            out.add("levels", rows.exact.levels)
+
+
+class MultiVectorIndex:
+    """One segment's multi-vector part, memory-mapped.
+
+    Raises
+    ------
+    IndexFormatError
+        A damaged file, or arrays that do not fit each other or the codec (kernels check no bounds, so this is checked here).
+    """
+
+    def __init__(self, folder: Path, codec: Codec, *, verify: bool | None = None) -> None:
+        self.file = ArrayFile(folder / FILE_NAME, KIND, verify=verify)
+        self.n_docs, self.dim, self.nbits = (int(number) for number in self.file["shape"])
+        self.offsets: Int64s = self.file["offsets"]
+        self.codes: Codes = self.file["codes"]
+        self.small = Encoded(self.file["levels"], self.file["scalars"])
+        self.list_starts: Int64s = self.file["list_starts"]
+        self.list_documents: Int32s = self.file["list_documents"]
+        self.exact_file, self.exact = None, None
+        if (folder / TOKENS_NAME).exists():
+            self.exact_file = ArrayFile(folder / TOKENS_NAME, TOKENS_KIND, verify=verify)
+            self.exact = Encoded(self.exact_file["levels"], self.exact_file["scalars"])
+        self._validate(codec)
+
+    @property
+    def n_entries(self) -> int:
+        """Number of tokens."""
+        return len(self.codes)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the files in bytes."""
+        return self.file.n_bytes + (self.exact_file.n_bytes if self.exact_file else 0)
+
+    def tokens(self, codec: Codec, first: int, last: int, *, rotated: bool = False) -> Floats:
+        """Decode the tokens of documents ``first`` to ``last`` - 1, from 8 bits where they are kept."""
+        span = slice(int(self.offsets[first]), int(self.offsets[last]))
+        encoded = self.exact or self.small
+        return codec.decode(self.codes[span], Encoded(encoded.levels[span], encoded.scalars[span]), rotated=rotated)
+
+    def rows(self, live: Mask | None = None) -> TokenRows:
+        """Encoded tokens as they were written, those of documents where ``live`` is false left out. Copies."""
+        widths = np.diff(self.offsets)
+        kept = np.ones(self.n_docs, np.bool_) if live is None else live
+        tokens = np.repeat(kept, widths)
+        offsets = np.zeros(int(kept.sum()) + 1, np.int64)
+        np.cumsum(widths[kept], out=offsets[1:])
+        small = Encoded(self.small.levels[tokens], self.small.scalars[tokens])
+        exact = Encoded(self.exact.levels[tokens], self.exact.scalars[tokens]) if self.exact else None
+        return TokenRows(offsets, self.codes[tokens], small, exact)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each array; those of the exact tokens are called ``exact_...``."""
+        exact = self.exact_file.sizes() if self.exact_file else {}
+        return {**self.file.sizes(), **{f"exact_{name}": n_bytes for name, n_bytes in exact.items()}}
+
+    def verify(self) -> None:
+        """Verify every checksum."""
+        self.file.verify()
+        if self.exact_file is not None:
+            self.exact_file.verify()
+
+    def check(self) -> None:
+        """Verify every checksum, and that the lists are what the codes say."""
+        self.verify()
+        starts = count_documents(self.offsets, self.codes, len(self.list_starts) - 1)
+        same = np.array_equal(starts, self.list_starts)
+        if not (same and np.array_equal(list_documents(self.offsets, self.codes, starts), self.list_documents)):
+            raise IndexFormatError(self.file.path, expected="lists that follow from the codes", found="others")
+
+    def _validate(self, codec: Codec) -> None:
+        n_tokens, starts = len(self.codes), self.list_starts
+        sound = (
+            self.dim == codec.dim
+            and self.nbits in codec.ranges
+            and len(self.offsets) == self.n_docs + 1
+            and self.offsets[0] == 0
+            and self.offsets[-1] == n_tokens
+            and bool(np.all(self.offsets[1:] >= self.offsets[:-1]))
+            and len(starts) == codec.n_centroids + 1
+            and starts[0] == 0
+            and starts[-1] == len(self.list_documents)
+            and bool(np.all(starts[1:] >= starts[:-1]))
+            and (not n_tokens or int(self.codes.max()) < codec.n_centroids)
+            and (not len(self.list_documents) or 0 <= self.list_documents.min() <= self.list_documents.max() < self.n_docs)
+            and self.small.levels.shape == (n_tokens, self.dim * self.nbits // 8)
+            and self.small.scalars.shape == (n_tokens, 2)
+            and (self.exact is None or self.exact.levels.shape == (n_tokens, self.dim))
+            and (self.exact is None or self.exact.scalars.shape == (n_tokens, 2))
+        )
+        if not sound:
+            raise IndexFormatError(self.file.path, expected="arrays that fit each other and the codec", found="others")

@@ -1,0 +1,1 @@
+"""What encoders write and indexes store."""

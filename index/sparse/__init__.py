@@ -1,0 +1,1 @@
+"""Sparse vectors on disk: inverted indexes, impacts, vocabularies."""

@@ -1,0 +1,251 @@
+"""The inverted part of a segment: posting lists, block maxima and the document rows they came from.
+
+Arrays of ``inverted.lex``; T distinct terms, P postings, n documents, windows of W documents, blocks of 8::
+
+    terms (T,) i32 ascending         term numbers; a term's position here is its *rank*
+    starts (T+1,) i64                postings of rank t are starts[t]:starts[t+1], in document order
+    slots (P,) u16 | impacts (P,) u8 document number inside its window, quantised weight
+    run_starts (T+1,) i64 | run_windows (R,) u16 | run_offsets (R,) u32   where each window's postings begin
+    kth (T, 4) u8                    1st, 10th, 100th and 1000th largest impact
+    dense_rows (T,) i32 | dense (F, blocks / 2) u8   block maxima of the F frequent terms, 4 bits each; -1: none
+    forward_indptr (n+1,) i64 | forward u8     document rows, packed as `kernels.rows` says
+    counts (P,) u8 | lengths (n,) u32    BM25 only: what the impacts were computed from
+
+A term that is not frequent needs no block maxima: adding the impacts of its postings to their blocks is a bound too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arrays import Int32s, Int64s
+from ..errors import IndexFormatError
+from ..kernels import postings as kernels
+from ..kernels.postings import BLOCK, KTH, PostingArrays
+from ..kernels.rows import PAD, pack_rows, rank_bytes, unpack_rows
+from ..storage import ArrayFile, ArrayFileWriter
+from .quantize import Impacts
+
+KIND = "inverted"
+WINDOW = 32768
+"""Documents of a window: its 16-bit scores fill 64 KiB, which a second-level cache holds."""
+WINDOW_STEP = 512
+"""Small segments have one window, of a multiple of this size."""
+DENSE_SHARE = 0.02
+"""A term in more than this share of the documents gets a dense row of block maxima."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImpactRows:
+    """Document rows ready to be inverted.
+
+    Attributes
+    ----------
+    indptr : (n + 1,) int64
+    terms : (P,) int32, ascending in a row
+    impacts : (P,) uint8, 1..255
+    counts, lengths : (P,) uint8 and (n,) uint32, or None
+        BM25's term counts (capped at 255) and document lengths in tokens.
+    """
+
+    indptr: Int64s
+    terms: Int32s
+    impacts: Impacts
+    counts: npt.NDArray[np.uint8] | None = None
+    lengths: npt.NDArray[np.uint32] | None = None
+
+    def ranks(self) -> tuple[Int32s, npt.NDArray[np.uint32]]:
+        """Distinct terms, ascending, and for each entry the position of its term among them."""
+        present = np.bincount(self.terms) > 0 if len(self.terms) else np.zeros(0, np.bool_)
+        rank_of = np.cumsum(present, dtype=np.uint32) - np.uint32(1)
+        return np.flatnonzero(present).astype(np.int32), rank_of[self.terms]
+
+    def take(self, order: Int32s) -> ImpactRows:
+        """Return the rows in another order; ``order[new] = old``."""
+        widths = np.diff(self.indptr)[order]
+        indptr = np.zeros(len(order) + 1, np.int64)
+        np.cumsum(widths, out=indptr[1:])
+        picks = np.repeat(self.indptr[order] - indptr[:-1], widths) + np.arange(indptr[-1])
+        return ImpactRows(
+            indptr=indptr,
+            terms=self.terms[picks],
+            impacts=self.impacts[picks],
+            counts=None if self.counts is None else self.counts[picks],
+            lengths=None if self.lengths is None else self.lengths[order],
+        )
+
+
+def write_inverted(path: Path, rows: ImpactRows) -> None:
+    """Invert ``rows`` and write ``inverted.lex``."""
+    n_docs = len(rows.indptr) - 1
+    window = min(WINDOW, max(1, -(-n_docs // WINDOW_STEP)) * WINDOW_STEP)
+    terms, ranks = rows.ranks()
+    starts, run_starts = kernels.count_postings(rows.indptr, ranks, len(terms), window)
+    slots, impacts, run_windows, run_offsets = kernels.transpose(rows.indptr, ranks, rows.impacts, starts, run_starts, window)
+    frequent = np.flatnonzero(np.diff(starts) > max(DENSE_SHARE * n_docs, BLOCK))
+    dense_rows = np.full(len(terms), -1, np.int32)
+    dense_rows[frequent] = np.arange(len(frequent))
+    n_blocks = -(-n_docs // window) * (window // BLOCK)
+    kth = kernels.kth_impacts(starts, impacts, KTH)
+    dense = kernels.block_maxima(frequent, starts, slots, impacts, run_starts, run_windows, run_offsets, kth, window, n_blocks)
+    with ArrayFileWriter(path, KIND) as out:
+        out.add("shape", np.array([n_docs, window], np.int64), structural=True)
+        out.add("terms", terms, structural=True)
+        out.add("starts", starts, structural=True)
+        out.add("run_starts", run_starts, structural=True)
+        out.add("run_windows", run_windows, structural=True)
+        out.add("run_offsets", run_offsets, structural=True)
+        out.add("kth", kth)
+        out.add("dense_rows", dense_rows, structural=True)
+        out.add("forward_indptr", rows.indptr, structural=True)
+        out.add("slots", slots)
+        out.add("impacts", impacts)
+        out.add("dense", dense)
+        out.add("forward", pack_rows(rows.indptr, ranks, rows.impacts, rank_bytes(len(terms))))
+        if rows.counts is not None and rows.lengths is not None:
+            out.add("counts", rows.counts)
+            out.add("lengths", rows.lengths)
+
+
+class InvertedIndex:
+    """One segment's inverted part, memory-mapped.
+
+    Raises
+    ------
+    IndexFormatError
+        Damaged file, or offsets that do not fit each other (kernels check no bounds, so this is checked here).
+    """
+
+    def __init__(self, path: Path, *, verify: bool | None = None) -> None:
+        self.file = ArrayFile(path, KIND, verify=verify)
+        self.n_docs, self.window = (int(number) for number in self.file["shape"])
+        self.terms: Int32s = self.file["terms"]
+        self.arrays = PostingArrays(*(self.file[name] for name in PostingArrays._fields))
+        self._validate()
+
+    @property
+    def n_postings(self) -> int:
+        """Number of postings."""
+        return len(self.arrays.slots)
+
+    @property
+    def n_entries(self) -> int:
+        """Number of postings."""
+        return self.n_postings
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the file in bytes."""
+        return self.file.n_bytes
+
+    def ranks(self, terms: Int32s) -> Int64s:
+        """Rank of each term number, -1 for a term without postings; ``terms`` in any order."""
+        if not len(self.terms):
+            return np.full(len(terms), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.terms, terms), len(self.terms) - 1)
+        return np.where(self.terms[at] == terms, at, -1).astype(np.int64)
+
+    def look_up(self, terms: Int32s, reaches: Int64s) -> Int64s:
+        """Rank of each of the ascending term numbers, -1 without postings; raises ``reaches`` in place (see the kernel)."""
+        ranks = np.empty(len(terms), np.int64)
+        kernels.look_up(self.terms, self.arrays.kth, terms, ranks, reaches)
+        return ranks
+
+    def row(self, position: int) -> tuple[Int32s, Impacts]:
+        """Term numbers and impacts of one document."""
+        ranks, impacts = self.entries(position, position + 1)
+        return self.terms[ranks], impacts
+
+    def entries(self, first: int = 0, last: int | None = None) -> tuple[npt.NDArray[np.uint32], Impacts]:
+        """Ranks and impacts of the documents ``first`` to ``last``, a row after the other. Copies."""
+        last = self.n_docs if last is None else last
+        return unpack_rows(self.arrays.forward_indptr, self.arrays.forward, rank_bytes(len(self.terms)), first, last)
+
+    def rows(self, live: npt.NDArray[np.bool_] | None = None) -> ImpactRows:
+        """Document rows as they were written, those where ``live`` is false left out. Copies."""
+        arrays = self.arrays
+        widths = np.diff(arrays.forward_indptr)
+        kept = np.ones(self.n_docs, np.bool_) if live is None else live
+        entries = np.repeat(kept, widths)
+        ranks, impacts = self.entries()
+        indptr = np.zeros(int(kept.sum()) + 1, np.int64)
+        np.cumsum(widths[kept], out=indptr[1:])
+        has_counts = "counts" in self.file
+        return ImpactRows(
+            indptr=indptr,
+            terms=self.terms[ranks[entries]],
+            impacts=impacts[entries],
+            counts=self.file["counts"][entries] if has_counts else None,
+            lengths=self.file["lengths"][kept] if has_counts else None,
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each array."""
+        return self.file.sizes()
+
+    def verify(self) -> None:
+        """Verify every checksum."""
+        self.file.verify()
+
+    def check(self) -> None:
+        """Verify every checksum, and that postings and document rows are each other's transposition."""
+        self.file.verify()
+        arrays = self.arrays
+        document = kernels.transposition_differs(
+            arrays.forward_indptr, arrays.forward, rank_bytes(len(self.terms)),
+            arrays.starts, arrays.slots, arrays.impacts, self.window,
+        )  # fmt: skip
+        if document >= 0:
+            raise IndexFormatError(
+                self.file.path,
+                expected="postings that transpose the document rows",
+                found=f"a difference at {document}",
+            )
+
+    def _validate(self) -> None:
+        arrays, n_terms, n_postings = self.arrays, len(self.terms), self.n_postings
+        n_windows = -(-self.n_docs // self.window) if self.window else 0
+        sound = (
+            self.window % (2 * BLOCK) == 0
+            and 0 < self.window <= 1 << 16
+            and _is_indptr(arrays.starts, n_terms, n_postings)
+            and _is_indptr(arrays.run_starts, n_terms, len(arrays.run_windows))
+            and _is_indptr(arrays.forward_indptr, self.n_docs, n_postings)
+            and len(arrays.run_offsets) == len(arrays.run_windows)
+            and len(arrays.impacts) == n_postings
+            and len(arrays.forward) == n_postings * (rank_bytes(n_terms) + 1) + PAD
+            and arrays.kth.shape == (n_terms, len(KTH))
+            and len(arrays.dense_rows) == n_terms
+            and 2 * arrays.dense.shape[1] == n_windows * (self.window // BLOCK)
+            and (not n_terms or -1 <= arrays.dense_rows.min() <= arrays.dense_rows.max() < len(arrays.dense))
+            and bool(np.all(self.terms[1:] > self.terms[:-1]))
+        )
+        if not (sound and _are_runs(arrays, n_windows)):
+            raise IndexFormatError(self.file.path, expected="offsets that fit", found="offsets that do not fit each other")
+
+
+def _is_indptr(offsets: Int64s, n_rows: int, n_entries: int) -> bool:
+    return (
+        len(offsets) == n_rows + 1
+        and offsets[0] == 0
+        and offsets[-1] == n_entries
+        and bool(np.all(offsets[1:] >= offsets[:-1]))
+    )
+
+
+def _are_runs(arrays: PostingArrays, n_windows: int) -> bool:
+    """Whether each term's runs ascend in windows and offsets, from offset 0 and inside its postings and the windows."""
+    firsts, windows, offsets = arrays.run_starts[:-1], arrays.run_windows, arrays.run_offsets
+    if len(firsts) == 0:
+        return len(windows) == 0
+    if np.any(np.diff(arrays.run_starts) <= 0) or np.any(offsets[firsts] != 0) or np.any(windows >= n_windows):
+        return False
+    if np.any(offsets[arrays.run_starts[1:] - 1] >= np.diff(arrays.starts)):
+        return False
+    falls = (windows[1:] <= windows[:-1]) | (offsets[1:] <= offsets[:-1])
+    falls[firsts[1:] - 1] = False
+    return not bool(falls.any())

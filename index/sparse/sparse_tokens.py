@@ -1,0 +1,181 @@
+"""The sparse tokens of a segment: what SLIM (arXiv 2302.06587) scores its candidates by, beside the inverted part.
+
+Arrays of ``sparse_tokens.lex``; n documents, T tokens, E entries::
+
+    offsets (n+1,) i64               tokens of document d are offsets[d]:offsets[d + 1]
+    indptr (T+1,) u32 or i64         entries of token t are indptr[t]:indptr[t + 1]
+    ranks (E,) u16 or u32 | impacts (E,) u8    ranks of terms in the segment's inverted part, quantised weights
+
+The inverted part holds each document's largest impact of each term. Impacts rise with weights and have one scale, so that it
+is the same whether maxima are taken of weights or of impacts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arrays import Int32s, Int64s
+from ..errors import IndexFormatError
+from ..representations.sparse_multivectors import SparseMultiVectors, fold, spans_of
+from ..storage import ArrayFile, ArrayFileWriter
+from .inverted import ImpactRows, InvertedIndex
+from .quantize import Impacts, quantize
+
+KIND = "sparse-tokens"
+FILE_NAME = "sparse_tokens.lex"
+CHECKED_DOCS = 4096
+"""Documents whose maxima `SparseTokenIndex.check` takes at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class SparseTokenRows:
+    """Quantised tokens of documents, ready to be written.
+
+    Attributes
+    ----------
+    offsets : (n + 1,) int64
+    rows : ImpactRows
+        A row a token.
+    """
+
+    offsets: Int64s
+    rows: ImpactRows
+
+    @classmethod
+    def quantized(cls, vectors: SparseMultiVectors, scale: float) -> SparseTokenRows:
+        """Round weights to impacts."""
+        rows = vectors.rows
+        impacts = quantize(rows.weights, scale)
+        return cls(vectors.offsets, ImpactRows(indptr=rows.indptr, terms=rows.terms, impacts=impacts))
+
+    @classmethod
+    def joined(cls, parts: Sequence[SparseTokenRows]) -> SparseTokenRows:
+        """Put the documents of all parts end to end."""
+        rows = ImpactRows(
+            indptr=_end_to_end([part.rows.indptr for part in parts]),
+            terms=np.concatenate([np.empty(0, np.int32), *(part.rows.terms for part in parts)]),
+            impacts=np.concatenate([np.empty(0, np.uint8), *(part.rows.impacts for part in parts)]),
+        )
+        return cls(_end_to_end([part.offsets for part in parts]), rows)
+
+    def take(self, order: npt.NDArray[Any]) -> SparseTokenRows:
+        """Return some of the documents, or all in another order; ``order[new] = old``."""
+        offsets, tokens = spans_of(self.offsets, order)
+        return SparseTokenRows(offsets, self.rows.take(tokens.astype(np.int32)))
+
+    def write(self, path: Path) -> None:
+        """Write ``sparse_tokens.lex``; its ranks are those of an inverted part of the documents' maxima."""
+        terms, ranks = self.rows.ranks()
+        with ArrayFileWriter(path, KIND) as out:
+            out.add("offsets", self.offsets, structural=True)
+            indptr = self.rows.indptr
+            out.add("indptr", indptr.astype(np.uint32) if indptr[-1] < 1 << 32 else indptr, structural=True)
+            out.add("ranks", ranks.astype(np.uint16) if len(terms) <= 1 << 16 else ranks)
+            out.add("impacts", self.rows.impacts)
+
+
+class SparseTokenIndex:
+    """One segment's inverted part and sparse tokens, memory-mapped.
+
+    Raises
+    ------
+    IndexFormatError
+        A damaged file, or offsets that do not fit each other (kernels check no bounds but those of ranks).
+    """
+
+    def __init__(self, folder: Path, *, verify: bool | None = None) -> None:
+        self.inverted = InvertedIndex(folder / "inverted.lex", verify=verify)
+        self.file = ArrayFile(folder / FILE_NAME, KIND, verify=verify)
+        self.offsets: Int64s = self.file["offsets"]
+        self.indptr: npt.NDArray[Any] = self.file["indptr"]
+        self.ranks: npt.NDArray[Any] = self.file["ranks"]
+        self.impacts: Impacts = self.file["impacts"]
+        self._validate()
+
+    @property
+    def n_docs(self) -> int:
+        """Number of documents."""
+        return self.inverted.n_docs
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens."""
+        return len(self.indptr) - 1
+
+    @property
+    def n_entries(self) -> int:
+        """Number of postings and tokens."""
+        return self.inverted.n_postings + self.n_tokens
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of both files in bytes."""
+        return self.inverted.n_bytes + self.file.n_bytes
+
+    def rows(self, live: npt.NDArray[np.bool_] | None = None) -> SparseTokenRows:
+        """Tokens as they were written, those of documents where ``live`` is false left out. Copies."""
+        whole = self.span(0, self.n_docs)
+        return whole if live is None else whole.take(np.flatnonzero(live))
+
+    def span(self, first: int, last: int) -> SparseTokenRows:
+        """Tokens of documents ``first`` to ``last`` - 1, with term numbers of the index."""
+        offsets = self.offsets[first : last + 1]
+        indptr = self.indptr[offsets[0] : offsets[-1] + 1].astype(np.int64)
+        entries = slice(int(indptr[0]), int(indptr[-1]))
+        terms: Int32s = self.inverted.terms[self.ranks[entries]]
+        rows = ImpactRows(indptr=indptr - indptr[0], terms=terms, impacts=self.impacts[entries])
+        return SparseTokenRows(offsets - offsets[0], rows)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each array; those of the tokens are called ``token_...``."""
+        return {**self.inverted.sizes(), **{f"token_{name}": n_bytes for name, n_bytes in self.file.sizes().items()}}
+
+    def verify(self) -> None:
+        """Verify every checksum."""
+        self.inverted.verify()
+        self.file.verify()
+
+    def check(self) -> None:
+        """Verify every checksum, and that the inverted part holds the maxima of the tokens."""
+        self.file.verify()
+        self.inverted.check()
+        if len(self.ranks) and int(self.ranks.max()) >= len(self.inverted.terms):
+            raise IndexFormatError(self.file.path, expected="ranks of the inverted part", found=int(self.ranks.max()))
+        arrays = self.inverted.arrays
+        for first in range(0, self.n_docs, CHECKED_DOCS):
+            last = min(first + CHECKED_DOCS, self.n_docs)
+            part = self.span(first, last)
+            indptr, terms, impacts = fold(part.offsets, part.rows.indptr, part.rows.terms, part.rows.impacts, np.maximum)
+            stored = arrays.forward_indptr[first : last + 1]
+            ranks, maxima = self.inverted.entries(first, last)
+            if not (
+                np.array_equal(indptr, stored - stored[0])
+                and np.array_equal(terms, self.inverted.terms[ranks])
+                and np.array_equal(impacts, maxima)
+            ):
+                raise IndexFormatError(self.file.path, expected="tokens whose maxima are the inverted part", found="others")
+
+    def _validate(self) -> None:
+        offsets, indptr = self.offsets, self.indptr
+        sound = (
+            len(offsets) == self.n_docs + 1
+            and len(indptr) > 0
+            and offsets[0] == indptr[0] == 0
+            and offsets[-1] == len(indptr) - 1
+            and indptr[-1] == len(self.ranks) == len(self.impacts)
+            and bool(np.all(offsets[1:] >= offsets[:-1]))
+            and bool(np.all(indptr[1:] >= indptr[:-1]))
+        )
+        if not sound:
+            raise IndexFormatError(self.file.path, expected="offsets that fit", found="offsets that do not fit each other")
+
+
+def _end_to_end(parts: Sequence[Int64s]) -> Int64s:
+    widths = np.concatenate([np.empty(0, np.int64), *(np.diff(part) for part in parts)])
+    return np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)

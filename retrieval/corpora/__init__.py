@@ -1,0 +1,1 @@
+"""Documents from files, tables and Python objects."""

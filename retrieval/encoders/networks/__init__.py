@@ -1,0 +1,1 @@
+"""Networks of torch: loading, heads, 8-bit integers, packed weights."""

@@ -1,0 +1,1 @@
+"""Vectors and indexes from and for other programs."""

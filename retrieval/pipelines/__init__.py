@@ -1,0 +1,1 @@
+"""Search expressions: fusion and reranking over the fields of one index."""

@@ -1,0 +1,107 @@
+"""From a method's name to its student: what the command line asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ....index.arrays import Floats
+from ....index.errors import RepresentationError
+from ...encoders.checkpoints.splade import TableFiles
+from ...encoders.inference_free import read_table
+from ...encoders.networks.loading import weights_digest
+from ...encoders.wordpieces import Wordpieces
+from .base import Student
+from .colbert import ColbertStudent, ColbertStudentConfig
+from .dense import DenseStudent, DenseStudentConfig
+from .idf import document_idf
+from .splade import SpladeStudent, SpladeStudentConfig
+from .splade_head import N_TEXTS, start_head
+from .trunk_states import StateCache
+
+CONFIGS: dict[str, type[SpladeStudentConfig | ColbertStudentConfig | DenseStudentConfig]] = {
+    "splade": SpladeStudentConfig,
+    "inference-free": SpladeStudentConfig,
+    "colbert": ColbertStudentConfig,
+    "dense": DenseStudentConfig,
+}
+
+
+def make_student(
+    method: str, folder: Path | str, *, idf: Path | str | None = None, texts: Iterable[str] = (),
+    queries: Sequence[str] = (), states: Path | str | None = None, seed: int = 0, start: bool = True, **options: Any,
+) -> Student:  # fmt: skip
+    """Make a student from a checkpoint.
+
+    Parameters
+    ----------
+    method : {"splade", "inference-free", "colbert", "dense"}
+    folder : Path or str
+        The checkpoint to start from.
+    idf : Path or str, optional
+        An idf.json for "inference-free"; by default the frequencies are counted in ``texts``.
+    texts : iterable of str
+        Documents, read only when they are counted, or a new head starts on them.
+    queries : sequence of str
+        On which, with ``texts``, the new projection of a frozen trunk starts.
+    states : Path or str, optional
+        Where the states of a frozen trunk are kept, `.states.StateCache`.
+    seed : int
+        Of a new head's start.
+    start : bool
+        Whether a new head starts as `.new_head` has it; False when its weights come from elsewhere, such as a checkpoint.
+    **options
+        Fields of the method's configuration, such as `.splade.SpladeStudentConfig`.
+
+    Raises
+    ------
+    RepresentationError
+        The checkpoint or the table does not fit.
+    ValueError, TypeError
+        Unknown methods or options, or values out of range.
+    """
+    folder = Path(folder)
+    if states is not None and not options.get("freeze_trunk"):
+        raise ValueError("states are kept of a frozen trunk alone: set freeze_trunk=true")
+    if method in ("splade", "inference-free"):
+        some = list(texts)
+        if method == "splade":
+            student = SpladeStudent(folder, SpladeStudentConfig(**options))
+        else:
+            config = SpladeStudentConfig(query_side="idf", **options)
+            student = SpladeStudent(folder, config, idf=_table(folder, idf, some))
+        student.cache = _cache(student, states)
+        if student.has_new_head and start:
+            start_head(student, some[:N_TEXTS], seed=seed)
+        return student
+    if method == "colbert":
+        colbert = ColbertStudent(folder, ColbertStudentConfig(**options))
+        colbert.cache = _cache(colbert, states)
+        if colbert.has_new_projection and start and queries:
+            colbert.start_projection(queries[:N_TEXTS], list(islice(texts, N_TEXTS)))
+        return colbert
+    if method == "dense":
+        dense = DenseStudent(folder, DenseStudentConfig(**options))
+        dense.cache = _cache(dense, states)
+        return dense
+    raise ValueError(f"unknown method {method!r}: choose from {', '.join(CONFIGS)}")
+
+
+def _cache(student: SpladeStudent | ColbertStudent | DenseStudent, folder: Path | str | None) -> StateCache | None:
+    if folder is None:
+        return None
+    return StateCache(Path(folder), weights_digest(student.folder), student.trunk.config.hidden_size)
+
+
+def _table(folder: Path, idf: Path | str | None, texts: Iterable[str]) -> Floats:
+    wordpieces = Wordpieces(folder)
+    try:
+        n_terms = int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RepresentationError(f"{folder}: config.json with a vocab_size is needed: {error}") from error
+    if idf is None:
+        return document_idf(texts, wordpieces, n_terms)
+    return read_table(TableFiles(weights=Path(idf), tokenizer=folder, max_length=0), wordpieces, n_terms)
