@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         RepresentationError,
         StorageError,
     )
-    from .index.multivector.tokens import MultiVectorConfig
+    from .index.multivector.config import MultiVectorConfig
     from .index.representations.multivectors import MultiVectors
     from .index.representations.sparse import SparseVectors
     from .retrieval.build import TokenStorage, build_index
@@ -47,7 +47,7 @@ _HOMES = {
     "StorageError": "index.errors",
     "MultiVectors": "index.representations.multivectors",
     "SparseVectors": "index.representations.sparse",
-    "MultiVectorConfig": "index.multivector.tokens",
+    "MultiVectorConfig": "index.multivector.config",
     "Hits": "retrieval.hits",
     "Result": "retrieval.retriever",
     "Retriever": "retrieval.retriever",

@@ -1,4 +1,7 @@
-"""Names of the array types that the whole package uses."""
+"""Names of the array types that the whole package uses, and offsets of rows end to end."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,3 +11,19 @@ Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
+
+
+def joined_offsets(parts: Sequence[Int64s]) -> Int64s:
+    """Offsets of the rows of all parts end to end; each part's offsets start at 0."""
+    widths = np.concatenate([np.empty(0, np.int64), *(np.diff(part) for part in parts)])
+    offsets = np.zeros(len(widths) + 1, np.int64)
+    np.cumsum(widths, out=offsets[1:])
+    return offsets
+
+
+def picks_of(offsets: Int64s, rows: npt.NDArray[Any]) -> tuple[Int64s, Int64s]:
+    """Offsets of the chosen rows put end to end, and the positions of their entries."""
+    widths = np.diff(offsets)[rows]
+    ends = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(widths, out=ends[1:])
+    return ends, np.repeat(offsets[:-1][rows] - ends[:-1], widths) + np.arange(ends[-1])

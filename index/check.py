@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import manifest as manifests
 from .errors import IndexFormatError, LexmaxError
-from .manifest import Manifest, SegmentRecord
-from .multivector.residual import Codec
+from .manifest import Manifest
+from .registry import AnyField, Opening, open_field
 from .segments import Segment
-from .snapshot import open_codec, open_segment
-from .sparse.vocabulary import Vocabulary
+from .sparse.field import SparseField
 
 
 def check_index(path: Path | str) -> list[str]:
-    """Return what is wrong with an index, a sentence a problem; empty when it is sound.
+    """Return what is wrong with an index, one sentence per problem; empty when it is sound.
 
     Raises
     ------
@@ -31,51 +30,54 @@ def check_index(path: Path | str) -> list[str]:
 
 
 def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
-    n_terms = codec = None
-    try:
-        codec = open_codec(folder, manifest, verify=True)
-        n_terms = len(Vocabulary.open(folder, manifest.vocabulary, verify=True))
-    except LexmaxError as problem:
-        yield str(problem)
-    if manifest.codec is not None and codec is None:
-        return  # segments of token vectors cannot be read without it
+    segments: list[Segment] = []
     base = 0
-    seen: list[Segment] = []
     for record in manifest.segments:
         try:
-            segment = _checked_segment(folder, manifest, record, base, codec)
+            segment = Segment.open(folder, record, base, verify=True)
+            yield from _duplicates(segment, segments)
+            segments.append(segment)
         except LexmaxError as problem:
             yield str(problem)
-            continue
-        finally:
-            base += record.n_docs
-        if manifest.multivector is None and n_terms and len(segment.inverted.terms):
-            last = segment.inverted.terms[-1]
-            if last >= n_terms:
-                yield f"{segment.inverted.file.path}: names term {last} of {n_terms}"
-        yield from _duplicates(segment, seen)
-        seen.append(segment)
+        base += record.n_docs
+    for name, field in manifest.fields.items():
+        filled = [segment for segment in segments if name in segment.record.parts]
+        if field.complete and len(filled) < len(segments):
+            yield f"{folder}: the field {name} is complete, but has no vectors in {len(segments) - len(filled)} segments"
+        yield from _field_problems(Opening(folder, name, field, filled, verify=True))
 
 
-def _checked_segment(folder: Path, manifest: Manifest, record: SegmentRecord, base: int, codec: Codec | None) -> Segment:
-    segment = open_segment(folder, manifest, record, base, codec, verify=True)
-    segment.vectors.check()
-    found, expected = segment.vectors.n_entries, record.n_postings + record.n_tokens
-    if found != expected:
-        raise IndexFormatError(folder / record.name, expected=f"{expected} postings or tokens", found=found)
-    return segment
+def _field_problems(opening: Opening) -> Iterator[str]:
+    """Problems of a field; one segment after the other, so that a damaged part hides no other."""
+    for group in [[segment] for segment in opening.segments] or [[]]:
+        try:
+            field = open_field(Opening(opening.index, opening.name, opening.record, group, verify=True))
+            yield from _part_problems(field)
+        except LexmaxError as problem:
+            yield str(problem)
 
 
-def _duplicates(segment: Segment, earlier: list[Segment]) -> Iterator[str]:
+def _part_problems(field: AnyField) -> Iterator[str]:
+    for segment in field.segments:
+        segment.part.check()
+        found, expected = segment.part.n_entries, segment.record.n_postings + segment.record.n_tokens
+        if found != expected:
+            yield f"{field.path / segment.record.folder}: expected {expected} postings or tokens, found {found}"
+        if isinstance(field, SparseField) and len(field.vocabulary) and len(segment.inverted.terms):
+            last = int(segment.inverted.terms[-1])
+            if last >= len(field.vocabulary):
+                yield f"{segment.inverted.file.path}: names term {last} of {len(field.vocabulary)}"
+
+
+def _duplicates(segment: Segment, earlier: Sequence[Segment]) -> Iterator[str]:
     """Live documents that another segment, or the same one, holds live too."""
     ids = segment.documents.doc_ids
     doc_ids = ids.to_arrow().to_pylist()
-    positions = ids.find(doc_ids).tolist()
-    live = segment.live
-    for position, found in enumerate(positions):
+    live, name = segment.live, segment.record.name
+    for position, found in enumerate(ids.find(doc_ids).tolist()):
         if found != position:
-            yield f"{segment.record.name}: doc_id {doc_ids[position]!r} is there twice"
+            yield f"{name}: doc_id {doc_ids[position]!r} is there twice"
     for other in earlier:
         for position, found in enumerate(other.find(doc_ids).tolist()):
             if found >= 0 and (live is None or live[position]):
-                yield f"{segment.record.name}: doc_id {doc_ids[position]!r} is live in {other.record.name} too"
+                yield f"{name}: doc_id {doc_ids[position]!r} is live in {other.record.name} too"

@@ -1,62 +1,86 @@
 """A collection: what a user creates, writes to and compacts; its readers are snapshots.
 
-Writing is transactional. Nothing that `add`, `delete` or `compact` do can be seen, and nothing survives a crash, before
-`commit` replaces the manifest; after it, everything survives. One writer at a time holds the lock.
+Writing is transactional over all vector fields. Nothing that `add`, `delete`, `compact` or the filling of a field do can be
+seen, and nothing survives a crash, before `commit` replaces the manifest; after it, everything survives. One writer at a time
+holds the lock.
 """
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from . import manifest as manifests
-from .contents import BufferLimits, Content, SparseContent, Vectors, content_of
-from .documents import Document
+from .documents import Document, DocumentBuffer
 from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError
-from .manifest import EncoderRecord, Manifest, SegmentRecord
+from .filling import fill_field
+from .manifest import FIELD_NAME, EncoderRecord, FieldRecord, Manifest
 from .metadata import extend_fields
-from .multivector.tokens import MultiVectorConfig
-from .segments import Mask, Segment, write_deletes
-from .snapshot import Snapshot, open_codec, open_segments
-from .sparse.bm25 import SCALE, Bm25
+from .multivector.writer import TokenWriter
+from .representations import Vectors
+from .segment_store import SegmentStore
+from .snapshot import Snapshot
+from .sparse.writer import SparseWriter
 from .storage import write_lock
+from .writing import BufferLimits
 
-__all__ = ["BufferLimits", "Collection"]
+__all__ = ["BufferLimits", "Collection", "NewField"]
 
 MAX_DOCUMENT_ID_BYTES = 1024
 LOCK_NAME = "write.lock"
-OWN_NAME = re.compile(r"(segment-\d{6,}-\d{3,}|(deletes|vocabulary|codec)-\d{6,}-\d{3,}\.lex|manifest\.json\.tmp)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewField:
+    """A vector field to create.
+
+    Attributes
+    ----------
+    encoder : EncoderRecord
+    representation : {"sparse", "tokens", "sparse-tokens"}
+    options : mapping
+        ``{"bm25": {"k1", "b"}}`` where vectors hold term counts that the index weighs; the fields of
+        `multivector.config.MultiVectorConfig` for token vectors.
+    vocabulary : sequence of str or None
+        Strings of the encoder's fixed term numbers.
+    scale : float or None
+        Impact = weight x scale; None: fitted to the first segment.
+    """
+
+    encoder: EncoderRecord
+    representation: str = "sparse"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    vocabulary: Sequence[str] | None = None
+    scale: float | None = None
+
+    def record(self, *, complete: bool = True) -> FieldRecord:
+        """Return what the manifest keeps of it."""
+        state = {} if self.scale is None else {"scale": self.scale}
+        return FieldRecord(
+            representation=self.representation, encoder=self.encoder, options=dict(self.options), state=state, complete=complete
+        )
 
 
 class Collection:
     """A writer; make one with `create` or `open` and use it as a context manager. Not for use by several threads."""
 
     def __init__(self, path: Path, manifest: Manifest, lock: ExitStack, limits: BufferLimits) -> None:
-        self.path = path
-        self._committed, self._lock, self._limits = manifest, lock, limits
-        self.build = manifest.build
-        """Progress of an unfinished build; set it before `commit`."""
-        self.calibration = manifest.calibration
-        """What was measured of an index of token vectors; set it before `commit`."""
-        self._segments: list[Segment]
-        self._content: Content
-        self._fields: dict[str, str]
-        self._changed: set[int]
-        self._pending_ids: set[str]
-        self._reset()
+        self.path, self._lock, self._limits = path, lock, limits
+        self.build, self.search, self.corpus = manifest.build, manifest.search, manifest.corpus
+        """Progress of an unfinished build, default search expression, what is known of the corpus; set before `commit`."""
+        self._store = SegmentStore(path, manifest, limits)
+        self._pending, self._pending_ids = DocumentBuffer(manifest.metadata), set[str]()
 
     @classmethod
     def create(
-        cls, path: Path | str, *, encoder: EncoderRecord, bm25: Bm25 | None = None,
-        multivector: MultiVectorConfig | None = None, vocabulary: Sequence[str] | None = None,
-        scale: float | None = None, limits: BufferLimits | None = None, sparse_tokens: bool = False,
+        cls, path: Path | str, fields: Mapping[str, NewField], *, search: str | None = None,
+        corpus: dict[str, Any] | None = None, limits: BufferLimits | None = None,
     ) -> Collection:  # fmt: skip
         """Create an empty index; it exists once `commit` is called. What an earlier try left there is removed.
 
@@ -64,48 +88,45 @@ class Collection:
         ----------
         path : Path or str
             A folder that does not exist or holds no index.
-        encoder : EncoderRecord
-        bm25 : Bm25 or None
-            Given: vectors hold term counts, which this index weighs. None: vectors hold final weights.
-        multivector : MultiVectorConfig or None
-            Given: the index holds token vectors, kept like this. None: sparse vectors.
-        vocabulary : sequence of str or None
-            Strings of the encoder's fixed term numbers.
-        scale : float or None
-            Impact = weight x scale, without ``bm25``; None: fitted to the first segment.
+        fields : mapping of str to NewField
+            The vector fields, at least one, by names of letters, digits, ``_`` and ``-``.
+        search : str or None
+            Default search expression.
+        corpus : dict or None
+            Which keys of a record hold what; kept for later additions.
         limits : BufferLimits or None
-        sparse_tokens : bool
-            The index holds sparse token vectors, and their maxima as its sparse vectors (SLIM).
 
         Raises
         ------
         FileExistsError
             There is an index already.
         ValueError
-            ``sparse_tokens`` with ``bm25`` or ``multivector``.
+            No field, or a name that is not allowed.
         IndexLockedError
             Another writer is at it.
         """
-        if sparse_tokens and (bm25 or multivector):
-            raise ValueError("an index of sparse token vectors takes neither bm25 nor multivector")
+        if not fields:
+            raise ValueError("an index needs at least one vector field")
+        for name in fields:
+            check_field_name(name)
         folder = Path(path)
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock = ExitStack()
         lock.enter_context(write_lock(folder / LOCK_NAME))
-        if (folder / manifests.FILE_NAME).exists():
+        try:
+            if (folder / manifests.FILE_NAME).exists():
+                raise FileExistsError(f"{folder} holds an index already: remove it, add to it, or choose another folder")
+            manifest = Manifest(fields={name: each.record() for name, each in fields.items()}, search=search, corpus=corpus)
+            collection = cls(folder, manifest, lock, limits or BufferLimits())
+            collection._store.remove_unused()
+            for name, each in fields.items():
+                collection._set_vocabulary(name, each)
+        except BaseException:
             lock.close()
-            raise FileExistsError(f"{folder} holds an index already: remove it, add to it, or choose another folder")
-        manifest = Manifest(
-            encoder=encoder,
-            bm25=asdict(bm25) if bm25 else None,
-            multivector=asdict(multivector) if multivector else None,
-            sparse_tokens=sparse_tokens,
-            scale=SCALE if bm25 else scale,
-        )
-        collection = cls(folder, manifest, lock, limits or BufferLimits())
-        collection._remove_unused()
-        if isinstance(collection._content, SparseContent):
-            collection._content.vocabulary.new = list(vocabulary or [])
+            raise
+        if is_new:
+            lock.callback(_remove_empty, folder)
         return collection
 
     @classmethod
@@ -124,7 +145,7 @@ class Collection:
         lock.enter_context(write_lock(folder / LOCK_NAME))
         try:
             collection = cls(folder, manifests.read(folder), lock, limits or BufferLimits())
-            collection._remove_unused()
+            collection._store.remove_unused()
         except BaseException:
             lock.close()
             raise
@@ -133,19 +154,25 @@ class Collection:
     @property
     def manifest(self) -> Manifest:
         """The last commit."""
-        return self._committed
+        return self._store.committed
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the complete fields, which `add` takes vectors for."""
+        return self._store.complete
 
     def snapshot(self) -> Snapshot:
         """Open the last commit for reading."""
         return Snapshot.open(self.path)
 
-    def add(self, documents: Sequence[Document], vectors: Vectors, *, replace: bool = False) -> int:
+    def add(self, documents: Sequence[Document], vectors: Mapping[str, Vectors], *, replace: bool = False) -> int:
         """Add documents with their vectors, row for row; all of them or, when an error is raised, none.
 
         Parameters
         ----------
         documents : sequence of Document
-        vectors : SparseVectors, MultiVectors or SparseMultiVectors, as many rows
+        vectors : mapping of str to SparseVectors, MultiVectors or SparseMultiVectors
+            For each complete field as many rows as there are documents.
         replace : bool
             Delete live documents of the same doc_id first.
 
@@ -161,22 +188,27 @@ class Collection:
         DatasetError
             An empty or overlong doc_id, or metadata of another type than before.
         RepresentationError
-            The number of rows differs, or the vectors are of another kind than the index's.
+            Vectors of a field are missing or of another kind than the field's, or their number differs.
         """
-        if len(documents) != len(vectors):
-            raise RepresentationError(f"{len(documents)} documents with {len(vectors)} vectors")
-        self._content.check(vectors)
+        if set(vectors) != set(self.fields):
+            raise RepresentationError(f"{self.path}: vectors for {', '.join(vectors)}; the fields are {', '.join(self.fields)}")
+        for name, rows in vectors.items():
+            if len(documents) != len(rows):
+                raise RepresentationError(f"{len(documents)} documents with {len(rows)} vectors for the field {name}")
+            self._store.writers[name].check(rows)
         doc_ids = [document.doc_id for document in documents]
         _check_ids(doc_ids)
-        fields = dict(self._fields)
+        metadata = dict(self._store.metadata)
         for document in documents:
             if document.metadata:
-                extend_fields(fields, document.doc_id, document.metadata)
+                extend_fields(metadata, document.doc_id, document.metadata)
         n_replaced = self._make_room(doc_ids, replace=replace)
-        self._fields = fields
-        self._content.extend(documents, vectors, fields)
+        self._store.metadata = metadata
+        self._pending.extend(documents, metadata)
+        for name, rows in vectors.items():
+            self._store.writers[name].extend(rows)
         self._pending_ids.update(doc_ids)
-        if self._content.is_full or self._content.pending.documents.n_bytes >= self._limits.n_text_bytes:
+        if self._is_full():
             self._flush()
         return n_replaced
 
@@ -186,54 +218,125 @@ class Collection:
             self._flush()
         wanted = list(dict.fromkeys(doc_ids))
         missing = np.ones(len(wanted), np.bool_)
-        for i, segment in enumerate(self._segments):
+        for each in self._store.segments:
+            segment = each.documents
             found = segment.find(wanted)
             hits = found[found >= 0]
             missing &= found < 0
             if len(hits):
-                live = np.ones(segment.record.n_docs, np.bool_) if segment.live is None else segment.live.copy()
+                live = np.ones(segment.n_docs, np.bool_) if segment.live is None else segment.live.copy()
                 live[hits] = False
-                segment.live = live
-                self._changed.add(i)
+                segment.live, each.changed = live, True
         return [doc_id for doc_id, absent in zip(wanted, missing.tolist(), strict=True) if absent]
 
     def compact(self, *, reorder: bool | None = None) -> None:
-        """Merge segments and drop deleted documents; visible after `commit`.
+        """Merge segments and drop deleted documents, in all fields; visible after `commit`.
 
         Parameters
         ----------
         reorder : bool or None
-            True: put documents in the order of recursive graph bisection, so that block-max prunes better. False: keep the
-            order. None: True for model weights from REORDER_DOCS documents on (BM25 is answered by the scan, which gains
-            nothing). Reordered segments stay as they are when nothing else needs doing.
+            True: put documents in the order of recursive graph bisection over a sparse field, so that block-max prunes better.
+            False: keep the order. None: True for learned weights from REORDER_DOCS documents on. Reordered segments stay as
+            they are when nothing else needs doing.
 
         Raises
         ------
         IndexFormatError
             A segment is damaged; the index stays as it is.
+        ValueError
+            A field is being filled, or there is no sparse field to reorder by.
         """
+        store = self._store
+        unfinished = [name for name in store.records if name not in store.complete]
+        if unfinished:
+            raise ValueError(f"{self.path}: the field {unfinished[0]} is being filled: finish or drop it before compacting")
         self._flush()
-        self._segments = self._content.compact(self._segments, self._fields, self._next_name, reorder=reorder)
-        self._changed = set()
+        store.compact(reorder=reorder)
 
     def commit(self) -> Manifest:
-        """Make everything since the last commit, and ``build``, durable and visible at once."""
+        """Make everything since the last commit durable and visible at once, small segments merged."""
         self._flush()
-        records = [self._record(i, segment) for i, segment in enumerate(self._segments)]
-        manifest = replace(
-            self._committed,
-            generation=self._committed.generation + 1,
-            fields=self._fields,
-            segments=records,
-            build=self.build,
-            calibration=self.calibration,
-            **self._content.save(self._next_name),
-        )
-        manifests.publish(self.path, manifest)
-        self._committed = manifest
-        self._remove_unused()
-        self._reset()
-        return manifest
+        if self.build is None:
+            self._store.merge_small()
+        return self._store.save(replace(self._store.committed, build=self.build, search=self.search, corpus=self.corpus))
+
+    def add_field(self, name: str, new: NewField) -> None:
+        """Add a vector field, which is searchable once `fill` has ended; an empty index has it at once.
+
+        Raises
+        ------
+        ValueError
+            There is a field of this name, or the name is not allowed.
+        """
+        check_field_name(name)
+        if name in self._store.records:
+            raise ValueError(f"{self.path}: there is a field {name!r} already: drop it first, or choose another name")
+        self._flush()
+        self._store.records[name] = new.record(complete=not self._store.segments)
+        self._store.writers[name] = self._store.new_writer(name, self._store.records[name])
+        self._set_vocabulary(name, new)
+
+    def fill(
+        self, name: str, encode: Callable[[list[str]], Vectors], *, progress: Callable[[int], None] | None = None,
+        commit_every_s: float = 120.0,
+    ) -> int:  # fmt: skip
+        """Fill a field that `add_field` added from the stored texts, committing as it goes; run again, it continues.
+
+        Parameters
+        ----------
+        name : str
+        encode : callable
+            Texts (`Document.content`) -> vectors, row for row.
+        progress : callable or None
+            Called with the number of documents that the field has.
+        commit_every_s : float
+            Seconds between commits.
+
+        Returns
+        -------
+        int
+            Documents that were encoded.
+
+        Raises
+        ------
+        ValueError
+            There is no such field.
+        """
+        if name not in self._store.records:
+            raise ValueError(f"{self.path}: there is no field {name!r}; there are {', '.join(self._store.records)}")
+        return 0 if self._store.records[name].complete else fill_field(self, name, encode, progress, commit_every_s)
+
+    def drop_field(self, name: str) -> None:
+        """Drop a vector field; its files go with the commit.
+
+        Raises
+        ------
+        ValueError
+            There is no such field, it is the only one, or the default search names it.
+        """
+        if name not in self._store.records:
+            raise ValueError(f"{self.path}: there is no field {name!r}; there are {', '.join(self._store.records)}")
+        if len(self._store.records) == 1:
+            raise ValueError(f"{self.path}: {name!r} is the only field: an index needs one")
+        self._flush()
+        del self._store.records[name], self._store.writers[name]
+        for each in self._store.segments:
+            each.parts.pop(name, None)
+            parts = {other: part for other, part in each.record.parts.items() if other != name}
+            each.documents.record = replace(each.record, parts=parts)
+
+    def set_calibration(self, name: str, table: list[dict[str, Any]] | None) -> None:
+        """Store what was measured of search options on a token field; visible after `commit`.
+
+        Raises
+        ------
+        RepresentationError
+            The field holds no token vectors.
+        """
+        writer = self._store.writers.get(name)
+        if not isinstance(writer, TokenWriter):
+            raise RepresentationError(f"{self.path}: there is no field {name!r} of token vectors")
+        writer.calibration = table
 
     def close(self) -> None:
         """Forget what was not committed and release the lock."""
@@ -245,18 +348,27 @@ class Collection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
 
-    def _reset(self) -> None:
-        """Start from the last commit."""
-        manifest = self._committed
-        codec = open_codec(self.path, manifest)
-        self._segments = open_segments(self.path, manifest, codec)
-        self._fields = dict(manifest.fields)
-        self._changed, self._n_names = set(), 0
-        self._content, self._pending_ids = content_of(self.path, manifest, self._limits, codec), set()
+    def _set_vocabulary(self, name: str, new: NewField) -> None:
+        writer = self._store.writers[name]
+        if new.vocabulary is not None and isinstance(writer, SparseWriter):
+            writer.set_vocabulary(new.vocabulary)
+
+    def _is_full(self) -> bool:
+        full = any(self._store.writers[name].fullness >= 1 for name in self.fields)
+        return full or self._pending.n_bytes >= self._limits.n_text_bytes
+
+    def _flush(self) -> None:
+        """Write the pending documents as a segment that no manifest names yet."""
+        if len(self._pending):
+            self._store.flush(self._pending, more_to_come=self._is_full())
+            self._pending, self._pending_ids = DocumentBuffer(self._store.metadata), set()
 
     def _make_room(self, doc_ids: Sequence[str], *, replace: bool) -> int:
         if len(set(doc_ids)) < len(doc_ids):
-            twice = [doc_id for doc_id in dict.fromkeys(doc_ids) if doc_ids.count(doc_id) > 1]
+            counts: dict[str, int] = {}
+            for doc_id in doc_ids:
+                counts[doc_id] = counts.get(doc_id, 0) + 1
+            twice = [doc_id for doc_id, n in counts.items() if n > 1]
             raise DuplicateDocumentError(twice, len(twice))
         live = self._live_ids(doc_ids)
         if live and not replace:
@@ -267,47 +379,27 @@ class Collection:
 
     def _live_ids(self, doc_ids: Sequence[str]) -> list[str]:
         live = {doc_id for doc_id in doc_ids if doc_id in self._pending_ids}
-        for segment in self._segments:
-            found = segment.find(doc_ids)
+        for each in self._store.segments:
+            found = each.documents.find(doc_ids)
             live.update(doc_ids[i] for i in np.flatnonzero(found >= 0).tolist())
         return [doc_id for doc_id in doc_ids if doc_id in live]
 
-    def _flush(self) -> None:
-        """Write the pending documents as a segment that no manifest names yet."""
-        if not len(self._content.pending.documents):
-            return
-        record = self._content.flush(self._segments, self._fields, self._next_name)
-        base = sum(segment.record.n_docs for segment in self._segments)
-        self._segments.append(self._content.open_segment(record, base, self._fields))
-        self._pending_ids = set()
 
-    def _record(self, i: int, segment: Segment) -> SegmentRecord:
-        """Return the segment's record, its deletes written anew when they changed."""
-        if i not in self._changed:
-            return segment.record
-        live: Mask = segment.live if segment.live is not None else np.ones(0, np.bool_)
-        name = self._next_name("deletes") + ".lex"
-        write_deletes(self.path / name, live)
-        return replace(segment.record, deletes=name, n_deleted=segment.record.n_docs - int(live.sum()))
-
-    def _next_name(self, kind: str) -> str:
-        """Name a file that was never named before: by the coming generation and a count."""
-        self._n_names += 1
-        return f"{kind}-{self._committed.generation + 1:06d}-{self._n_names:03d}"
-
-    def _remove_unused(self) -> None:
-        """Remove our files that the last commit does not name; readers that hold them open are not disturbed."""
-        used = self._committed.files()
-        for path in self.path.iterdir():
-            if path.name in used or not OWN_NAME.fullmatch(path.name):
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+def check_field_name(name: str) -> None:
+    """Raise ValueError for a name that search expressions could not name."""
+    if not FIELD_NAME.fullmatch(name):
+        raise ValueError(f"a field is called by 1 to 64 letters, digits, _ and -, a letter first, not {name!r}")
 
 
 def _check_ids(doc_ids: Sequence[str]) -> None:
     for doc_id in doc_ids:
         if not doc_id or len(doc_id.encode(errors="surrogatepass")) > MAX_DOCUMENT_ID_BYTES:
             raise DatasetError(f"doc_id {doc_id[:40]!r} must have 1 to {MAX_DOCUMENT_ID_BYTES} bytes")
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that was made for an index which was never committed, and holds nothing but the lock."""
+    if not (folder / manifests.FILE_NAME).exists() and {path.name for path in folder.iterdir()} <= {LOCK_NAME}:
+        (folder / LOCK_NAME).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()

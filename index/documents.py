@@ -23,6 +23,8 @@ from .strings import StringTable
 
 KIND = "documents"
 BATCH_ROWS = 4096
+TYPES_KEY = b"lexmax.metadata"
+"""Key of the schema's metadata that holds the type of each metadata field, as the segment was written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +114,8 @@ def write_batches(folder: Path, batches: Iterable[pa.RecordBatch], fields: Mappi
 
 def _schema(fields: Mapping[str, str]) -> pa.Schema:
     kind = pa.struct([(name, metadata.ARROW_TYPES[field_type]) for name, field_type in fields.items()])
-    return pa.schema([("title", pa.string()), ("text", pa.large_string()), ("metadata", kind)])
+    columns = [("title", pa.string()), ("text", pa.large_string()), ("metadata", kind)]
+    return pa.schema(columns, metadata={TYPES_KEY: json.dumps(dict(fields))})
 
 
 def _conform(column: pa.StructArray, kind: pa.StructType) -> pa.StructArray:
@@ -126,6 +129,8 @@ def _conform(column: pa.StructArray, kind: pa.StructType) -> pa.StructArray:
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
     if pa.types.is_list(column.type) and pa.types.is_string(kind):  # list<string> that became json
         return pa.array([None if v is None else json.dumps(v, ensure_ascii=False) for v in column.to_pylist()], kind)
     return column.cast(kind)
@@ -140,14 +145,14 @@ class DocumentStore:
         Damaged files, or as many doc_ids as there are not documents.
     """
 
-    def __init__(self, folder: Path, fields: Mapping[str, str], *, verify: bool | None = None) -> None:
-        self.fields = fields
+    def __init__(self, folder: Path, *, verify: bool | None = None) -> None:
         self.doc_ids = StringTable.open(folder / "doc_ids.lex", verify=verify)
         self.file = ArrayFile(folder / "documents.lex", KIND, verify=verify)
         try:
             reader = pa.ipc.open_file(pa.py_buffer(self.file["arrow"]))
             self.batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        except pa.ArrowInvalid as failure:
+            self.fields: dict[str, str] = json.loads(reader.schema.metadata[TYPES_KEY])
+        except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as failure:
             raise IndexFormatError(self.file.path, expected="an Arrow IPC file", found=failure) from failure
         self._ends = list(accumulate(batch.num_rows for batch in self.batches))
         if (self._ends[-1] if self._ends else 0) != len(self.doc_ids):
@@ -157,9 +162,9 @@ class DocumentStore:
         return len(self.doc_ids)
 
     @property
-    def ids_n_bytes(self) -> int:
-        """Size of the doc_ids file in bytes."""
-        return self.doc_ids.n_bytes
+    def n_bytes(self) -> int:
+        """Size of both files in bytes."""
+        return self.file.n_bytes + self.doc_ids.n_bytes
 
     def get_many(self, positions: Sequence[int]) -> list[Document]:
         """Documents at ``positions``, in that order."""
@@ -176,14 +181,17 @@ class DocumentStore:
             metadata=metadata.from_row(self.fields, batch.column(2)[row].as_py()),
         )
 
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """Return ``doc_id``, ``title``, ``text`` or metadata fields as an Arrow table; a field never seen is all null."""
-        return pa.table({name: self._column(name) for name in names})
+    def columns(self, types: Mapping[str, str]) -> pa.Table:
+        """Return ``doc_id``, ``title``, ``text`` or metadata fields as an Arrow table of the index's types.
 
-    def _column(self, name: str) -> pa.ChunkedArray:
+        A field that the segment has not seen is all null.
+        """
+        return pa.table({name: self._column(name, kind) for name, kind in types.items()})
+
+    def _column(self, name: str, field_type: str) -> pa.ChunkedArray:
         if name == "doc_id":
             return pa.chunked_array([self.doc_ids.to_arrow()])
-        kind = pa.large_string() if name == "text" else metadata.ARROW_TYPES[self.fields.get(name, "string")]
+        kind = pa.large_string() if name == "text" else metadata.ARROW_TYPES[field_type]
         chunks = []
         for batch in self.batches:
             struct = batch.column(2)
@@ -191,5 +199,5 @@ class DocumentStore:
             if name in ("title", "text"):
                 chunks.append(batch.column(name))
             else:
-                chunks.append(pa.nulls(batch.num_rows, kind) if at < 0 else struct.field(at).cast(kind))
+                chunks.append(pa.nulls(batch.num_rows, kind) if at < 0 else _cast(struct.field(at), kind))
         return pa.chunked_array(chunks, kind)

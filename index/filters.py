@@ -72,7 +72,7 @@ class Filter:
         """Which of a segment's documents match: (n_docs,) bool."""
         if len(documents) == 0:
             return np.zeros(0, np.bool_)
-        table = documents.columns(list(self._names) or ["doc_id"])
+        table = documents.columns({name: self._fields[name] for name in self._names} or {"doc_id": "string"})
         matches = pc.fill_null(self._plan(table), False)
         if isinstance(matches, pa.ChunkedArray):
             matches = matches.combine_chunks()
@@ -175,12 +175,13 @@ class Filter:
         fits = {
             "bool": isinstance(value, bool),
             "int64": isinstance(value, int | float) and not isinstance(value, bool),
+            "bigint": isinstance(value, int | float) and not isinstance(value, bool),
             "float64": isinstance(value, int | float) and not isinstance(value, bool),
             "string": isinstance(value, str),
         }.get(kind, False)
         if not fits:
             raise ValueError(f"filter: field {name!r} is {kind} and cannot be compared with {value!r}")
-        if kind == "int64" and isinstance(value, int) and not -(2**63) <= value < 2**63:
+        if kind in ("int64", "bigint") and isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError(f"filter: {value} is beyond 64 bits")
         return float(value) if kind == "float64" else value
 

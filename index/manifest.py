@@ -1,13 +1,15 @@
-"""The manifest: the one file that says what an index is made of; replacing it is the commit.
+"""The manifest: the one file that names what an index is made of; replacing it is the commit.
 
 ``manifest.json`` names every other file of the index. All of those are written and synced before the manifest that names
-them is renamed into place, and none is ever changed afterwards, so a reader that has read a manifest has a whole index.
+them is renamed into place, and none is changed afterwards, so a reader that has read a manifest has a whole index.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import uuid
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,9 @@ from .storage import DAMAGED, replace_file
 
 FILE_NAME = "manifest.json"
 FORMAT = "lexmax-index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+REPRESENTATIONS = ("sparse", "tokens", "sparse-tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,27 +35,78 @@ class EncoderRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartRecord:
+    """One field's vectors of one segment.
+
+    Attributes
+    ----------
+    folder : str
+        Name of the folder that holds the files.
+    n_postings, n_tokens : int
+        Postings, and token vectors; 0 where the representation has none.
+    total_length : int
+        Sum of document lengths in tokens (BM25); 0 otherwise.
+    error : dict
+        Measured quantisation error of impacts (`sparse.quantize`), or mean errors of token codes (`multivector.codes`).
+    """
+
+    folder: str
+    n_postings: int = 0
+    n_tokens: int = 0
+    total_length: int = 0
+    error: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldRecord:
+    """A vector field: a named representation of all documents of the index.
+
+    Attributes
+    ----------
+    representation : {"sparse", "tokens", "sparse-tokens"}
+    encoder : EncoderRecord
+    options : dict
+        Fixed at creation. sparse: ``{"bm25": {"k1", "b"}}`` where the index weighs term counts; tokens: the fields of
+        `multivector.config.MultiVectorConfig`.
+    state : dict
+        Shared by all segments. sparse and sparse-tokens: ``scale`` and ``vocabulary`` (file names); tokens: ``codec`` (file
+        name) and ``calibration``.
+    pieces : list of PartRecord
+        Of a field that is being filled: vectors of the next segment's first documents, in order.
+    complete : bool
+        False while the field is being filled; it is then neither searched nor added to.
+    """
+
+    representation: str
+    encoder: EncoderRecord
+    options: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    pieces: list[PartRecord] = field(default_factory=list)
+    complete: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmentRecord:
-    """A segment and the file of its deleted documents, if any."""
+    """A segment: a run of documents, their vectors in each field, and the file of its deleted documents, if any."""
 
     name: str
     n_docs: int
-    n_postings: int
-    n_tokens: int = 0
-    """Token vectors of a multi-vector index, dense or sparse; 0 otherwise."""
-    total_length: int = 0
-    """Sum of document lengths in tokens (BM25); 0 otherwise."""
     n_deleted: int = 0
     deletes: str | None = None
     reordered: bool = False
     """Documents were reordered by recursive graph bisection."""
-    error: dict[str, float] = field(default_factory=dict)
-    """Measured quantisation error of the segment's impacts (see `quantize`), or mean length of its tokens' residuals."""
+    parts: dict[str, PartRecord] = field(default_factory=dict)
+    """Field name -> its vectors."""
+
+    @property
+    def n_live(self) -> int:
+        """Documents that are not deleted."""
+        return self.n_docs - self.n_deleted
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildState:
-    """How far an unfinished build has come, so that it can go on."""
+    """How far an unfinished build has come, so that it can continue."""
 
     sources: list[str]
     n_records: int
@@ -64,36 +119,33 @@ class Manifest:
     """One committed state of an index."""
 
     generation: int = 0
-    encoder: EncoderRecord
-    bm25: dict[str, float] | None = None
-    """``{"k1", "b"}`` when the stored counts are weighted by BM25, None when encoders gave the weights."""
-    multivector: dict[str, Any] | None = None
-    """Fields of `tokens.MultiVectorConfig`, None for an index of sparse vectors."""
-    sparse_tokens: bool = False
-    """Segments hold the documents' sparse tokens beside the inverted part, which is their maxima (SLIM)."""
-    codec: str | None = None
-    """File of the residual codec; None until the first segment."""
-    calibration: list[dict[str, Any]] | None = None
-    """Recall and time of search options, measured on this index of token vectors; see `retrieval.calibration`."""
-    scale: float | None = None
-    """Impact = weight x scale; None until the first segment."""
-    vocabulary: list[str] = field(default_factory=list)
-    """Files of term strings, in the order of their term numbers."""
-    fields: dict[str, str] = field(default_factory=dict)
+    build_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Random identity of the index: a rebuild in the same folder has another one."""
+    fields: dict[str, FieldRecord]
+    """Vector fields by name."""
+    search: str | None = None
+    """Default search expression."""
+    metadata: dict[str, str] = field(default_factory=dict)
     """Metadata field -> type."""
+    corpus: dict[str, Any] | None = None
+    """Which keys of a record hold id, title, text and metadata, as the index was built."""
     segments: list[SegmentRecord] = field(default_factory=list)
     build: BuildState | None = None
 
     @property
     def n_docs(self) -> int:
         """Live documents."""
-        return sum(segment.n_docs - segment.n_deleted for segment in self.segments)
+        return sum(segment.n_live for segment in self.segments)
 
     def files(self) -> set[str]:
-        """Names, relative to the index folder, of all files and segment folders in use."""
-        deletes = {segment.deletes for segment in self.segments if segment.deletes}
-        codec = {self.codec} if self.codec else set()
-        return {segment.name for segment in self.segments} | deletes | codec | set(self.vocabulary)
+        """Names, relative to the index folder, of all files and folders in use."""
+        names = {segment.name for segment in self.segments}
+        names |= {segment.deletes for segment in self.segments if segment.deletes}
+        names |= {part.folder for segment in self.segments for part in segment.parts.values()}
+        for each in self.fields.values():
+            names |= {piece.folder for piece in each.pieces} | set(each.state.get("vocabulary", ()))
+            names |= {each.state["codec"]} if each.state.get("codec") else set()
+        return names
 
 
 def publish(folder: Path, manifest: Manifest) -> None:
@@ -114,7 +166,7 @@ def read(folder: Path) -> Manifest:
     IndexNotFoundError
         No manifest there.
     IndexFormatError
-        The manifest is damaged, foreign or from a newer lexmax.
+        The manifest is damaged, foreign, or of another format version.
     """
     path = folder / FILE_NAME
     try:
@@ -127,9 +179,11 @@ def read(folder: Path) -> Manifest:
         raise StorageError(f"{path}: cannot be read: {failure.strerror}") from failure
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise IndexFormatError(path, expected=f"format {FORMAT!r}", found="something else", advice="not a lexmax index")
-    if record.get("version", 0) > FORMAT_VERSION:
-        found = record["version"]
-        raise IndexFormatError(path, expected=f"version <= {FORMAT_VERSION}", found=found, advice="upgrade lexmax")
+    version = record.get("version", 0)
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        advice = "upgrade lexmax" if newer else "an older lexmax wrote it: build the index again from its corpus"
+        raise IndexFormatError(path, expected=f"index format version {FORMAT_VERSION}", found=version, advice=advice)
     body: Any = record.get("body")
     if _checksum(body) != record.get("crc32"):
         raise IndexFormatError(path, expected=f"checksum {record.get('crc32')}", found=_checksum(body), advice=DAMAGED)
@@ -144,10 +198,21 @@ def _parse(path: Path, body: dict[str, Any]) -> Manifest:
     try:
         build = body.pop("build")
         return Manifest(
-            encoder=EncoderRecord(**body.pop("encoder")),
-            segments=[SegmentRecord(**segment) for segment in body.pop("segments")],
+            fields={name: _field(each) for name, each in body.pop("fields").items()},
+            segments=[_segment(each) for each in body.pop("segments")],
             build=BuildState(**build) if build else None,
             **body,
         )
-    except (TypeError, KeyError) as failure:
+    except (AttributeError, TypeError, KeyError) as failure:
         raise IndexFormatError(path, expected="the fields of a manifest", found=failure) from failure
+
+
+def _field(body: dict[str, Any]) -> FieldRecord:
+    if body["representation"] not in REPRESENTATIONS:
+        raise KeyError(f"representation {body['representation']!r}, which this lexmax does not know")
+    encoder, pieces = EncoderRecord(**body.pop("encoder")), [PartRecord(**piece) for piece in body.pop("pieces")]
+    return FieldRecord(encoder=encoder, pieces=pieces, **body)
+
+
+def _segment(body: dict[str, Any]) -> SegmentRecord:
+    return SegmentRecord(parts={name: PartRecord(**part) for name, part in body.pop("parts").items()}, **body)

@@ -1,7 +1,8 @@
 """Typed metadata: each field has one type in the whole index, fixed when it is first seen.
 
-Types are ``bool``, ``int64``, ``float64``, ``string``, ``list<string>`` and ``json`` (anything nested: kept, not
-filterable). An int64 field widens to float64; any other disagreement is an error that names document and field.
+Types are ``bool``, ``int64``, ``bigint``, ``float64``, ``string``, ``list<string>`` and ``json`` (anything nested: kept, not
+filterable). A ``bigint`` is an int64 field with values that a float64 cannot hold. An int64 field widens to float64 and to
+bigint; any other disagreement is an error that names document and field. Nulls and empty lists fix no type.
 """
 
 from __future__ import annotations
@@ -17,15 +18,21 @@ from .errors import DatasetError
 ARROW_TYPES: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "int64": pa.int64(),
+    "bigint": pa.int64(),
     "float64": pa.float64(),
     "string": pa.string(),
     "list<string>": pa.list_(pa.string()),
     "json": pa.string(),
 }
 
+MAX_EXACT_INT = 2**53
+"""Larger integers are not all float64 numbers."""
+_WIDENS = {("int64", "float64"), ("int64", "bigint"), ("list<string>", "json")}
+_FITS = {("float64", "int64"), ("bigint", "int64"), ("json", "list<string>")}
+
 
 def type_of(value: Any) -> str | None:
-    """Return the type of one metadata value; None for a null. Raises ValueError for what JSON cannot hold."""
+    """Return the type of one metadata value; None for a null or an empty list. Raises ValueError for what JSON cannot hold."""
     if value is None:
         return None
     if isinstance(value, bool):
@@ -33,13 +40,13 @@ def type_of(value: Any) -> str | None:
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
             raise ValueError("an integer beyond 64 bits")
-        return "int64"
+        return "int64" if abs(value) <= MAX_EXACT_INT else "bigint"
     if isinstance(value, float):
         return "float64"
     if isinstance(value, str):
         return "string"
-    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
-        return "list<string>"
+    if isinstance(value, list | tuple) and all(item is None or isinstance(item, str) for item in value):
+        return "list<string>" if any(value) or "" in value else None
     if isinstance(value, list | tuple | dict):
         return "json"
     raise ValueError(f"a value of type {type(value).__name__}")
@@ -60,11 +67,9 @@ def extend_fields(fields: dict[str, str], doc_id: str, metadata: Mapping[str, An
         except ValueError as problem:
             raise DatasetError(f"document {doc_id!r}: metadata field {name!r} holds {problem}") from None
         known = fields.get(name)
-        if found is None or found == known or (known, found) == ("float64", "int64"):
+        if found is None or found == known or (known, found) in _FITS:
             continue
-        if known == "json" and found == "list<string>":
-            continue
-        if known is not None and (known, found) not in {("int64", "float64"), ("list<string>", "json")}:
+        if known is not None and (known, found) not in _WIDENS:
             raise DatasetError(f"document {doc_id!r}: metadata field {name!r} is {found} here and {known} in earlier documents")
         new[name] = found
     fields.update(new)
@@ -75,6 +80,8 @@ def to_struct(fields: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> p
     children = []
     for name, kind in fields.items():
         values = [row.get(name) for row in rows]
+        if kind in ("bool", "int64", "bigint", "float64", "string"):  # an empty list where the field holds scalars
+            values = [None if isinstance(value, list | tuple) else value for value in values]
         if kind == "json":
             values = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
         elif kind == "float64":

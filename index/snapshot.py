@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from . import manifest as manifests
-from .arrays import Floats, Int32s, Int64s
+from .arrays import Int64s, Mask
 from .documents import Document
 from .errors import IndexFormatError, RepresentationError
 from .filters import Filter
-from .kernels import read_only
-from .kernels.terms import add_frequencies, times_idf
-from .manifest import Manifest, SegmentRecord
-from .multivector.codes import TOKENS_NAME
-from .multivector.residual import Codec
-from .representations.sparse import SparseVectors
-from .segments import Mask, Segment
-from .sparse.vocabulary import Vocabulary, renumbered
+from .manifest import Manifest
+from .registry import AnyField, Opening, open_field
+from .segments import Segment
 
 MAX_CACHED_FILTERS = 32
 
 
 class Snapshot:
-    """Segments, vocabulary and statistics of one generation; make one with `open`. Safe to use from many threads."""
+    """Documents and vector fields of one generation; make one with `open`. Safe to use from many threads.
 
-    def __init__(
-        self, path: Path, manifest: Manifest, segments: Sequence[Segment], vocabulary: Vocabulary, codec: Codec | None = None
-    ) -> None:
-        self.path, self.manifest, self.codec = path, manifest, codec
-        self.segments, self.vocabulary = list(segments), vocabulary
+    Attributes
+    ----------
+    path : Path
+    manifest : Manifest
+    segments : list of Segment
+        Documents, in the order of doc_nums.
+    fields : mapping of str to Field
+        The complete fields.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, segments: Sequence[Segment], fields: Mapping[str, AnyField]) -> None:
+        self.path, self.manifest, self.segments, self.fields = path, manifest, list(segments), fields
         self._bases = [segment.base for segment in segments]
         self._masks: OrderedDict[str, list[Mask | None]] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path | str, *, verify: bool | None = None) -> Snapshot:
+    def open(cls, path: Path | str, *, previous: Snapshot | None = None, verify: bool | None = None) -> Snapshot:
         """Open the newest commit.
 
         Parameters
         ----------
         path : Path or str
             The index folder.
+        previous : Snapshot or None
+            An earlier snapshot of this index: segments that did not change are taken from it.
         verify : bool or None
             True: verify every checksum. None: those of small files and of all structural arrays. False: the latter.
 
@@ -60,13 +64,14 @@ class Snapshot:
         folder = Path(path)
         manifest = manifests.read(folder)
         while True:
+            known = previous if previous is not None and previous.manifest.build_id == manifest.build_id else None
             try:
-                codec = open_codec(folder, manifest, verify=verify)
-                return cls(folder, manifest, open_segments(folder, manifest, codec, verify=verify),
-                           Vocabulary.open(folder, manifest.vocabulary, verify=verify), codec)  # fmt: skip
+                segments = open_segments(folder, manifest, known.segments if known else (), verify=verify)
+                fields = open_fields(folder, manifest, segments, known.fields if known else {}, verify=verify)
+                return cls(folder, manifest, segments, fields)
             except IndexFormatError:
                 newest = manifests.read(folder)  # a commit may have removed what the older manifest named
-                if newest.generation == manifest.generation:
+                if (newest.build_id, newest.generation) == (manifest.build_id, manifest.generation):
                     raise
                 manifest = newest
 
@@ -80,63 +85,52 @@ class Snapshot:
         """Number of the commit, from 1."""
         return self.manifest.generation
 
-    def query_vectors(self, queries: SparseVectors) -> SparseVectors:
-        """Bring encoded queries into this snapshot's term numbers, BM25's idf multiplied in; unknown terms are dropped.
+    def field(self, name: str) -> AnyField:
+        """Return a vector field by name.
 
         Raises
         ------
         RepresentationError
-            The queries name terms as strings, and the index has no such vocabulary, or the reverse.
+            There is no such field, or it is not filled yet.
         """
-        bm25 = self.manifest.bm25
-        if queries.vocabulary is None and bm25 is not None:
-            raise RepresentationError(f"{self.path}: an index of encoder bm25 is searched by term strings, not numbers")
-        if queries.vocabulary is not None and bm25 is None and not len(self.vocabulary) and self.n_docs:
-            raise RepresentationError(f"{self.path}: the index has no vocabulary: search it by term numbers, not strings")
-        if queries.vocabulary is None:
-            return queries
-        indptr, terms, weights = renumbered(queries, self.vocabulary.find(queries.vocabulary))
-        if bm25 is not None:
-            n_docs = sum(segment.record.n_docs for segment in self.segments)
-            weights = times_idf(read_only(weights), self.document_frequencies(terms), n_docs)
-        return SparseVectors(indptr, terms, weights)
+        if name in self.fields:
+            return self.fields[name]
+        if name in self.manifest.fields:
+            raise RepresentationError(
+                f"{self.path}: the field {name!r} is not filled yet: `lexmax field add {self.path} {name}=...` continues"
+            )
+        raise RepresentationError(
+            f"{self.path}: there is no field {name!r}; there are {', '.join(self.fields) or 'none'} "
+            f"(`lexmax field add {self.path} {name}=MODEL` adds one)"
+        )
 
-    def document_frequencies(self, terms: Int32s) -> Int64s:
-        """Documents that hold each term number; deleted ones count until compaction."""
-        total = np.zeros(len(terms), np.int64)
-        terms = read_only(terms)
-        for segment in self.segments:
-            add_frequencies(segment.inverted.terms, segment.inverted.arrays.starts, terms, total)
-        return total
-
-    def reaches(self, terms: Int32s) -> Int64s:
-        """Bound of each ascending term number's impact in any segment, 0 without postings (see `kernels.postings.look_up`)."""
-        reaches = np.zeros(len(terms), np.int64)
-        for segment in self.segments:
-            segment.inverted.look_up(terms, reaches)
-        return reaches
-
-    def masks(self, filter: str | None = None) -> list[Mask | None]:
+    def masks(self, filter: str | Mapping[str, Any] | None = None) -> list[Mask | None]:
         """For each segment, which documents may be returned: (n_docs,) bool, or None for all of them.
+
+        Parameters
+        ----------
+        filter : str, mapping or None
+            An expression or a tree over metadata; see `filters`.
 
         Raises
         ------
         ValueError
-            The filter expression is malformed, or names an unknown field.
+            The filter is malformed, or names an unknown field.
         """
         if filter is None:
             return [segment.live for segment in self.segments]
+        key = filter if isinstance(filter, str) else json.dumps(filter, sort_keys=True, default=str)
         with self._lock:
-            if filter in self._masks:
-                self._masks.move_to_end(filter)
-                return self._masks[filter]
-        parsed = Filter(filter, self.manifest.fields)
+            if key in self._masks:
+                self._masks.move_to_end(key)
+                return self._masks[key]
+        parsed = Filter(filter, self.manifest.metadata)
         masks: list[Mask | None] = []
         for segment in self.segments:
             mask = parsed.mask(segment.documents)
             masks.append(mask if segment.live is None else mask & segment.live)
         with self._lock:
-            self._masks[filter] = masks
+            self._masks[key] = masks
             if len(self._masks) > MAX_CACHED_FILTERS:
                 self._masks.popitem(last=False)
         return masks
@@ -146,7 +140,7 @@ class Snapshot:
         at = bisect_right(self._bases, doc_num) - 1
         return self.segments[at], doc_num - self.segments[at].base
 
-    def find(self, doc_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    def find(self, doc_ids: Sequence[str]) -> Int64s:
         """doc_num of each live doc_id, -1 where it is absent."""
         numbers = np.full(len(doc_ids), -1, np.int64)
         for segment in self.segments:
@@ -164,134 +158,61 @@ class Snapshot:
         located = (self.locate(int(doc_num)) for doc_num in doc_nums)
         return [segment.documents.get_many([position])[0] for segment, position in located]
 
-    def document_row(self, doc_num: int) -> SparseVectors:
-        """One document's terms and dequantised weights, as a row."""
-        segment, position = self.locate(doc_num)
-        terms, impacts = segment.inverted.row(position)
-        order = np.argsort(terms)
-        weights = (impacts[order] / np.float32(self.manifest.scale or 1.0)).astype(np.float32)
-        return SparseVectors(np.array([0, len(terms)], np.int64), terms[order].astype(np.int32), weights)
-
-    def document_tokens(self, doc_num: int) -> Floats:
-        """One document's token vectors, decoded, (n_tokens, dim)."""
-        segment, position = self.locate(doc_num)
-        if self.codec is None:
-            raise RepresentationError(f"{self.path}: the index holds no token vectors")
-        return segment.tokens.tokens(self.codec, position, position + 1)
-
-    def document_sparse_tokens(self, doc_num: int) -> SparseVectors:
-        """One document's sparse tokens with dequantised weights, a row a token."""
-        segment, position = self.locate(doc_num)
-        rows = segment.sparse_tokens.span(position, position + 1).rows
-        weights = (rows.impacts / np.float32(self.manifest.scale or 1.0)).astype(np.float32)
-        return SparseVectors(rows.indptr, rows.terms, weights)
-
     def info(self) -> dict[str, Any]:
-        """Facts about the index, ready for JSON: sizes, encoder, quantisation error, segments."""
+        """Facts about the index, ready for JSON: sizes, fields with their encoders and errors, segments."""
         manifest, segments = self.manifest, self.segments
-        facts = {
+        n_bytes = sum(segment.documents.n_bytes for segment in segments) + sum(each.n_bytes for each in self.fields.values())
+        return {
             "path": str(self.path),
             "generation": manifest.generation,
+            "build_id": manifest.build_id,
             "n_docs": manifest.n_docs,
             "n_deleted": sum(segment.record.n_deleted for segment in segments),
-            "n_bytes": sum(segment.n_bytes for segment in segments) + sum(t.n_bytes for t in self.vocabulary.tables),
-            "encoder": {
-                "kind": manifest.encoder.kind,
-                "fingerprint": manifest.encoder.fingerprint,
-                "settings": manifest.encoder.settings,
+            "n_bytes": n_bytes,
+            "search": manifest.search,
+            "metadata_fields": manifest.metadata,
+            "complete": manifest.build is None and len(self.fields) == len(manifest.fields),
+            "fields": {
+                **{name: each.info() for name, each in self.fields.items()},
+                **{name: {"complete": False} for name in manifest.fields if name not in self.fields},
             },
-            "metadata_fields": manifest.fields,
-            "complete": manifest.build is None,
+            "segments": [self._segment_info(number, segment) for number, segment in enumerate(segments)],
         }
-        facts |= self._sparse_info() if manifest.multivector is None else self._token_info(manifest.multivector)
-        facts["segments"] = [
-            {
-                "name": segment.record.name,
-                "n_docs": segment.record.n_docs,
-                "n_deleted": segment.record.n_deleted,
-                **self._segment_info(segment),
-                "bytes": {**segment.vectors.sizes(), "documents": segment.documents.file.n_bytes,
-                          "doc_ids": segment.documents.ids_n_bytes},
-            }
-            for segment in segments
-        ]  # fmt: skip
-        return facts
 
-    def _sparse_info(self) -> dict[str, Any]:
-        n_postings = sum(segment.record.n_postings for segment in self.segments)
-        n_docs = sum(segment.record.n_docs for segment in self.segments)
-        n_bytes = sum(segment.inverted.n_bytes for segment in self.segments)
+    def _segment_info(self, number: int, segment: Segment) -> dict[str, Any]:
+        documents, record, parts = segment.documents, segment.record, {}
+        for name, each in self.fields.items():
+            if number < len(each.segments):
+                part = each.segments[number]
+                parts[name] = {**each.segment_info(part), "bytes": part.part.sizes()}
         return {
-            **(self._sparse_token_info(n_docs) if self.manifest.sparse_tokens else {}),
-            "n_terms": len(self.vocabulary),
-            "n_postings": n_postings,
-            "postings_per_doc": round(n_postings / max(1, n_docs), 2),
-            "inverted_bytes_per_posting": round(n_bytes / max(1, n_postings), 2),
-            "bm25": self.manifest.bm25,
-            "scale": self.manifest.scale,
+            "name": record.name,
+            "n_docs": record.n_docs,
+            "n_deleted": record.n_deleted,
+            "reordered": record.reordered,
+            "bytes": {"documents": documents.file.n_bytes, "doc_ids": documents.doc_ids.n_bytes},
+            "fields": parts,
         }
 
-    def _sparse_token_info(self, n_docs: int) -> dict[str, Any]:
-        n_tokens = sum(segment.record.n_tokens for segment in self.segments)
-        n_bytes = sum(segment.sparse_tokens.file.n_bytes for segment in self.segments)
-        return {
-            "n_tokens": n_tokens,
-            "tokens_per_doc": round(n_tokens / max(1, n_docs), 2),
-            "bytes_per_token": round(n_bytes / max(1, n_tokens), 2),
-        }
 
-    def _token_info(self, config: dict[str, Any]) -> dict[str, Any]:
-        n_tokens = sum(segment.record.n_tokens for segment in self.segments)
-        n_docs = sum(segment.record.n_docs for segment in self.segments)
-        searched = sum(segment.tokens.file.n_bytes for segment in self.segments)
-        every = sum(segment.vectors.n_bytes for segment in self.segments)
-        codec_bytes = 0 if self.codec is None else self.codec.n_bytes
-        return {
-            "n_tokens": n_tokens,
-            "tokens_per_doc": round(n_tokens / max(1, n_docs), 2),
-            "bytes_per_token": round((searched + codec_bytes) / max(1, n_tokens), 2),
-            "exact_bytes_per_token": round((every - searched) / max(1, n_tokens), 2),
-            "token_vectors": {**config, "n_centroids": self.codec.n_centroids if self.codec else 0},
-            "calibration": self.manifest.calibration,
-        }
-
-    def _segment_info(self, segment: Segment) -> dict[str, Any]:
-        record = segment.record
-        if self.codec is None:
-            return {
-                "n_postings": record.n_postings,
-                "reordered": record.reordered,
-                "window": segment.inverted.window,
-                "quantisation_error": record.error,
-            }
-        residual = record.error.get("residual", 0.0)
-        drift = residual / self.codec.residual - 1 if self.codec.residual else 0.0
-        errors = {name: round(error, 4) for name, error in record.error.items()}
-        return {"n_tokens": record.n_tokens, **errors, "drift": round(drift, 4)}
-
-
-def open_codec(folder: Path, manifest: Manifest, *, verify: bool | None = None) -> Codec | None:
-    """Open the codec that a manifest names, if any."""
-    return Codec.read(folder / manifest.codec, verify=verify) if manifest.codec else None
-
-
-def open_segments(folder: Path, manifest: Manifest, codec: Codec | None, *, verify: bool | None = None) -> list[Segment]:
-    """Open the segments that a manifest names."""
+def open_segments(
+    folder: Path, manifest: Manifest, known: Sequence[Segment] = (), *, verify: bool | None = None
+) -> list[Segment]:
+    """Open the segments that a manifest names; documents of ``known`` ones are used again."""
+    documents = {segment.record.name: segment.documents for segment in known}
     segments, base = [], 0
     for record in manifest.segments:
-        segments.append(open_segment(folder, manifest, record, base, codec, verify=verify))
+        segments.append(Segment.open(folder, record, base, documents=documents.get(record.name), verify=verify))
         base += record.n_docs
     return segments
 
 
-def open_segment(
-    folder: Path, manifest: Manifest, record: SegmentRecord, base: int, codec: Codec | None, *, verify: bool | None = None
-) -> Segment:
-    """Open one segment that a manifest names, and see that it keeps exact tokens when the index does."""
-    segment = Segment(
-        folder, record, base, manifest.fields, codec=codec, sparse_tokens=manifest.sparse_tokens, verify=verify
-    )  # fmt: skip
-    if manifest.multivector is not None and manifest.multivector["exact"] and segment.tokens.exact is None:
-        path = folder / record.name / TOKENS_NAME
-        raise IndexFormatError(path, expected="a file of this index", found="nothing there")
-    return segment
+def open_fields(
+    folder: Path, manifest: Manifest, segments: Sequence[Segment], known: Mapping[str, AnyField], *, verify: bool | None = None
+) -> dict[str, AnyField]:
+    """Open the complete fields that a manifest names; files of ``known`` ones are used again."""
+    return {
+        name: open_field(Opening(folder, name, record, segments, known.get(name), verify))
+        for name, record in manifest.fields.items()
+        if record.complete
+    }

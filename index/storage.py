@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import mmap
 import os
 import struct
 import zlib
@@ -28,7 +27,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import Bytes
 from .errors import IndexFormatError, IndexLockedError, StorageError
+from .mapping import map_file, release_pages
 
 MAGIC = b"\x89LEXMAX\n"
 FORMAT_VERSION = 1
@@ -189,8 +190,7 @@ class ArrayFile:
 
     def __init__(self, path: Path, kind: str, *, verify: bool | None = None) -> None:
         self.path, self.kind = path, kind
-        self._map = _map(path)
-        self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
+        self._bytes = _map(path)
         self._entries = self._read_directory()
         whole = len(self._bytes) <= SMALL_FILE_BYTES if verify is None else verify
         self.verify(structural_only=not whole)
@@ -226,8 +226,7 @@ class ArrayFile:
                     found=f"{found:08x}",
                     advice=DAMAGED,
                 )
-        if isinstance(self._map, mmap.mmap):
-            self._map.madvise(mmap.MADV_DONTNEED)  # what was only checked need not stay in this process's memory
+        release_pages(self._bytes)  # what was only checked need not stay in this process's memory
 
     def _entry(self, name: str) -> dict[str, Any]:
         if name not in self._entries:
@@ -260,11 +259,9 @@ class ArrayFile:
         return {entry["name"]: entry for entry in json.loads(directory)}
 
 
-def _map(path: Path) -> mmap.mmap | bytes:
+def _map(path: Path) -> Bytes:
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        return map_file(path)
     except FileNotFoundError:
         raise IndexFormatError(path, expected="a file named by the manifest", found="nothing there") from None
     except OSError as failure:

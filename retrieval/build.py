@@ -1,200 +1,259 @@
-"""From a corpus to an index: read, encode, add, commit; interrupted builds go on where they were."""
+"""From documents to an index: read, encode in one pass, add, commit; interrupted builds continue where they were."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..index.collection import BufferLimits, Collection
 from ..index.documents import Document
 from ..index.errors import DatasetError, DuplicateDocumentError, IndexNotFoundError
-from ..index.manifest import BuildState, EncoderRecord
+from ..index.manifest import BuildState, Manifest
 from ..index.manifest import read as read_manifest
-from ..index.multivector.tokens import MultiVectorConfig
+from ..index.representations import Vectors
+from .corpora.objects import as_documents
 from .corpora.passages import passages_of
 from .corpora.reading import BadRecords, Fields, read_corpus
-from .encoders.base import Encoder, MultiVectorEncoder, as_sparse, makes_sparse_tokens, makes_tokens
-from .encoders.lexical import LexicalEncoder
+from .encoders.base import Encoder
 from .encoders.registry import check_encoder
+from .encoders.shared_pass import SharedPass
+from .encoders.specs import EncoderSpec
+from .fields import FieldEncoder, FieldEncoders, check_search, field_encoders, index_encoders
+from .models import DEFAULT_ENCODERS
+from .pipelines.defaults import default_search
 from .progress import Progress
 
 COMMIT_EVERY_S = 120.0
 """What a crash can cost at most: work since the last commit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenStorage:
-    """How an index keeps token vectors; the fields of `index.tokens.MultiVectorConfig`, whose ``dim`` is the encoder's."""
-
-    nbits: int = 2
-    exact: bool = True
-    n_centroids: int | None = None
-
-    def config(self, dim: int) -> MultiVectorConfig:
-        """Return what the index of an encoder of this dim is created with."""
-        return MultiVectorConfig(dim=dim, nbits=self.nbits, exact=self.exact, n_centroids=self.n_centroids)
+Source = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build or an add did.
+    """What a build or an addition did.
 
     Attributes
     ----------
-    n_added, n_replaced, n_skipped, n_resumed, n_truncated : int
-        Documents written, live ones replaced, malformed records left out, documents found done by an earlier run, and
-        documents of which the encoder of token vectors read the beginning only.
+    n_added, n_replaced, n_skipped, n_resumed : int
+        Documents written, live ones replaced, malformed records left out, and records found done by an earlier run.
+    n_truncated : dict of str to int
+        Field -> documents of which its encoder read the beginning only.
     n_split : int
         Documents that were cut into passages, which ``n_added`` counts.
+    finished : bool
+        The index was finished by an earlier run of the same build: nothing was done.
     elapsed_s, compact_s : float
         Reading, encoding and writing; merging and reordering at the end.
     """
 
     n_added: int
-    n_replaced: int
-    n_skipped: int
-    n_resumed: int
-    n_truncated: int = 0
+    n_replaced: int = 0
+    n_skipped: int = 0
+    n_resumed: int = 0
+    n_truncated: dict[str, int] = field(default_factory=dict)
     n_split: int = 0
-    elapsed_s: float
+    finished: bool = False
+    elapsed_s: float = 0.0
     compact_s: float = 0.0
 
 
 def build_index(
-    sources: Sequence[str], out: Path | str, *, encoder: Encoder | None = None, fields: Fields | None = None,
-    bad: BadRecords | None = None, progress: Progress | None = None, commit_every_s: float = COMMIT_EVERY_S,
-    limits: BufferLimits | None = None, reorder: bool | None = None, tokens: TokenStorage | None = None,
-    split_long: bool = False,
+    sources: Source | Sequence[Source] | None = None, out: Source | None = None, *,
+    documents: Iterable[Any] | None = None, encoders: Sequence[str | EncoderSpec] | FieldEncoders | None = None,
+    search: str | None = None, fields: Fields | None = None, bad: BadRecords | None = None,
+    progress: Progress | None = None, notice: Callable[[str], None] | None = None, commit_every_s: float = COMMIT_EVERY_S,
+    limits: BufferLimits | None = None, reorder: bool | None = None, split_long: bool = False, device: str = "cpu",
 ) -> BuildReport:  # fmt: skip
-    """Build an index from corpora; run again after an interruption, it goes on after the last commit.
+    """Build an index; run again after an interruption, a build from files continues after the last commit.
 
     Parameters
     ----------
-    sources : sequence of str
-        What `corpus.read_corpus` takes: files, folders, ``-``, ``ir_datasets:`` ids.
-    out : Path or str
-        The index folder, made anew.
-    encoder : Encoder or None
-        None: BM25 with its defaults.
+    sources : path, or sequence of paths, or None
+        What `corpora.reading.read_corpus` takes: files, folders, ``-``, ``ir_datasets:`` ids.
+    out : path
+        The folder of the new index.
+    documents : iterable or None
+        Instead of ``sources``: what `corpora.objects.as_documents` takes, such as strings, dicts, `Document` objects, a
+        pandas or Arrow table. They are committed together.
+    encoders : sequence or mapping, or None
+        The vector fields; see `fields.field_encoders`. None: BM25 and the sparse and token models that come with lexmax.
+    search : str or None
+        The default search expression; None: `pipelines.defaults.default_search` of the fields.
     fields : Fields or None
-        Which keys hold what in JSON lines and Parquet.
+        Which keys of records hold what; None: they are recognised.
     bad : BadRecords or None
-        Collects malformed and duplicate records and goes on; None: the first one is an error.
+        Collects malformed and duplicate records and continues; None: the first one is an error.
     progress : callable or None
         Called with the number of documents done.
+    notice : callable or None
+        Called with a sentence about what was recognised or decided.
     commit_every_s : float
         Seconds between commits.
     limits : BufferLimits or None
         Memory of the writer.
     reorder : bool or None
         See `Collection.compact`.
-    tokens : TokenStorage or None
-        How token vectors are kept, for encoders that make them.
     split_long : bool
-        Cut documents that are longer than an encoder of token vectors reads into passages (see `passages`); else it reads
-        their beginnings.
+        Cut documents that are longer than an encoder reads into passages (see `corpora.passages`).
+    device : str
+        Where models run.
 
     Raises
     ------
     FileExistsError
-        ``out`` holds a finished index, or an unfinished one of another corpus.
+        ``out`` holds an index of something else, or an unfinished one of another corpus.
     DatasetError, DuplicateDocumentError
-        Malformed or duplicate records; what was committed stays, and the corrected corpus can go on.
+        Malformed or duplicate records; what was committed stays, and the corrected corpus can continue.
     EncoderMismatchError
         An unfinished build was made by another encoder.
     """
-    encoder = encoder or LexicalEncoder()
-    with _open_or_create(Path(out), sources, encoder, limits, tokens) as collection:
-        writer = _Writer(collection, encoder, bad, progress, replace=False, split_long=split_long)
-        report = writer.run(read_corpus(sources, fields=fields, bad=bad), list(sources), commit_every_s)
+    if out is None:
+        raise TypeError("build_index needs out, the folder of the new index")
+    if (sources is None) == (documents is None):
+        raise TypeError("build_index takes sources (files) or documents (Python objects), one of them")
+    names = None if sources is None else source_names(sources)
+    chosen = field_encoders(DEFAULT_ENCODERS if encoders is None else encoders, device=device)
+    expression = search or default_search({name: each.encoder.representation for name, each in chosen.items()})
+    check_search(expression, chosen)
+    path = Path(out)
+    finished = _finished(path, names)
+    if finished is not None:
+        return BuildReport(n_added=0, n_resumed=finished.n_docs, finished=True)
+    with _open_or_create(path, names, chosen, expression, limits) as collection:
+        corpus = as_documents(documents, fields) if names is None else read_corpus(names, fields=fields, bad=bad, notice=notice)
+        fields_read = None if names is None else corpus
+        writer = _Writer(
+            collection, {name: each.encoder for name, each in chosen.items()}, bad, progress, split_long=split_long
+        )
+        report = writer.run(iter(corpus), names, commit_every_s)
         start = time.monotonic()
         collection.compact(reorder=reorder)
         collection.build = None
+        collection.corpus = _corpus_record(names, fields_read, fields)
         collection.commit()
     return replace(report, compact_s=time.monotonic() - start)
 
 
 def add_to_index(
-    sources: Sequence[str], path: Path | str, encoder: Encoder, *, replace: bool = False, fields: Fields | None = None,
-    bad: BadRecords | None = None, progress: Progress | None = None,
+    sources: Source | Sequence[Source] | None, path: Source, *, documents: Iterable[Any] | None = None,
+    encoders: Mapping[str, Encoder] | None = None, models: Mapping[str, str] | None = None, device: str = "cpu",
+    replace: bool = False, fields: Fields | None = None, bad: BadRecords | None = None, progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> BuildReport:  # fmt: skip
-    """Add corpora to an index in one commit: all documents or, after an error, none.
+    """Add documents to an index in one commit, in all its fields: all documents or, after an error, none.
 
-    Parameters are those of `build_index`; ``replace`` deletes live documents of the same doc_id.
+    Parameters
+    ----------
+    sources, documents, fields, bad, progress, notice, device
+        Those of `build_index`; ``fields`` None: the keys that the index was built with.
+    path : path
+        The index folder.
+    encoders : mapping of str to Encoder, or None
+        Encoders at hand, by field; the others are loaded.
+    models : mapping of str to str, or None
+        Where models of fields are now, when they have moved.
+    replace : bool
+        Delete live documents of the same doc_id first.
 
     Raises
     ------
     EncoderMismatchError
-        The index was made by another encoder.
+        A field was made by another encoder.
     IndexNotFoundError, IndexFormatError, IndexLockedError, DatasetError, DuplicateDocumentError
     """
+    if (sources is None) == (documents is None):
+        raise TypeError("add_to_index takes sources (files) or documents (Python objects), one of them")
     with Collection.open(path) as collection:
-        check_encoder(collection.manifest.encoder, encoder)
-        writer = _Writer(collection, encoder, bad, progress, replace=replace)
-        report = writer.run(read_corpus(sources, fields=fields, bad=bad), None, float("inf"))
+        records = {name: collection.manifest.fields[name] for name in collection.fields}
+        known = dict(encoders or {})
+        for name in known.keys() & records.keys():
+            check_encoder(records[name].encoder, known[name])
+        missing = {name: record for name, record in records.items() if name not in known}
+        used = {**known, **index_encoders(missing, models=models, device=device)}
+        if fields is None and collection.corpus and collection.corpus.get("fields"):
+            fields = Fields.from_dict(collection.corpus["fields"])
+        corpus: Iterable[Document]
+        if sources is None:
+            corpus = as_documents(documents, fields)
+        else:
+            corpus = read_corpus(source_names(sources), fields=fields, bad=bad, notice=notice)
+        writer = _Writer(collection, {name: used[name] for name in records}, bad, progress, replace=replace)
+        report = writer.run(iter(corpus), None, float("inf"))
         collection.commit()
     return report
 
 
-def encoder_record(encoder: Encoder) -> EncoderRecord:
-    """Return what the manifest keeps of an encoder."""
-    return EncoderRecord(kind=encoder.kind, fingerprint=encoder.fingerprint, settings=dict(encoder.settings))
+def source_names(sources: Source | Sequence[Source]) -> list[str]:
+    """Names of one source or several, paths of any kind, as strings."""
+    return [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(source) for source in sources]
+
+
+def _finished(path: Path, names: list[str] | None) -> Manifest | None:
+    """Manifest of an index that an earlier run of the same build finished, None when there is none.
+
+    Raises FileExistsError for an index of something else.
+    """
+    try:
+        manifest = read_manifest(path)
+    except IndexNotFoundError:
+        return None
+    if manifest.build is not None:
+        return None
+    if names is not None and manifest.corpus and manifest.corpus.get("sources") == names:
+        return manifest
+    raise FileExistsError(f"{path} holds an index already: remove it, choose another folder, or use `lexmax add`")
 
 
 def _open_or_create(
-    out: Path, sources: Sequence[str], encoder: Encoder, limits: BufferLimits | None, tokens: TokenStorage | None
+    out: Path, names: list[str] | None, chosen: Mapping[str, FieldEncoder], search: str, limits: BufferLimits | None
 ) -> Collection:
     try:
-        state = read_manifest(out).build
+        manifest = read_manifest(out)
     except IndexNotFoundError:
-        record = encoder_record(encoder)
-        if makes_tokens(encoder):
-            config = (tokens or TokenStorage()).config(encoder.dim)
-            return Collection.create(out, encoder=record, multivector=config, limits=limits)
-        if tokens is not None:
-            raise ValueError(f"encoder {encoder.kind} makes sparse vectors: nbits and centroids are for dense ones") from None
-        if makes_sparse_tokens(encoder):
-            return Collection.create(
-                out, encoder=record, sparse_tokens=True, vocabulary=encoder.vocabulary, limits=limits
-            )  # fmt: skip
-        bm25 = encoder.bm25 if isinstance(encoder, LexicalEncoder) else None
-        vocabulary = as_sparse(encoder).vocabulary
-        return Collection.create(out, encoder=record, bm25=bm25, vocabulary=vocabulary, limits=limits)
-    if state is None:
-        raise FileExistsError(f"{out} holds an index already: remove it, choose another folder, or use `lexmax add`")
-    if state.sources != list(sources):
+        return Collection.create(out, {name: each.new_field() for name, each in chosen.items()}, search=search, limits=limits)
+    state = manifest.build
+    if state is None or names is None or state.sources != names:
+        done = "something else" if state is None else " ".join(state.sources)
+        raise FileExistsError(f"{out} holds an unfinished build of {done}: run that again to finish it, or remove it")
+    if set(manifest.fields) != set(chosen):
         raise FileExistsError(
-            f"{out} holds an unfinished build of {' '.join(state.sources)}: run that again to finish it, or remove it"
+            f"{out} holds an unfinished build with the fields {', '.join(manifest.fields)}, not {', '.join(chosen)}: "
+            "run that again to finish it, or remove it"
         )
-    collection = Collection.open(out, limits=limits)
-    try:
-        check_encoder(collection.manifest.encoder, encoder)
-    except BaseException:
-        collection.close()
-        raise
-    return collection
+    for name, each in chosen.items():
+        check_encoder(manifest.fields[name].encoder, each.encoder)
+    return Collection.open(out, limits=limits)
+
+
+def _corpus_record(names: list[str] | None, corpus: Any, fields: Fields | None) -> dict[str, Any]:
+    """Return what the index remembers of its corpus: the sources, and which keys hold what, for `add_to_index`."""
+    used = getattr(corpus, "fields", None) or fields
+    return {"sources": names, "fields": None if used is None else asdict(used)}
 
 
 class _Writer:
-    """One pass over a corpus into a collection."""
+    """One pass over documents into a collection."""
 
     def __init__(
-        self, collection: Collection, encoder: Encoder, bad: BadRecords | None, progress: Progress | None, *, replace: bool,
-        split_long: bool = False,
+        self, collection: Collection, encoders: Mapping[str, Encoder], bad: BadRecords | None, progress: Progress | None, *,
+        replace: bool = False, split_long: bool = False,
     ) -> None:  # fmt: skip
-        if split_long and not makes_tokens(encoder):
-            raise ValueError(f"encoder {encoder.kind} makes one vector a document: long documents are split for token vectors")
+        self._collection, self._bad, self._progress, self._replace = collection, bad, progress, replace
+        self._shared = SharedPass(encoders)
+        self._cutting = {name: each for name, each in encoders.items() if hasattr(each, "n_truncated")}
+        if split_long and not self._cutting:
+            raise ValueError(f"encoders {', '.join(encoders)} read documents whole: there is nothing to split")
         self._split_long = split_long
-        self._collection, self._encoder, self._bad = collection, encoder, bad
-        self._progress, self._replace = progress, replace
-        self._batch_size = 4096 if getattr(encoder, "vocabulary", ()) is None else 256  # BM25 is fast
-        self._n_truncated = self._n_split = 0
-        self._n_done = self._n_added = self._n_replaced = 0
+        self._batch_size = 128 if self._cutting else 4096  # neural encoders are slow: progress is shown and saved more often
+        self._n_truncated = dict.fromkeys(self._cutting, 0)
+        self._n_split = self._n_done = self._n_added = self._n_replaced = 0
 
     def run(self, documents: Iterator[Document], sources: list[str] | None, commit_every_s: float) -> BuildReport:
         """Add ``documents``; with ``sources``, commit progress as it goes and skip what an earlier run committed."""
@@ -216,10 +275,10 @@ class _Writer:
             if sources is not None and last_id:
                 self._save(sources, last_id)
             raise
-        n_skipped = self._bad.n_records if self._bad else 0
         return BuildReport(
-            n_added=self._n_added, n_replaced=self._n_replaced, n_skipped=n_skipped, n_resumed=n_resumed,
-            n_truncated=self._n_truncated, n_split=self._n_split, elapsed_s=time.monotonic() - start,
+            n_added=self._n_added, n_replaced=self._n_replaced, n_skipped=self._bad.n_records if self._bad else 0,
+            n_resumed=n_resumed, n_truncated={name: n for name, n in self._n_truncated.items() if n},
+            n_split=self._n_split, elapsed_s=time.monotonic() - start,
         )  # fmt: skip
 
     def _save(self, sources: list[str], last_id: str) -> None:
@@ -245,31 +304,31 @@ class _Writer:
         return state.n_records
 
     def _add(self, batch: Sequence[Document]) -> None:
-        encoder = self._encoder
-        if makes_tokens(encoder):
-            n_long = encoder.n_truncated([document.content for document in batch])
-            if n_long and self._split_long:
-                self._n_split += n_long
-                batch = [passage for document in batch for passage in passages_of(document, _whole(encoder))]
-            else:
-                self._n_truncated += n_long
+        if self._split_long:
+            pieces = [list(passages_of(document, self._reads_whole)) for document in batch]
+            self._n_split += sum(len(each) > 1 for each in pieces)
+            batch = [passage for each in pieces for passage in each]
         texts = [document.content for document in batch]
-        vectors = self._encoder.encode_documents(texts)
+        for name, encoder in self._cutting.items():
+            self._n_truncated[name] += encoder.n_truncated(texts)
+        vectors = self._shared.encode_documents(texts)
         try:
             self._n_replaced += self._collection.add(batch, vectors, replace=self._replace)
             self._n_added += len(batch)
         except (DatasetError, DuplicateDocumentError):
             if self._bad is None:
                 raise
-            for i, document in enumerate(batch):  # find and leave out the documents at fault
-                try:
-                    row = vectors.select(np.array([i]))
-                    self._n_replaced += self._collection.add([document], row, replace=self._replace)
-                    self._n_added += 1
-                except (DatasetError, DuplicateDocumentError) as problem:
-                    self._bad.add("document", self._n_done + i + 1, str(problem))
+            self._add_one_by_one(batch, vectors, self._bad)
 
+    def _add_one_by_one(self, batch: Sequence[Document], vectors: Mapping[str, Vectors], bad: BadRecords) -> None:
+        """Find and leave out the documents at fault."""
+        for i, document in enumerate(batch):
+            rows = {name: each.select(np.array([i])) for name, each in vectors.items()}
+            try:
+                self._n_replaced += self._collection.add([document], rows, replace=self._replace)
+                self._n_added += 1
+            except (DatasetError, DuplicateDocumentError) as problem:
+                bad.add("document", self._n_done + i + 1, str(problem))
 
-def _whole(encoder: MultiVectorEncoder) -> Callable[[str], bool]:
-    """Make the question whether the encoder reads a text whole."""
-    return lambda text: not encoder.n_truncated([text])
+    def _reads_whole(self, text: str) -> bool:
+        return not any(encoder.n_truncated([text]) for encoder in self._cutting.values())

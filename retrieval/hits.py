@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ..index.arrays import Floats, Int32s, Int64s
+
+Score = TypeVar("Score", np.float32, np.float64, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,3 +51,13 @@ class Hits:
             np.concatenate([np.empty(0, np.int32), *(doc_nums for doc_nums, _ in rankings)]),
             np.concatenate([np.empty(0, np.float32), *(scores for _, scores in rankings)]),
         )
+
+
+NO_HITS = (np.empty(0, np.int32), np.empty(0, np.float32))
+"""doc_nums and scores of a query that nothing matches."""
+
+
+def best(doc_nums: npt.NDArray[np.integer[Any]], scores: npt.NDArray[Score], k: int) -> tuple[Int32s, npt.NDArray[Score]]:
+    """Return doc_nums and scores of the ``k`` highest scores: score descending, then doc_num ascending."""
+    order = np.lexsort((doc_nums, -scores))[:k]
+    return doc_nums[order].astype(np.int32), scores[order]

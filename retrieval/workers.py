@@ -1,4 +1,4 @@
-"""Threads that help their caller: started when they are first needed, and kept with their scratch from query to query."""
+"""Helper threads of a searcher or network: started when first needed, and kept with their scratch from query to query."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Threads of one searcher or network, at most one a core beside the caller's."""
+    """Threads of one searcher or network: at most one per core, in addition to the caller's."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,13 +30,13 @@ class Workers:
         return [found[number] for number in range(n)]
 
     def share(self, work: Callable[[Iterator[int]], T], n: int, n_threads: int) -> list[T]:
-        """Call ``work`` in ``n_threads`` threads, the caller's among them, with one iterator over 0 to n - 1 for all.
+        """Call ``work`` in ``n_threads`` threads, including the caller's, with one iterator over 0 to n - 1 for all.
 
         Returns
         -------
         list of T
-            What each call gave; fewer when threads were busy until all was done. An error in any of them is raised here, when
-            the others have ended.
+            Results of the calls; fewer than ``n_threads`` when other threads were busy until all was done. An error in any of
+            them is raised here, when the others have ended.
         """
         numbers = iter(range(n))
         n_helpers = min(n_threads, n) - 1

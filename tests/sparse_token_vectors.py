@@ -1,12 +1,14 @@
 """Random sparse token vectors, and indexes of them, that tests share."""
 
 import numpy as np
-from corpora import documents
+from corpora import write_index
 
-from lexmax import Collection, SparseVectors
+from lexmax import SparseVectors
+from lexmax.index.collection import NewField
 from lexmax.index.manifest import EncoderRecord
 from lexmax.index.representations.sparse_multivectors import SparseMultiVectors
 from lexmax.index.snapshot import Snapshot
+from lexmax.index.sparse.field import SparseTokenField
 
 SLIM_ENCODER = EncoderRecord(kind="slim", fingerprint="slim:0123456789abcdef", settings={})
 N_TERMS = 60
@@ -43,15 +45,12 @@ def slim_score(query: SparseVectors, document: SparseVectors, n_terms=N_TERMS) -
 
 
 def make_slim_index(path, vectors: SparseMultiVectors, cuts=(), deleted=(), **options) -> Snapshot:
-    """An index of ``vectors``, committed in a segment for each part between ``cuts``, all of one scale."""
-    docs = documents(len(vectors))
-    ends = [*cuts, len(vectors)]
+    """An index of one field, "slim", committed in a segment for each part between ``cuts``, all of one scale."""
     top = float(vectors.rows.weights.max()) if vectors.rows.n_postings else 1.0
-    with Collection.create(path, encoder=SLIM_ENCODER, sparse_tokens=True, scale=255 / top, **options) as collection:
-        for first, end in zip([0, *ends], ends, strict=False):
-            collection.add(docs[first:end], vectors.select(np.arange(first, end)))
-            collection.commit()
-        if deleted:
-            collection.delete([f"d{i}" for i in deleted])
-            collection.commit()
-    return Snapshot.open(path)
+    new = NewField(encoder=SLIM_ENCODER, representation="sparse-tokens", scale=255 / top)
+    return write_index(path, {"slim": new}, {"slim": vectors}, cuts, deleted, **options)
+
+
+def make_slim_field(path, vectors: SparseMultiVectors, cuts=(), deleted=()) -> SparseTokenField:
+    """The field of `make_slim_index`."""
+    return make_slim_index(path, vectors, cuts, deleted).field("slim")

@@ -1,11 +1,14 @@
 """Clustered token vectors, and indexes of them, that tests share."""
 
-import numpy as np
-from corpora import documents
+from dataclasses import asdict
 
-from lexmax import Collection
+import numpy as np
+from corpora import write_index
+
+from lexmax.index.collection import NewField
 from lexmax.index.manifest import EncoderRecord
-from lexmax.index.multivector.tokens import MultiVectorConfig
+from lexmax.index.multivector.config import MultiVectorConfig
+from lexmax.index.multivector.field import TokenField
 from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.index.snapshot import Snapshot
 
@@ -29,14 +32,12 @@ def token_vectors(rng, widths, dim=32, **shape) -> MultiVectors:
 
 
 def make_token_index(path, vectors: MultiVectors, cuts=(), deleted=(), **config) -> Snapshot:
-    """An index of ``vectors``, committed in a segment for each part between ``cuts``."""
-    docs = documents(len(vectors))
-    ends = [*cuts, len(vectors)]
-    with Collection.create(path, encoder=TOKEN_ENCODER, multivector=MultiVectorConfig(dim=vectors.dim, **config)) as collection:
-        for first, end in zip([0, *ends], ends, strict=False):
-            collection.add(docs[first:end], vectors.select(np.arange(first, end)))
-            collection.commit()
-        if deleted:
-            collection.delete([f"d{i}" for i in deleted])
-            collection.commit()
-    return Snapshot.open(path)
+    """An index of one field, "tokens", committed in a segment for each part between ``cuts``."""
+    options = asdict(MultiVectorConfig(dim=vectors.dim, **config))
+    new = NewField(encoder=TOKEN_ENCODER, representation="tokens", options=options)
+    return write_index(path, {"tokens": new}, {"tokens": vectors}, cuts, deleted)
+
+
+def make_token_field(path, vectors: MultiVectors, cuts=(), deleted=(), **config) -> TokenField:
+    """The field of `make_token_index`."""
+    return make_token_index(path, vectors, cuts, deleted, **config).field("tokens")

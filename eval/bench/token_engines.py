@@ -19,7 +19,7 @@ from ...index.arrays import Floats, Int64s
 from ...index.collection import Collection
 from ...index.documents import Document
 from ...index.manifest import EncoderRecord
-from ...index.multivector.tokens import MultiVectorConfig
+from ...index.multivector.config import MultiVectorConfig
 from ...index.representations.multivectors import MultiVectors
 from ...index.snapshot import Snapshot
 from ...retrieval.searchers.centroid import CentroidOptions, CentroidSearcher

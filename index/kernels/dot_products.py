@@ -1,9 +1,9 @@
 """Dot products of many rows with 32 vectors at once, in integers: one vector a lane.
 
 A row of ``dim`` unsigned bytes meets 32 vectors of signed bytes. Four dimensions of a row, broadcast, are multiplied with
-the same four of all lanes by one instruction (``vpdpbusd``, where the processor has AVX-512 VNNI), so 32 tokens of a query
-cost two accumulators. Elsewhere the same IR is spelled out in shifts and multiplications, which LLVM lowers for any
-processor; results are the same integers. Without compilation (NUMBA_DISABLE_JIT) plain loops stand in.
+the same four of all lanes: by one instruction where the processor has AVX-512 VNNI (``vpdpbusd``), by two or three where it
+has AVX2, and by shifts and multiplications, which LLVM lowers for any processor, elsewhere. Results are the same integers.
+Without compilation (NUMBA_DISABLE_JIT) plain loops stand in.
 
 Layout of lanes: ``packed (n_blocks, dim / 4, 32, 4)`` int8; lane ``j`` of a block is a vector, four dimensions side by side.
 """
@@ -25,28 +25,32 @@ from . import kernel
 
 LANES = 32
 HALF = 16
-TILE = 4
-"""Rows that meet a block of lanes together."""
 COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 Bytes = npt.NDArray[np.uint8]
 SignedBytes = npt.NDArray[np.int8]
 Int32s = npt.NDArray[np.int32]
 
-I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+I8, I16, I32, I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 F32 = ir.FloatType()
 INTS = ir.VectorType(I32, HALF)
 FLOATS = ir.VectorType(F32, HALF)
+# The 256 bits that an AVX2 instruction takes: a quarter of the lanes.
+QUARTER_BYTES, QUARTER_SHORTS, QUARTER_INTS = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
 
 
-def _has_vnni() -> bool:
+def _has(feature: str) -> bool:
+    """Tell whether Numba compiles for processors with a feature, by the name that LLVM has for it."""
     config: Any = numba.config
     if config.CPU_NAME is not None or config.CPU_FEATURES is not None:
-        return "+avx512vnni" in (config.CPU_FEATURES or "")
-    return bool(llvm.get_host_cpu_features().get("avx512vnni", False))
+        return f"+{feature}" in (config.CPU_FEATURES or "").split(",")
+    return bool(llvm.get_host_cpu_features().get(feature, False))
 
 
-VNNI = COMPILED and _has_vnni()
+VNNI = COMPILED and _has("avx512vnni")
+AVX2 = COMPILED and _has("avx2")
+TILE = 2 if AVX2 and not VNNI else 4
+"""Rows that meet a block of lanes together: as many as registers hold the sums of."""
 
 
 def load(builder: Any, address: Any, kind: Any, align: int = 1) -> Any:
@@ -78,18 +82,52 @@ def constant(value: int) -> Any:
     return ir.Constant(INTS, [value] * HALF)
 
 
-def add_dot4(builder: Any, sums: Any, row: Any, vectors: Any) -> Any:
-    """Add the dot products of four unsigned bytes (in each of 16 words) with four signed ones, lane by lane."""
+def add_dot4(builder: Any, sums: Any, row: Any, vectors: Any, nbits: int) -> Any:
+    """Add the dot products of four unsigned bytes (in each of 16 words) with four signed ones, lane by lane.
+
+    Bytes of the row are below ``2 ** nbits``; all three are (16,) i32.
+    """
     if VNNI:
-        kind = ir.FunctionType(INTS, [INTS] * 3)
-        name = "llvm.x86.avx512.vpdpbusd.512"
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        return builder.call(function, [sums, row, vectors])
+        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, sums, row, vectors)
+    if AVX2:
+        product = _bytes_product if nbits < 8 else _shorts_product
+        quarters = [[_quarter(builder, value, at) for value in (sums, row, vectors)] for at in range(2)]
+        added = [builder.add(before, product(builder, codes, lanes)) for before, codes, lanes in quarters]
+        return builder.shuffle_vector(*added, ir.Constant(INTS, list(range(HALF))))
     for byte in range(4):
         left = builder.and_(builder.lshr(row, constant(8 * byte)), constant(255))
         right = builder.ashr(builder.shl(vectors, constant(24 - 8 * byte)), constant(24))
         sums = builder.add(sums, builder.mul(left, right))
     return sums
+
+
+def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Call an instruction by the name of its LLVM intrinsic."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, arguments)
+
+
+def _quarter(builder: Any, value: Any, at: int) -> Any:
+    picked = ir.Constant(QUARTER_INTS, list(range(8 * at, 8 * at + 8)))
+    return builder.shuffle_vector(value, ir.Constant(INTS, ir.Undefined), picked)
+
+
+def _bytes_product(builder: Any, row: Any, vectors: Any) -> Any:
+    """Multiply codes of up to 4 bits, for AVX2: sums of two products, at most 2 * 15 * 128, do not saturate in 16 bits."""
+    left, right = (builder.bitcast(value, QUARTER_BYTES) for value in (row, vectors))
+    pairs = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", QUARTER_SHORTS, left, right)
+    return _call(builder, "llvm.x86.avx2.pmadd.wd", QUARTER_INTS, pairs, ir.Constant(QUARTER_SHORTS, [1] * 16))
+
+
+def _shorts_product(builder: Any, row: Any, vectors: Any) -> Any:
+    """Multiply codes of 8 bits, for AVX2: even and odd bytes are widened to 16 bits, and pairs of them added in 32."""
+    eight = ir.Constant(QUARTER_SHORTS, [8] * 16)
+    row, vectors = (builder.bitcast(value, QUARTER_SHORTS) for value in (row, vectors))
+    even = builder.and_(row, ir.Constant(QUARTER_SHORTS, [255] * 16)), builder.ashr(builder.shl(vectors, eight), eight)
+    odd = builder.lshr(row, eight), builder.ashr(vectors, eight)
+    sums = [_call(builder, "llvm.x86.avx2.pmadd.wd", QUARTER_INTS, *pair) for pair in (even, odd)]
+    return builder.add(*sums)
 
 
 def tile_of(builder: Any, number: Any, n: Any) -> list[Any]:
@@ -130,7 +168,7 @@ def add_dots(
                 if nbits < 8:
                     codes = builder.and_(codes, mask)
                 for address, vectors in zip(pair, lanes, strict=True):
-                    builder.store(add_dot4(builder, builder.load(address), codes, vectors), address)
+                    builder.store(add_dot4(builder, builder.load(address), codes, vectors, nbits), address)
             at = builder.add(at, plane_bytes)
     return [(builder.load(low), builder.load(high)) for low, high in sums]
 

@@ -25,7 +25,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Floats, Int32s, Int64s
+from ..arrays import Floats, Int32s, Int64s, Mask, joined_offsets, picks_of
 from ..errors import IndexFormatError
 from ..kernels.lists import count_documents, list_documents
 from ..storage import ArrayFile, ArrayFileWriter
@@ -35,9 +35,7 @@ KIND, TOKENS_KIND = "multivector", "tokens"
 FILE_NAME, TOKENS_NAME = "multivector.lex", "tokens.lex"
 EXACT_BITS = 8
 SAMPLED_TOKENS = 1024
-Bytes = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.uint16]
-Mask = npt.NDArray[np.bool_]
 T = TypeVar("T")
 
 
@@ -59,6 +57,24 @@ class TokenRows:
     codes: Codes
     small: Encoded
     exact: Encoded | None
+
+    def take(self, order: Int32s) -> TokenRows:
+        """Return the documents in another order; ``order[new] = old``."""
+        offsets, picks = picks_of(self.offsets, order)
+        small = Encoded(self.small.levels[picks], self.small.scalars[picks])
+        exact = None if self.exact is None else Encoded(self.exact.levels[picks], self.exact.scalars[picks])
+        return TokenRows(offsets, self.codes[picks], small, exact)
+
+    @classmethod
+    def joined(cls, parts: Sequence[TokenRows], dim: int, nbits: int) -> TokenRows:
+        """Put the documents of all parts end to end; all have exact tokens, or none has."""
+        exact = [part.exact for part in parts if part.exact is not None]
+        return cls(
+            offsets=joined_offsets([part.offsets for part in parts]),
+            codes=np.concatenate([np.empty(0, np.uint16), *(part.codes for part in parts)]),
+            small=join([part.small for part in parts], dim, nbits),
+            exact=join(exact, dim, EXACT_BITS) if exact else None,
+        )
 
 
 def encode_tokens(

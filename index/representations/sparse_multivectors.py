@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Int32s, Int64s
+from ..arrays import Int32s, Int64s, picks_of
 from ..errors import RepresentationError
 from .sparse import SparseVectors
 
@@ -69,7 +69,7 @@ class SparseMultiVectors:
 
     def select(self, rows: Int64s) -> SparseMultiVectors:
         """Return the chosen texts, in the order given."""
-        offsets, tokens = spans_of(self.offsets, rows)
+        offsets, tokens = picks_of(self.offsets, rows)
         return SparseMultiVectors(offsets, self.rows.select(tokens))
 
     @classmethod
@@ -143,11 +143,3 @@ def fold(
     counts = np.bincount(keys[starts] >> 31, minlength=len(widths))
     ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return ends, (keys[starts] & 0x7FFFFFFF).astype(np.int32), folded
-
-
-def spans_of(offsets: Int64s, chosen: npt.NDArray[Any]) -> tuple[Int64s, Int64s]:
-    """Offsets of the chosen texts put end to end, and the tokens that they have."""
-    widths = np.diff(offsets)[chosen]
-    ends = np.zeros(len(chosen) + 1, np.int64)
-    np.cumsum(widths, out=ends[1:])
-    return ends, np.repeat(offsets[:-1][chosen] - ends[:-1], widths) + np.arange(ends[-1])

@@ -13,6 +13,7 @@ is when a query comes, so it belongs to the query's weight. N and df count docum
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,6 @@ from ..arrays import Floats, Int64s
 
 SCALE = 255.0
 """Impact = weight x SCALE: the weights of every collection fill (0, 1)."""
-MAX_COUNT = 255
-"""Counts are stored in a byte; past it a term's weight no longer changes by a step of the impact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,9 @@ class Bm25:
         if not (self.k1 >= 0 and 0 <= self.b <= 1):
             raise ValueError(f"BM25 needs k1 >= 0 and 0 <= b <= 1, not k1={self.k1}, b={self.b}")
 
-    def document_weights(self, counts: npt.NDArray[np.uint8], indptr: Int64s, lengths: Int64s, average_length: float) -> Floats:
+    def document_weights(
+        self, counts: npt.NDArray[np.unsignedinteger[Any]], indptr: Int64s, lengths: Int64s, average_length: float
+    ) -> Floats:
         """Weights in (0, 1] of the (nnz,) counts; row ``i`` has ``lengths[i]`` tokens."""
         norms = self.k1 * (1 - self.b + self.b * lengths / max(average_length, 1e-9))
         tf = counts.astype(np.float32)

@@ -9,20 +9,22 @@ Arrays of ``inverted.lex``; T distinct terms, P postings, n documents, windows o
     kth (T, 4) u8                    1st, 10th, 100th and 1000th largest impact
     dense_rows (T,) i32 | dense (F, blocks / 2) u8   block maxima of the F frequent terms, 4 bits each; -1: none
     forward_indptr (n+1,) i64 | forward u8     document rows, packed as `kernels.rows` says
-    counts (P,) u8 | lengths (n,) u32    BM25 only: what the impacts were computed from
+    counts (P,) u8 to u32 | lengths (n,) u32    BM25 only: what the impacts were computed from
 
 A term that is not frequent needs no block maxima: adding the impacts of its postings to their blocks is a bound too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Int32s, Int64s
+from ..arrays import Int32s, Int64s, joined_offsets, picks_of
 from ..errors import IndexFormatError
 from ..kernels import postings as kernels
 from ..kernels.postings import BLOCK, KTH, PostingArrays
@@ -48,14 +50,14 @@ class ImpactRows:
     indptr : (n + 1,) int64
     terms : (P,) int32, ascending in a row
     impacts : (P,) uint8, 1..255
-    counts, lengths : (P,) uint8 and (n,) uint32, or None
-        BM25's term counts (capped at 255) and document lengths in tokens.
+    counts, lengths : (P,) unsigned and (n,) uint32, or None
+        BM25's term counts and document lengths in tokens.
     """
 
     indptr: Int64s
     terms: Int32s
     impacts: Impacts
-    counts: npt.NDArray[np.uint8] | None = None
+    counts: npt.NDArray[np.unsignedinteger[Any]] | None = None
     lengths: npt.NDArray[np.uint32] | None = None
 
     def ranks(self) -> tuple[Int32s, npt.NDArray[np.uint32]]:
@@ -66,16 +68,26 @@ class ImpactRows:
 
     def take(self, order: Int32s) -> ImpactRows:
         """Return the rows in another order; ``order[new] = old``."""
-        widths = np.diff(self.indptr)[order]
-        indptr = np.zeros(len(order) + 1, np.int64)
-        np.cumsum(widths, out=indptr[1:])
-        picks = np.repeat(self.indptr[order] - indptr[:-1], widths) + np.arange(indptr[-1])
+        indptr, picks = picks_of(self.indptr, order)
         return ImpactRows(
             indptr=indptr,
             terms=self.terms[picks],
             impacts=self.impacts[picks],
             counts=None if self.counts is None else self.counts[picks],
             lengths=None if self.lengths is None else self.lengths[order],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[ImpactRows]) -> ImpactRows:
+        """Put the rows of all parts end to end; all have counts and lengths, or none has."""
+        counts = [part.counts for part in parts if part.counts is not None]
+        lengths = [part.lengths for part in parts if part.lengths is not None]
+        return cls(
+            indptr=joined_offsets([part.indptr for part in parts]),
+            terms=np.concatenate([np.empty(0, np.int32), *(part.terms for part in parts)]),
+            impacts=np.concatenate([np.empty(0, np.uint8), *(part.impacts for part in parts)]),
+            counts=np.concatenate(counts) if counts else None,
+            lengths=np.concatenate(lengths) if lengths else None,
         )
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Int32s, Int64s
+from ..arrays import Int32s, Int64s, joined_offsets, picks_of
 from ..errors import IndexFormatError
-from ..representations.sparse_multivectors import SparseMultiVectors, fold, spans_of
+from ..representations.sparse_multivectors import SparseMultiVectors, fold
 from ..storage import ArrayFile, ArrayFileWriter
 from .inverted import ImpactRows, InvertedIndex
 from .quantize import Impacts, quantize
@@ -57,16 +57,12 @@ class SparseTokenRows:
     @classmethod
     def joined(cls, parts: Sequence[SparseTokenRows]) -> SparseTokenRows:
         """Put the documents of all parts end to end."""
-        rows = ImpactRows(
-            indptr=_end_to_end([part.rows.indptr for part in parts]),
-            terms=np.concatenate([np.empty(0, np.int32), *(part.rows.terms for part in parts)]),
-            impacts=np.concatenate([np.empty(0, np.uint8), *(part.rows.impacts for part in parts)]),
-        )
-        return cls(_end_to_end([part.offsets for part in parts]), rows)
+        rows = ImpactRows.joined([part.rows for part in parts])
+        return cls(joined_offsets([part.offsets for part in parts]), rows)
 
     def take(self, order: npt.NDArray[Any]) -> SparseTokenRows:
         """Return some of the documents, or all in another order; ``order[new] = old``."""
-        offsets, tokens = spans_of(self.offsets, order)
+        offsets, tokens = picks_of(self.offsets, order)
         return SparseTokenRows(offsets, self.rows.take(tokens.astype(np.int32)))
 
     def write(self, path: Path) -> None:
@@ -174,8 +170,3 @@ class SparseTokenIndex:
         )
         if not sound:
             raise IndexFormatError(self.file.path, expected="offsets that fit", found="offsets that do not fit each other")
-
-
-def _end_to_end(parts: Sequence[Int64s]) -> Int64s:
-    widths = np.concatenate([np.empty(0, np.int64), *(np.diff(part) for part in parts)])
-    return np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)

@@ -15,34 +15,38 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ...index.arrays import Int32s, Int64s
-from ...index.collection import BufferLimits
-from ...index.documents import Document
-from ...index.errors import DatasetError, StorageError
+from ...index.collection import BufferLimits, NewField
+from ...index.documents import Document, DocumentStore
+from ...index.errors import DatasetError, RepresentationError, StorageError
 from ...index.representations.sparse import SparseVectors
-from ...index.segments import Segment
 from ...index.snapshot import Snapshot
+from ...index.sparse.field import SparseField, SparseSegment
 from ...index.sparse.quantize import MAX_IMPACT
 from ..build import BuildReport
 from ..corpora.reading import Fields
 from ..encoders.precomputed import VectorsEncoder
+from ..fields import encoder_record
 from ..kernels import protobuf
 from ..kernels.protobuf import MAX_POSTING_BYTES, PROBLEMS, Bytes
 from ..progress import Progress
 from .importing import DocumentsById, write_index
 from .vector_files import Batch
 
+Counts = npt.NDArray[np.unsignedinteger[Any]]
 CHUNK_POSTINGS, CHUNK_DOCS = 1 << 25, 1 << 20
 """What an import holds at a time; a file with more is read once for each chunk."""
 
 
 def import_ciff(
     path: Path | str, out: Path | str, *, documents: Sequence[str] = (), fields: Fields | None = None, name: str = "vectors",
-    progress: Progress | None = None, limits: BufferLimits | None = None, reorder: bool | None = False,
+    field: str = "vectors", progress: Progress | None = None, limits: BufferLimits | None = None,
+    reorder: bool | None = False,
 ) -> BuildReport:  # fmt: skip
     """Build an index of a CIFF file, whose tf become impacts: exactly, unless one is larger than 255.
 
@@ -52,7 +56,7 @@ def import_ciff(
         The file, not compressed. It is read at least twice, since the documents' ids stand at its end.
     out : Path or str
         The index folder, made anew.
-    documents, fields, name, progress, limits
+    documents, fields, name, field, progress, limits
         As in `importing.import_vectors`.
     reorder : bool or None
         See `Collection.compact`; False keeps the file's order of documents.
@@ -71,14 +75,13 @@ def import_ciff(
     batches = file.chunks(n_postings)
     if documents:
         batches = DocumentsById(documents, fields).of(batches)
-    return write_index(
-        out, batches, VectorsEncoder(name=name, terms="strings"), vocabulary=terms,
-        scale=1.0 if max_tf <= MAX_IMPACT else MAX_IMPACT / max_tf, progress=progress, limits=limits, reorder=reorder,
-    )  # fmt: skip
+    scale = 1.0 if max_tf <= MAX_IMPACT else MAX_IMPACT / max_tf
+    new = NewField(encoder=encoder_record(VectorsEncoder(name=name, terms="strings")), vocabulary=terms, scale=scale)
+    return write_index(out, field, new, batches, progress=progress, limits=limits, reorder=reorder)
 
 
-def export_ciff(index: Path | str, path: Path | str) -> int:
-    """Write an index as a CIFF file: live documents in their order, impacts as tf; of BM25, term counts and lengths.
+def export_ciff(index: Path | str, path: Path | str, *, field: str | None = None) -> int:
+    """Write a sparse field of an index as a CIFF file: live documents in their order, impacts as tf; of BM25, term counts and lengths.
 
     Terms are the vocabulary's strings, or term numbers where there is no vocabulary. Scores of another engine, divided by the
     scale that the header's description names, are those of lexmax.
@@ -88,6 +91,8 @@ def export_ciff(index: Path | str, path: Path | str) -> int:
     index : Path or str
     path : Path or str
         Replaced once the file is whole.
+    field : str or None
+        Name of the field; None: the only sparse one.
 
     Returns
     -------
@@ -98,17 +103,20 @@ def export_ciff(index: Path | str, path: Path | str) -> int:
     ------
     IndexNotFoundError, IndexFormatError
         No index there, or a damaged one.
+    RepresentationError
+        There is no such field, or several, or it is not sparse.
     StorageError
         The disk refuses.
     """
     snapshot, target = Snapshot.open(index, verify=True), Path(path)
-    parts = _parts(snapshot)
+    chosen = _sparse_field(snapshot, field)
+    parts = _parts(snapshot, chosen)
     unfinished = target.with_name(target.name + ".tmp")
     try:
         with unfinished.open("wb") as out:
             terms = np.unique(np.concatenate([np.empty(0, np.int32), *(part.terms for part in parts)]))
-            out.write(_delimited(_header(snapshot, parts, len(terms))))
-            _write_lists(out, snapshot, parts, terms)
+            out.write(_delimited(_header(chosen, parts, len(terms))))
+            _write_lists(out, chosen, parts, terms)
             _write_records(out, parts)
         unfinished.replace(target)
     except OSError as failure:
@@ -215,18 +223,32 @@ class _CiffFile:
 class _Part(NamedTuple):
     """What one segment gives: which terms it has live, and new docids (-1: deleted), lengths and tf in its own order."""
 
-    segment: Segment
+    documents: DocumentStore
+    segment: SparseSegment
     terms: Int32s
     docids: Int64s
     lengths: Int64s
-    tfs: Bytes
+    tfs: Counts
 
 
-def _parts(snapshot: Snapshot) -> list[_Part]:
+def _sparse_field(snapshot: Snapshot, name: str | None) -> SparseField:
+    sparse = [each for each in snapshot.fields.values() if isinstance(each, SparseField)]
+    if name is None and len(sparse) == 1:
+        return sparse[0]
+    names = ", ".join(each.name for each in sparse) or "none"
+    if name is None:
+        raise RepresentationError(f"{snapshot.path}: name the sparse field to export; there are {names}")
+    chosen = snapshot.field(name)
+    if not isinstance(chosen, SparseField):
+        raise RepresentationError(f"{snapshot.path}: the field {name!r} is not sparse; those that are: {names}")
+    return chosen
+
+
+def _parts(snapshot: Snapshot, field: SparseField) -> list[_Part]:
     parts, n_docs = [], 0
-    for segment in snapshot.segments:
+    for whole, segment in zip(snapshot.segments, field.segments, strict=True):
         inverted, arrays = segment.inverted, segment.inverted.arrays
-        live = np.ones(segment.record.n_docs, np.bool_) if segment.live is None else segment.live
+        live = np.ones(segment.n_docs, np.bool_) if segment.live is None else segment.live
         docids = np.where(live, n_docs + np.cumsum(live) - 1, -1)
         n_docs += int(live.sum())
         terms = inverted.terms
@@ -238,7 +260,7 @@ def _parts(snapshot: Snapshot) -> list[_Part]:
             lengths = inverted.file["lengths"].astype(np.int64)
         else:
             tfs, lengths = arrays.impacts, _row_sums(arrays.forward_indptr, impacts)
-        parts.append(_Part(segment, terms, docids, lengths, tfs))
+        parts.append(_Part(whole.documents, segment, terms, docids, lengths, tfs))
     return parts
 
 
@@ -248,30 +270,30 @@ def _row_sums(indptr: Int64s, values: Bytes) -> Int64s:
     return sums
 
 
-def _header(snapshot: Snapshot, parts: Sequence[_Part], n_terms: int) -> bytes:
+def _header(field: SparseField, parts: Sequence[_Part], n_terms: int) -> bytes:
     total = sum(int(part.lengths[part.docids >= 0].sum()) for part in parts)
-    n_docs, scale = snapshot.n_docs, snapshot.manifest.scale or 1.0
-    what = "tf is the term count, at most 255" if snapshot.manifest.bm25 else f"tf is the impact, weight x {scale!r}"
+    n_docs, scale = field.n_docs, field.scale
+    what = "tf is the term count" if field.bm25 else f"tf is the impact, weight x {scale!r}"
     return b"".join([
         _whole(1, 1), _whole(2, n_terms), _whole(3, n_docs), _whole(4, n_terms), _whole(5, n_docs), _whole(6, total),
         b"\x39", np.array(total / max(1, n_docs), "<f8").tobytes(), _string(8, f"lexmax: {what}"),
     ])  # fmt: skip
 
 
-def _write_lists(out: IO[bytes], snapshot: Snapshot, parts: Sequence[_Part], terms: Int32s) -> None:
+def _write_lists(out: IO[bytes], field: SparseField, parts: Sequence[_Part], terms: Int32s) -> None:
     ranks = np.array([part.segment.inverted.ranks(terms) for part in parts], np.int64).reshape(len(parts), len(terms))
-    vocabulary = snapshot.vocabulary
+    vocabulary = field.vocabulary
     for i, number in enumerate(terms.tolist()):
         found = [_postings(part, int(rank)) for part, rank in zip(parts, ranks[:, i].tolist(), strict=True) if rank >= 0]
         docids, tfs = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         buffer = np.empty(MAX_POSTING_BYTES * len(docids), np.uint8)
-        postings = buffer[: protobuf.write_postings(docids, tfs, buffer)].tobytes()
+        postings = buffer[: protobuf.write_postings(docids, tfs.astype(np.int64), buffer)].tobytes()
         name = vocabulary.strings(terms[i : i + 1])[0] if len(vocabulary) else str(number)
         head = _string(1, name) + _whole(2, len(docids)) + _whole(3, int(tfs.sum(dtype=np.int64)))
         out.write(_delimited(head + postings))
 
 
-def _postings(part: _Part, rank: int) -> tuple[Int64s, Bytes]:
+def _postings(part: _Part, rank: int) -> tuple[Int64s, Counts]:
     """Live docids and tfs of one term in a segment."""
     arrays, window = part.segment.inverted.arrays, part.segment.inverted.window
     first, end = arrays.starts[rank : rank + 2].tolist()
@@ -285,7 +307,7 @@ def _postings(part: _Part, rank: int) -> tuple[Int64s, Bytes]:
 
 def _write_records(out: IO[bytes], parts: Sequence[_Part]) -> None:
     for part in parts:
-        doc_ids = part.segment.documents.doc_ids.to_arrow().to_pylist()
+        doc_ids = part.documents.doc_ids.to_arrow().to_pylist()
         for docid, doc_id, length in zip(part.docids.tolist(), doc_ids, part.lengths.tolist(), strict=True):
             if docid >= 0:
                 out.write(_delimited(_whole(1, docid) + _string(2, doc_id) + _whole(3, length)))

@@ -8,14 +8,13 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from ...index.collection import BufferLimits, Collection
+from ...index.collection import BufferLimits, Collection, NewField
 from ...index.documents import Document
 from ...index.errors import DatasetError
-from ...index.multivector.tokens import MultiVectorConfig
-from ..build import BuildReport, encoder_record
+from ..build import BuildReport
 from ..corpora.reading import Fields, read_corpus
-from ..encoders.base import Encoder
 from ..encoders.precomputed import VectorsEncoder
+from ..fields import encoder_record
 from ..progress import Progress
 from .vector_files import Batch, read_vectors, read_vocabulary
 
@@ -23,7 +22,7 @@ from .vector_files import Batch, read_vectors, read_vocabulary
 def import_vectors(
     sources: Sequence[Path | str], out: Path | str, *, documents: Sequence[str] = (), fields: Fields | None = None,
     vocabulary: Path | str | None = None, ids: Path | str | None = None, term_numbers: bool = False, name: str = "vectors",
-    progress: Progress | None = None, limits: BufferLimits | None = None, reorder: bool | None = None,
+    field: str = "vectors", progress: Progress | None = None, limits: BufferLimits | None = None, reorder: bool | None = None,
 ) -> BuildReport:  # fmt: skip
     """Build an index of files of vectors: of all of them or, after an error, of none.
 
@@ -44,7 +43,9 @@ def import_vectors(
     term_numbers : bool
         The keys of JSON and Parquet are term numbers, although JSON writes them as strings.
     name : str
-        What the vectors are called, for the index's fingerprint.
+        What made the vectors, for the field's fingerprint.
+    field : str
+        Name of the field.
     progress : callable or None
         Called with the number of documents done.
     limits : BufferLimits or None
@@ -77,35 +78,27 @@ def import_vectors(
         batches = DocumentsById(documents, fields).of(batches)
     if ids is not None:
         batches = chain(batches, _none_left(lines, Path(ids)))
-    return write_index(
-        out, batches, encoder, vocabulary=list(strings or []), progress=progress, limits=limits, reorder=reorder
-    )  # fmt: skip
+    new = NewField(encoder=encoder_record(encoder), vocabulary=list(strings or []))
+    return write_index(out, field, new, batches, progress=progress, limits=limits, reorder=reorder)
 
 
 def write_index(
-    out: Path | str, batches: Iterator[Any], encoder: Encoder, *, vocabulary: Sequence[str] = (),
-    scale: float | None = None, multivector: MultiVectorConfig | None = None, progress: Progress | None = None,
+    out: Path | str, field: str, new: NewField, batches: Iterator[Any], *, progress: Progress | None = None,
     limits: BufferLimits | None = None, reorder: bool | None = None,
 ) -> BuildReport:  # fmt: skip
-    """Write documents with their vectors to a new index; the parameters are those of `import_vectors` and `Collection`."""
+    """Write documents with their vectors, (documents, vectors) a batch, to a new index of one field."""
     start = time.monotonic()
     n_added = 0
-    record = encoder_record(encoder)
-    with Collection.create(
-        out, encoder=record, vocabulary=vocabulary, scale=scale, multivector=multivector, limits=limits
-    ) as collection:
+    with Collection.create(out, {field: new}, search=field, limits=limits) as collection:
         for documents, vectors in batches:
-            collection.add(documents, vectors)
+            collection.add(documents, {field: vectors})
             n_added += len(documents)
             if progress:
                 progress(n_added)
         read = time.monotonic()
         collection.compact(reorder=reorder)
         collection.commit()
-    return BuildReport(
-        n_added=n_added, n_replaced=0, n_skipped=0, n_resumed=0,
-        elapsed_s=read - start, compact_s=time.monotonic() - read,
-    )  # fmt: skip
+    return BuildReport(n_added=n_added, elapsed_s=read - start, compact_s=time.monotonic() - read)
 
 
 class DocumentsById:

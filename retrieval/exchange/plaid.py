@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -32,10 +32,11 @@ from ...index.documents import Document
 from ...index.errors import DatasetError, IndexFormatError, MissingDependencyError, RepresentationError
 from ...index.multivector.colbertv2 import ColbertV2Codec
 from ...index.representations.multivectors import MultiVectors
-from ..build import BuildReport, TokenStorage
+from ..build import BuildReport
 from ..corpora.reading import Fields
 from ..encoders.base import MultiVectorEncoder
-from ..encoders.precomputed_tokens import TokenVectorsEncoder
+from ..encoders.precomputed import TokenVectorsEncoder
+from ..fields import FieldEncoder
 from ..progress import Progress
 from .importing import DocumentsById, read_ids, write_index
 
@@ -47,8 +48,8 @@ Array = npt.NDArray[Any]
 
 def import_plaid(
     folder: Path | str, out: Path | str, *, encoder: MultiVectorEncoder | None = None, documents: Sequence[str] = (),
-    fields: Fields | None = None, ids: Path | str | None = None, name: str = "vectors", tokens: TokenStorage | None = None,
-    progress: Progress | None = None, limits: BufferLimits | None = None,
+    fields: Fields | None = None, ids: Path | str | None = None, name: str = "vectors", field: str = "tokens",
+    storage: Mapping[str, Any] | None = None, progress: Progress | None = None, limits: BufferLimits | None = None,
 ) -> BuildReport:  # fmt: skip
     """Build an index of token vectors from an index of Stanford's ColBERT or fast-plaid.
 
@@ -70,8 +71,10 @@ def import_plaid(
         A file with the id of each passage on a line of its own; None: passages are numbered from 0, as they are there.
     name : str
         What the vectors are called when there is no encoder, for the index's fingerprint.
-    tokens : TokenStorage or None
-        How token vectors are kept; None: at 2 bits to be searched, and nearly exactly at 8 bits.
+    field : str
+        Name of the field.
+    storage : mapping or None
+        ``nbits``, ``exact`` and ``n_centroids`` of the field; by default 2 bits to be searched, and nearly exact at 8 bits.
     progress : callable or None
         Called with the number of passages done.
     limits : BufferLimits or None
@@ -104,9 +107,9 @@ def import_plaid(
     )
     if documents:
         batches = DocumentsById(documents, fields).of(batches)
-    config = (tokens or TokenStorage()).config(plaid.codec.dim)
     recorded = encoder or TokenVectorsEncoder(dim=plaid.codec.dim, name=name)
-    return write_index(out, batches, recorded, multivector=config, progress=progress, limits=limits)
+    new = FieldEncoder(recorded, storage or {}).new_field()
+    return write_index(out, field, new, batches, progress=progress, limits=limits)
 
 
 @dataclass(frozen=True, eq=False)

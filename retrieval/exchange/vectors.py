@@ -1,38 +1,23 @@
 """Sparse vectors that others made, in memory: any encoder's output is indexed and searched without its model.
 
-`to_sparse_vectors` takes what other libraries give; `semantic_search_lexmax` stands where sentence-transformers' functions
-``semantic_search_*`` for other engines do. Files are the matter of `vector_files`.
+`to_sparse_vectors` takes what other libraries give. Files are the matter of `vector_files`.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
-import weakref
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ...index.arrays import Int64s
-from ...index.collection import Collection
-from ...index.documents import Document
 from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
-from ...index.snapshot import Snapshot
-from ..build import encoder_record
-from ..encoders.precomputed import VectorsEncoder
-from ..searchers.blockmax import BlockMaxSearcher
 
 MAX_TERM = (1 << 27) - 1
 """Largest term number that is taken: an index makes tables as long as its largest one."""
-
-Found = list[list[dict[str, int | float]]]
 
 
 class Rows(NamedTuple):
@@ -217,97 +202,3 @@ def _indptr(owners: npt.NDArray[np.integer[Any]], n_rows: int) -> Int64s:
 def row_at(indptr: Int64s, entry: int) -> int:
     """Return the row that an entry belongs to."""
     return int(np.searchsorted(indptr, entry, side="right")) - 1
-
-
-@overload
-def semantic_search_lexmax(
-    query_embeddings: object, corpus_embeddings: object = None, corpus_index: BlockMaxSearcher | Path | str | None = None,
-    top_k: int = 10, output_index: Literal[False] = False,
-) -> tuple[Found, float]: ...  # fmt: skip
-
-
-@overload
-def semantic_search_lexmax(
-    query_embeddings: object, corpus_embeddings: object = None, corpus_index: BlockMaxSearcher | Path | str | None = None,
-    top_k: int = 10, *, output_index: Literal[True],
-) -> tuple[Found, float, BlockMaxSearcher]: ...  # fmt: skip
-
-
-def semantic_search_lexmax(
-    query_embeddings: object, corpus_embeddings: object = None, corpus_index: BlockMaxSearcher | Path | str | None = None,
-    top_k: int = 10, output_index: bool = False,
-) -> tuple[Found, float] | tuple[Found, float, BlockMaxSearcher]:  # fmt: skip
-    """Search sparse embeddings exactly, with the signature of sentence-transformers' ``semantic_search_seismic`` and kin.
-
-    Parameters
-    ----------
-    query_embeddings : whatever `to_sparse_vectors` takes
-        Tensors as ``SparseEncoder.encode`` gives them, or lists as its ``decode`` does.
-    corpus_embeddings : whatever `to_sparse_vectors` takes, or None
-        Indexed first, in a temporary folder; of the kind of the queries. Not used with ``corpus_index``.
-    corpus_index : BlockMaxSearcher, Path, str or None
-        What an earlier call gave with ``output_index``, or the folder of an index whose doc_ids are whole numbers.
-    top_k : int
-        Answers a query; fewer only when fewer documents share a term with it.
-    output_index : bool
-        Return the index too.
-
-    Returns
-    -------
-    results : list of list of dict
-        For each query ``{"corpus_id": int, "score": float}``, best first; ``corpus_id`` is the row of the embedding.
-    seconds : float
-        Time of the search, without indexing.
-    index : BlockMaxSearcher
-        With ``output_index`` only. A temporary folder goes with it.
-
-    Raises
-    ------
-    ValueError
-        Neither corpus nor index, or top_k < 1.
-    TypeError, RepresentationError
-        As `to_sparse_vectors`; or queries of term strings for an index of term numbers.
-    """
-    if isinstance(corpus_index, BlockMaxSearcher):
-        searcher = corpus_index
-    elif corpus_index is not None:
-        searcher = BlockMaxSearcher(Snapshot.open(corpus_index))
-    elif corpus_embeddings is not None:
-        searcher = _temporary_index(to_sparse_vectors(corpus_embeddings))
-    else:
-        raise ValueError("give corpus_embeddings or corpus_index")
-    start = time.perf_counter()
-    queries = searcher.snapshot.query_vectors(to_sparse_vectors(query_embeddings))
-    hits = searcher.search(queries, top_k, n_threads=os.cpu_count() or 1)
-    results: Found = []
-    for number in range(len(hits)):
-        doc_nums, scores = hits.query(number)
-        corpus_ids = _whole_numbers(searcher.snapshot.doc_ids(doc_nums.tolist()))
-        found = zip(corpus_ids, scores.tolist(), strict=True)
-        results.append([{"corpus_id": corpus_id, "score": score} for corpus_id, score in found])
-    seconds = time.perf_counter() - start
-    return (results, seconds, searcher) if output_index else (results, seconds)
-
-
-def _temporary_index(vectors: SparseVectors) -> BlockMaxSearcher:
-    folder = tempfile.mkdtemp(prefix="lexmax-")
-    try:
-        encoder = VectorsEncoder(terms="numbers" if vectors.vocabulary is None else "strings")
-        with Collection.create(folder, encoder=encoder_record(encoder)) as collection:
-            collection.add([Document(doc_id=str(row), text="") for row in range(len(vectors))], vectors)
-            collection.commit()
-        searcher = BlockMaxSearcher(Snapshot.open(folder))
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    weakref.finalize(searcher, shutil.rmtree, folder, ignore_errors=True)
-    return searcher
-
-
-def _whole_numbers(doc_ids: Sequence[str]) -> list[int]:
-    try:
-        return [int(doc_id) for doc_id in doc_ids]
-    except ValueError:
-        raise RepresentationError(
-            f"corpus_id is a whole number, but the index has the doc_id {doc_ids[0]!r}: search it with a Retriever"
-        ) from None

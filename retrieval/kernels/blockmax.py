@@ -3,9 +3,7 @@
 Steps: `bounds.bound_blocks` adds weight x block maximum over the query's terms; `collect_blocks` lists the blocks that may
 hold an answer, best bound first; `search_blocks` scores their documents from their rows. Exact with ``alpha`` = 1: a block is
 skipped only when its bound, which no score in it exceeds, is not above the threshold, and documents that tie with the k-th
-best are told apart by doc_num. With ``alpha`` < 1 bounds are taken at ``alpha`` of their value: faster, approximate. With
-``mu`` < ``alpha`` superblocks of 128 documents whose highest bound is not above threshold / mu, and their mean not above
-threshold / alpha, are skipped whole (superblock pruning, Carlson et al., SIGIR 2025, arXiv 2504.17045; alpha is its eta).
+best are ordered by doc_num. With ``alpha`` < 1 bounds are taken at ``alpha`` of their value: faster, approximate.
 """
 
 from __future__ import annotations
@@ -14,12 +12,11 @@ import numpy as np
 
 from ...index.kernels.postings import BLOCK, I32, I64, PostingArrays
 from . import Integer, kernel
-from .bounds import drop_superblocks
 from .prefetch import prefetch
 from .rows import prefetch_rows, score_document
 from .scores import Accumulator, Allowed, Ranks, largest
 from .simd import LANES, lowest, passing
-from .topk import Keys, agree, key_of, push
+from .topk import Keys, key_of, push, raise_threshold
 
 N_BUCKETS = 256
 AHEAD = 2
@@ -57,8 +54,8 @@ def collect_blocks(bounds: Accumulator, low: Integer, high: Integer, shift: Inte
 @kernel
 def search_blocks(
     arrays: PostingArrays, first: Integer, n_docs: Integer, base: Integer, ranks: Ranks, weights: Accumulator,
-    bounds: Accumulator, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, alpha: float,
-    mu: float, budget: Integer, docs_per_block: float,
+    bounds: Accumulator, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, shared_threshold: I64,
+    alpha: float, budget: Integer, docs_per_block: float,
 ) -> tuple[Integer, Integer, Integer]:  # fmt: skip
     """Score blocks best first until no bound passes the threshold.
 
@@ -73,7 +70,7 @@ def search_blocks(
     bounds : as `bound_blocks` made them
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor : see `topk`
-    known : (1,)
+    shared_threshold : (1,)
         As `scan.scan_segment` has it.
     budget : int
         Documents to score at most.
@@ -91,9 +88,7 @@ def search_blocks(
         shift += 1
     high, n_scored = best, 0
     for share in ROUNDS:
-        threshold: Integer = agree(known, (floor >> 32) - 1)
-        if mu < alpha:
-            drop_superblocks(bounds, n_blocks, threshold / mu, threshold / alpha)
+        threshold: Integer = raise_threshold(shared_threshold, (floor >> 32) - 1)
         low = min(max(np.int64(threshold / alpha), np.int64(share * best)), best)
         blocks = collect_blocks(bounds, low, high, shift, n_blocks)
         if share < ROUNDS[0] and n_scored + docs_per_block * len(blocks) > budget:

@@ -14,9 +14,6 @@ from ...index.kernels.postings import BLOCK, PostingArrays, run_span, step_of
 from . import Integer, kernel
 from .scores import Accumulator, Allowed, Ranks
 
-SUPERBLOCK = 16
-"""Blocks of a superblock: 128 documents."""
-
 
 @kernel
 def add_nibbles(bounds: Accumulator, row: npt.NDArray[np.uint8], unit: Any) -> None:
@@ -122,19 +119,6 @@ def bound_window(
     """Fill ``bounds[: window / 8]`` with what terms with block maxima bring the blocks of window ``w`` at most."""
     bounds[: window // BLOCK] = 0
     add_windows(arrays, window, w, w + 1, ranks, weights, bounds)
-
-
-@kernel
-def drop_superblocks(bounds: Accumulator, n_blocks: Integer, highest: float, mean: float) -> None:
-    """Set the bounds of superblocks to 0 where none is above ``highest`` and their mean is not above ``mean``."""
-    for first in range(0, n_blocks, SUPERBLOCK):
-        part = bounds[first : min(first + SUPERBLOCK, n_blocks)]
-        top, total = np.int64(0), np.int64(0)
-        for b in range(len(part)):
-            top = max(top, np.int64(part[b]))
-            total += np.int64(part[b])
-        if top <= highest and total <= mean * len(part):
-            part[:] = 0
 
 
 @kernel

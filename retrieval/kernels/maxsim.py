@@ -180,3 +180,48 @@ def score_documents(
         for j in range(LANES):
             total += best[j] * weights[j]
         scores[i] += total
+
+
+@kernel
+def round_tokens(
+    tokens: Floats, rotation: Floats, mean: Floats, n_lanes: int
+) -> tuple[npt.NDArray[np.int8], Floats, Floats]:  # fmt: skip
+    """Rotate query tokens and round each to bytes by its own scale; sums run in one order on every processor.
+
+    Parameters
+    ----------
+    tokens : (n, dim) float32
+    rotation : (dim, dim) float32
+        The codec's.
+    mean : (dim,) float32
+        Of all document tokens, rotated.
+    n_lanes : int
+        Rows to return, at least n; those past n are zero.
+
+    Returns
+    -------
+    rows : (n_lanes, dim) int8
+    weights : (n_lanes,) float32
+        Value of a step of the row's bytes.
+    means : (n_lanes,) float32
+        Product of the rotated token with ``mean``, in steps.
+    """
+    n, dim = tokens.shape
+    rows, rotated = np.zeros((n_lanes, dim), np.int8), np.empty(dim, np.float32)
+    weights, means = np.zeros(n_lanes, np.float32), np.zeros(n_lanes, np.float32)
+    for i in range(n):
+        rotated[:] = 0
+        for d in range(dim):
+            value = tokens[i, d]
+            for j in range(dim):
+                rotated[j] += value * rotation[d, j]
+        top, product = np.float32(0), np.float32(0)
+        for j in range(dim):
+            top = max(top, abs(rotated[j]))
+            product += rotated[j] * mean[j]
+        weights[i] = top / np.float32(127)
+        step = max(weights[i], np.float32(1e-12))
+        means[i] = product / step
+        for j in range(dim):
+            rows[i, j] = np.int8(np.rint(rotated[j] / step))
+    return rows, weights, means

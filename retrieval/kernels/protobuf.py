@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ...index.arrays import Floats, Int32s, Int64s
 from . import Integer, kernel
 
-MAX_POSTING_BYTES = 11
+MAX_POSTING_BYTES = 14
 PROBLEMS = (
     "",
     "the file ends before the message does",
@@ -149,7 +149,7 @@ def place(docs: Int32s, tfs: Int32s, term: int, first: int, end: int, cursors: I
 
 
 @kernel
-def write_postings(docids: Int64s, tfs: Bytes, out: Bytes) -> int:
+def write_postings(docids: Int64s, tfs: Int64s, out: Bytes) -> int:
     """Write postings as they stand in a list, docids as gaps; return the number of bytes, at most MAX_POSTING_BYTES each."""
     at, previous = 0, np.int64(0)
     for i in range(len(docids)):
@@ -168,11 +168,12 @@ def write_postings(docids: Int64s, tfs: Bytes, out: Bytes) -> int:
             at += 1
         out[at] = 0x10
         at += 1
-        if tfs[i] >= 128:
-            out[at], out[at + 1] = tfs[i], 1  # the low 7 bits with the mark that is bit 8 already, then bit 8
+        tf = np.int64(tfs[i])
+        while tf >= 128:
+            out[at] = tf & 127 | 128
             at += 1
-        else:
-            out[at] = tfs[i]
+            tf >>= 7
+        out[at] = tf
         at += 1
         out[length_at] = at - length_at - 1
     return at

@@ -1,4 +1,4 @@
-"""Queries as integers: rounded weights, thresholds that are known before the search, and scores as floats again."""
+"""Queries as integers: rounded weights, thresholds from the index alone, and scores as floats again."""
 
 from __future__ import annotations
 
@@ -22,12 +22,18 @@ Floats = npt.NDArray[np.float32]
 def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float, bool]:
     """Fill ``integers`` with the weights rounded to 1..255, 0 where ``tops``, the reach of the term, is 0.
 
-    As fine as 16-bit sums allow, but never below 32 levels for the heaviest term. Whole numbers that fit are kept as they are.
+    As fine as 16-bit sums allow, but never below 32 levels for the heaviest term where 31-bit sums allow that. Whole numbers
+    that fit are kept as they are.
 
     Returns
     -------
     (scale, narrow)
         Integer / weight; whether no score can pass 65,535.
+
+    Raises
+    ------
+    ValueError
+        So many terms (8 million or more) that weights of 1 already pass 31 bits.
     """
     top, reach, whole = np.float64(0.0), np.float64(0.0), True
     for i in range(len(weights)):
@@ -48,9 +54,13 @@ def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float, bool]:
             return scale, True
         scale = min(scale * 0.98, MAX_NARROW_SCORE / reach)
         if scale * top < MIN_TOP_WEIGHT:
-            scale = min(np.float64(MAX_WEIGHT), MAX_SCORE / total * MAX_WEIGHT) / top
-            round_weights(weights, tops, scale, integers)
-            return scale, False
+            break
+    scale = np.float64(MAX_WEIGHT) / top
+    while round_weights(weights, tops, scale, integers) > MAX_SCORE:
+        if scale * top < 1:
+            raise ValueError("the query has too many terms: its scores do not fit 31 bits; leave out the lightest terms")
+        scale *= 0.99
+    return scale, False
 
 
 @kernel

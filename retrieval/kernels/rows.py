@@ -1,13 +1,18 @@
-"""Score documents from their rows: what block-max does to blocks, and the scan to candidates."""
+"""Scores of single documents from their rows: for the blocks of block-max, the candidates of the scan, and reranking."""
 
 from __future__ import annotations
 
-from ...index.kernels.postings import PostingArrays
+import numpy as np
+
+from ...index.kernels.postings import I32, I64, PostingArrays
 from ...index.kernels.rows import rank_bytes
 from . import Integer, kernel
 from .prefetch import LINE_BYTES, prefetch
 from .scores import Accumulator, Ranks
 from .simd import score_narrow_row, score_wide_row
+
+AHEAD = 8
+"""Documents whose rows are prefetched; their offsets are twice as far ahead."""
 
 
 @kernel
@@ -26,3 +31,18 @@ def prefetch_rows(arrays: PostingArrays, d: Integer, end: Integer) -> None:
     n_bytes = rank_bytes(len(arrays.starts) - 1) + 1
     for p in range(n_bytes * arrays.forward_indptr[d], n_bytes * arrays.forward_indptr[end], LINE_BYTES):
         prefetch(arrays.forward, p)
+
+
+@kernel
+def score_rows(arrays: PostingArrays, documents: I32, ranks: Ranks, weights: Accumulator, scores: I64) -> None:
+    """Fill ``scores`` (n,) with those of some of a segment's documents: positions in any order, the same more than once.
+
+    ``ranks``, ``weights`` (n_terms,) are the query; no score may pass 2**32 - 1.
+    """
+    for i in range(len(documents)):
+        if i + 2 * AHEAD < len(documents):
+            prefetch(arrays.forward_indptr, documents[i + 2 * AHEAD])
+        if i + AHEAD < len(documents):
+            ahead = np.int64(documents[i + AHEAD])
+            prefetch_rows(arrays, ahead, ahead + 1)
+        scores[i] = score_document(arrays, np.int64(documents[i]), ranks, weights)

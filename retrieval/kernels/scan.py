@@ -22,7 +22,7 @@ from .prefetch import prefetch
 from .rows import prefetch_rows, score_document
 from .scores import Accumulator, Allowed, Ranks, count_allowed
 from .simd import LANES, lowest, passing
-from .topk import Keys, agree, key_of, push
+from .topk import Keys, key_of, push, raise_threshold
 
 AHEAD = 8
 """Candidates whose rows are prefetched; their offsets are twice as far ahead."""
@@ -137,8 +137,8 @@ def collect(scores: Accumulator, size: Integer, allowed: Allowed, threshold: Int
 def scan_segment(
     arrays: PostingArrays, window: Integer, first_window: Integer, last_window: Integer, n_docs: Integer, base: Integer,
     ranks: Ranks, weights: Accumulator, accumulator: Accumulator, bounds: Accumulator, allowed: Allowed,
-    keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, alpha: float, tight: bool | np.bool_,
-    bounded: bool | np.bool_,
+    keys: Keys, n: Integer, k: Integer, floor: Integer, shared_threshold: I64, alpha: float,
+    tight: bool | np.bool_, bounded: bool | np.bool_,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Push every document of some windows of the segment that can be among the k best.
 
@@ -155,8 +155,8 @@ def scan_segment(
     allowed : (n_docs,) bool, or empty for all
     keys, n, k, floor
         See `topk`; keys of earlier documents stay and compete.
-    known : (1,)
-        Scores not above it are known not to matter, beside the floor; see `topk.agree`.
+    shared_threshold : (1,)
+        Scores not above it are known not to matter, in addition to the floor; see `topk.raise_threshold`.
     alpha : float
         1: exact. Less: a document whose bounds are not above the threshold / alpha is skipped.
     tight : bool
@@ -176,10 +176,10 @@ def scan_segment(
     cursors = arrays.run_starts[ranks]
     candidates = np.empty(window if bounded else 0, np.uint16)
     share = FIRST_SHARE
-    threshold = max(known[0], floor >> 32)
+    threshold = max(shared_threshold[0], floor >> 32)
     for w in range(first_window, last_window):
-        tight = tight or known[0] > threshold  # another thread's answers
-        threshold = max(threshold, agree(known, (floor >> 32) - 1))
+        tight = tight or shared_threshold[0] > threshold  # another thread's answers
+        threshold = max(threshold, raise_threshold(shared_threshold, (floor >> 32) - 1))
         first = w * window
         size = min(window, n_docs - first)
         here = allowed[first : first + size] if len(allowed) > 0 else allowed

@@ -1,4 +1,4 @@
-"""One query, some windows: choose the cheaper way, and fall back in the middle when block-max turns out dear."""
+"""One query over some windows: choose the cheaper algorithm, and fall back to the scan when block-max turns out expensive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .blockmax import search_blocks
 from .bounds import bound_blocks, drop_blocks
 from .scan import NS_POSTING, bounding_pays, scan_segment
 from .scores import Accumulator, Allowed, count_allowed
-from .topk import Keys, agree
+from .topk import Keys, raise_threshold
 
 AUTO, BLOCKMAX, SCAN, MAXSCORE = 0, 1, 2, 3
 BOUNDED_COST = 0.5
@@ -44,8 +44,8 @@ def allowed_shares(allowed: Allowed, window: Integer) -> tuple[float, float]:
 @kernel
 def search_windows(
     arrays: PostingArrays, window: Integer, first_window: Integer, last_window: Integer, n_docs: Integer, base: Integer,
-    ranks: I64, integers: I64, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer, known: I64, alpha: float,
-    mu: float, way: Integer, accumulator: Accumulator, bounds: Accumulator,
+    ranks: I64, integers: I64, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer,
+    shared_threshold: I64, alpha: float, algorithm: Integer, accumulator: Accumulator, bounds: Accumulator,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Push every document of some windows of a segment that can be among the k best.
 
@@ -58,11 +58,11 @@ def search_windows(
     ranks, integers : (n_terms,)
         The query; terms of rank -1 or weight 0 are passed over.
     allowed : (n_docs,) bool, or empty for all
-    keys, n, k, floor, known
+    keys, n, k, floor, shared_threshold
         As `scan.scan_segment` has them.
-    alpha, mu : float
+    alpha : float
         1: exact; see `blockmax`.
-    way : AUTO, BLOCKMAX, SCAN or MAXSCORE
+    algorithm : AUTO, BLOCKMAX, SCAN or MAXSCORE
     accumulator, bounds : scratch
         (65,536,) and (blocks of the windows + 8,192,) uint16 or uint32, wide enough for the largest score.
 
@@ -89,8 +89,8 @@ def search_windows(
     terms, weights = terms[:n_terms], weights[:n_terms]
     if n_terms == 0:
         return n, floor
-    budget, tight, bounded = np.int64(1) << 40, False, bool(way == MAXSCORE)
-    if way == AUTO:
+    budget, tight, bounded = np.int64(1) << 40, False, bool(algorithm == MAXSCORE)
+    if algorithm == AUTO:
         bounded = bool(bounding_pays(n_dense_postings, k))
         scan_ns = np.float64(NS_POSTING * n_postings * (BOUNDED_COST if bounded else 1.0))
         block_ns = NS_ENTRY * BLOCK * len(arrays.slots) / n_docs
@@ -99,24 +99,24 @@ def search_windows(
             scan_ns = scan_ns * share_windows
             if share_docs < LOOSE_FILTER:
                 scan_ns = np.float64(0)  # without seeds, and with few answers a block, block-max does not pay
-        way = BLOCKMAX if scan_ns > MARGIN * (bound_ns + BLOCKS_PER_HIT * k * block_ns) else SCAN
+        algorithm = BLOCKMAX if scan_ns > MARGIN * (bound_ns + BLOCKS_PER_HIT * k * block_ns) else SCAN
         budget = np.int64(SHARE * scan_ns / block_ns * BLOCK)
-    if way == BLOCKMAX:
+    if algorithm == BLOCKMAX:
         bound_blocks(arrays, window, first_window, last_window, terms, weights, bounds)
         docs_per_block = 1.0 * BLOCK
         if len(allowed) > 0:
             docs_per_block = max(1.0, BLOCK * drop_blocks(bounds, here) / (end - first))
-        before, n_before, was_known = keys[:n].copy(), n, known[0]
+        before, n_before, threshold_before = keys[:n].copy(), n, shared_threshold[0]
         n, reached, n_scored = search_blocks(
-            arrays, first, end - first, base, terms, weights, bounds, here, keys, n, k, floor, known, alpha, mu, budget,
-            docs_per_block,
+            arrays, first, end - first, base, terms, weights, bounds, here, keys, n, k, floor, shared_threshold, alpha,
+            budget, docs_per_block,
         )  # fmt: skip
         if n_scored >= 0:
             return n, reached
-        tight = bool(agree(known, (reached >> 32) - 1) > was_known)
+        tight = bool(raise_threshold(shared_threshold, (reached >> 32) - 1) > threshold_before)
         n = n_before
         keys[:n] = before
     return scan_segment(
         arrays, window, first_window, last_window, n_docs, base, terms, weights, accumulator, bounds, allowed,
-        keys, n, k, floor, known, alpha, tight, bounded,
+        keys, n, k, floor, shared_threshold, alpha, tight, bounded,
     )  # fmt: skip

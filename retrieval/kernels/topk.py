@@ -68,15 +68,15 @@ def push(keys: Keys, n: Integer, k: Integer, key: Integer, floor: Integer) -> tu
 
 
 @kernel
-def agree(known: Keys, threshold: Integer) -> Integer:
-    """Raise ``known[0]``, the threshold that all threads of a query share, and return it.
+def raise_threshold(shared_threshold: Keys, threshold: Integer) -> Integer:
+    """Raise ``shared_threshold[0]``, which all threads of a query share, to at least ``threshold``, and return it.
 
-    When two threads write at once the lower one may stay, which is as true.
+    When two threads write at once the lower value may stay: it is a valid threshold too.
     """
-    if threshold > known[0]:
-        known[0] = threshold
-    shared: Integer = known[0]
-    return shared
+    if threshold > shared_threshold[0]:
+        shared_threshold[0] = threshold
+    raised: Integer = shared_threshold[0]
+    return raised
 
 
 @kernel

@@ -1,1 +1,1 @@
-"""Searchers over a snapshot: `exhaustive` is the oracle, `blockmax` the fast exact one."""
+"""Searchers of vector fields: one module per representation (`sparse`, `tokens`, `sparse_tokens`), found by `registry`."""

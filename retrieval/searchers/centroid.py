@@ -1,62 +1,84 @@
 """Late-interaction search: candidates by centroids, MaxSim over residual codes, the best again over exact tokens.
 
-The stages of PLAID (arXiv 2205.09707) and WARP (2501.17788) on the codec of `index.residual`:
+The stages of PLAID (arXiv 2205.09707) and WARP (2501.17788) on the codec of `index.multivector.residual`:
 
 1. integer dot products of the query's tokens with all centroids;
 2. each query token probes its nearest centroids, and documents gather what their lists give (`kernels.centroids`);
 3. the best candidates are scored by MaxSim over their codes (`kernels.maxsim`);
-4. the best of those are scored again over the tokens at 8 bits, where the index keeps them.
+4. the best of those are scored again over the tokens at 8 bits, where the field keeps them.
+
+Documents without tokens are no answers, and queries without tokens have none.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ...index.arrays import Floats, Int32s
+from ...index.arrays import Floats, Int32s, Mask
 from ...index.errors import RepresentationError
+from ...index.kernels import read_only
 from ...index.kernels.dot_products import LANES, SignedBytes, dot_rows, pack_lanes
-from ...index.multivector.codes import EXACT_BITS, MultiVectorIndex
+from ...index.multivector.codes import EXACT_BITS
+from ...index.multivector.field import TokenField
 from ...index.multivector.residual import Codec
 from ...index.representations.multivectors import MultiVectors
-from ...index.segments import Mask, Segment
-from ...index.snapshot import Snapshot
-from ..hits import Hits
+from ..hits import NO_HITS, Hits, best
 from ..kernels.centroids import best_touched, gather, probe, score_codes
-from ..kernels.maxsim import score_documents
+from ..kernels.maxsim import round_tokens, score_documents
 from ..workers import Workers
+from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
 
-_EVERYTHING = np.empty(0, np.bool_)
+_EVERYTHING = read_only(np.empty(0, np.bool_))
 MAX_STAMP = (1 << 31) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class CentroidOptions:
-    """How to search.
+    """Options of a search of token vectors.
 
     Attributes
     ----------
+    algorithm : "auto" or "exhaustive"
+        "auto": candidates by centroids. "exhaustive": MaxSim with every document, which takes no other option.
     n_probe : int
         Centroids that each query token probes.
     n_gathered, n_candidates, n_exact : int or None
         Documents that are scored over the centroids of their tokens, over their codes, and again over tokens at 8 bits; each
         at least the answers asked for. None: for ``k`` answers 1024 or 20 k, 512 or 10 k, 32 or 2 k. 0 exact ones: none.
+    target_recall : float in (0, 1] or None
+        In place of the numbers above: the cheapest settings that reached this recall@10 when the field was calibrated.
     """
 
+    algorithm: str = "auto"
     n_probe: int = 32
     n_gathered: int | None = None
     n_candidates: int | None = None
     n_exact: int | None = None
+    target_recall: float | None = None
 
     def __post_init__(self) -> None:
+        if self.algorithm not in ("auto", "exhaustive"):
+            raise ValueError(f"algorithm must be auto or exhaustive, not {self.algorithm!r}")
         for name, lowest in (("n_probe", 1), ("n_gathered", 1), ("n_candidates", 1), ("n_exact", 0)):
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ValueError(f"{name} is {value}: it must be at least {lowest}")
+        if self.target_recall is not None and not 0 < self.target_recall <= 1:
+            raise ValueError(f"target_recall must be in (0, 1], not {self.target_recall}")
+        numbers_given = tuple(self.numbers.values()) != (32, None, None, None)
+        if self.target_recall is not None and numbers_given:
+            raise ValueError("give target_recall or the numbers of centroids and documents, not both")
+        if self.algorithm == "exhaustive" and (numbers_given or self.target_recall is not None):
+            raise ValueError("an exhaustive search scores every document: leave out the other options")
+
+    @property
+    def numbers(self) -> dict[str, int | None]:
+        """The numbers of centroids and documents, by option name."""
+        return {name: getattr(self, name) for name in ("n_probe", "n_gathered", "n_candidates", "n_exact")}
 
     def depths(self, k: int) -> tuple[int, int, int]:
         """Return how many documents are gathered, scored over codes, and scored again for ``k`` answers."""
@@ -64,6 +86,31 @@ class CentroidOptions:
         n_gathered = max(1024, 20 * k) if self.n_gathered is None else self.n_gathered
         n_exact = max(32, 2 * k) if self.n_exact is None else max(k, self.n_exact) if self.n_exact else 0
         return max(n_candidates, n_gathered), n_candidates, n_exact
+
+    def resolved(self, field: TokenField) -> CentroidOptions:
+        """Return options with numbers in place of ``target_recall``.
+
+        Raises
+        ------
+        ValueError
+            The field was not calibrated, or no settings reached the recall.
+        """
+        if self.target_recall is None:
+            return self
+        where, table = f"{field.path}, field {field.name}", field.calibration
+        if not table:
+            raise ValueError(f"{where}: not calibrated: run `lexmax calibrate {field.path}` once, or leave out target_recall")
+        enough = [row for row in table if row["recall@10"] >= self.target_recall]
+        if not enough:
+            reached = max(row["recall@10"] for row in table)
+            raise ValueError(
+                f"{where}: recall {self.target_recall} was not reached, the best is {reached}; search exhaustively"
+            )
+        return CentroidOptions(**min(enough, key=_cost)["options"])
+
+
+def _cost(row: dict[str, Any]) -> float:
+    return float(row["cpu_ms"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +123,23 @@ class Lanes:
     sums : (32,) int32
         Sum of each lane's bytes.
     weights : (32,) float32
-        What a step of the lane's bytes is worth; 0 for a lane without a token.
+        Value of a step of the lane's bytes; 0 for a lane without a token.
     means : (32,) float32
         Product with the mean of all tokens, in steps.
+    dots : (n_centroids, 32) int32
+        Products with all centroids, in steps.
     """
 
     packed: SignedBytes
     sums: Int32s
     weights: Floats
     means: Floats
+    dots: Int32s
+
+    @property
+    def mean(self) -> float:
+        """Similarity of all tokens to the mean of all tokens; added in one order, so the same on every processor."""
+        return float(np.cumsum(self.weights * self.means)[-1])
 
     def constants(self, codec: Codec, nbits: int) -> Floats:
         """Return what `kernels.maxsim.maxima` calls ``constants``."""
@@ -95,51 +150,37 @@ class Lanes:
 def lanes_of(tokens: Floats, codec: Codec) -> list[Lanes]:
     """Round query tokens (n, dim) to bytes, each by its own scale, 32 at a time; lanes without a token are zero."""
     n_lanes = -(-len(tokens) // LANES) * LANES
-    rotated = np.zeros((n_lanes, codec.dim), np.float32)
-    rotated[: len(tokens)] = codec.rotate(tokens)
-    weights = np.abs(rotated).max(axis=1, initial=0) / np.float32(127)
-    steps = np.maximum(weights, np.float32(1e-12))
-    rows = np.rint(rotated / steps[:, None]).astype(np.int8)
-    means = rotated @ codec.mean / steps
+    rows, weights, means = round_tokens(read_only(tokens), read_only(codec.rotation), read_only(codec.mean), n_lanes)
     packed, sums = pack_lanes(rows), rows.sum(axis=1, dtype=np.int32)
-    spans = [slice(first, first + LANES) for first in range(0, n_lanes, LANES)]
-    return [Lanes(packed[i], sums[span], weights[span], means[span]) for i, span in enumerate(spans)]
-
-
-class _Scratch(threading.local):
-    """Arrays by doc_num that one thread reuses from query to query."""
-
-    def __init__(self, n_docs: int) -> None:
-        self.stamps = np.zeros(n_docs, np.int32)
-        self.totals = np.empty(n_docs, np.int32)
-        self.touched = np.empty(n_docs, np.int32)
-        self._last = 0
-
-    def next_round(self, n_stamps: int) -> int:
-        """Return a number not below any stamp in use, and reserve the ``n_stamps`` after it."""
-        if self._last > MAX_STAMP - n_stamps:
-            self.stamps[:] = 0
-            self._last = 0
-        first = self._last
-        self._last += n_stamps
-        return first
+    lanes = []
+    for i in range(n_lanes // LANES):
+        span = slice(i * LANES, (i + 1) * LANES)
+        dots = np.empty((codec.n_centroids, LANES), np.int32)
+        dot_rows(codec.centroids, packed[i], (-128 * sums[span]).astype(np.int32), dots)
+        lanes.append(Lanes(packed[i], sums[span], weights[span], means[span], dots))
+    return lanes
 
 
 class CentroidSearcher:
-    """Top k of a snapshot of token vectors; approximate. Safe to use from many threads.
+    """Top k of a field of token vectors; approximate. Safe to use from many threads.
+
+    Parameters
+    ----------
+    field : TokenField
+    options : CentroidOptions
+        Of searches that bring none.
 
     Raises
     ------
     RepresentationError
-        The index holds sparse vectors.
+        The field holds no token vectors.
     """
 
-    def __init__(self, snapshot: Snapshot, options: CentroidOptions = CentroidOptions()) -> None:
-        if snapshot.manifest.multivector is None:
-            raise RepresentationError(f"{snapshot.path}: the index holds sparse vectors, not token vectors")
-        self.snapshot, self.options = snapshot, options
-        self._scratch = _Scratch(sum(segment.record.n_docs for segment in snapshot.segments))
-        self._workers = Workers()
+    def __init__(self, field: TokenField, options: CentroidOptions = CentroidOptions()) -> None:
+        self.field = checked_field(field, TokenField, "token vectors")
+        self.options = options
+        self._filled = [np.diff(segment.part.offsets) > 0 for segment in field.segments]
+        self._scratch, self._workers = Scratch(), Workers()
 
     def search(
         self, queries: MultiVectors, k: int, allowed: Sequence[Mask | None] | None = None,
@@ -151,154 +192,176 @@ class CentroidSearcher:
         ----------
         queries : MultiVectors
         k : int
-            Answers a query; fewer only when there are fewer documents.
-        allowed : list of masks, one a segment, or None
+            Answers per query; fewer only when fewer documents have tokens.
+        allowed : list of masks, one per segment, or None
             As `Snapshot.masks` gives them; None: all live documents.
         options : CentroidOptions or None
-            None: the searcher's own.
+            None: the searcher's own. ``algorithm`` is not looked at: "exhaustive" is `MaxSimSearcher`.
         n_threads : int
             Queries answered in parallel.
 
         Raises
         ------
         ValueError
-            k < 1.
+            k < 1, or a ``target_recall`` that was not measured.
         RepresentationError
-            The queries have another dim than the index.
+            The queries have another dim than the field.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
-        codec = self.snapshot.codec
-        if codec is not None and queries.dim != codec.dim:
-            raise RepresentationError(f"queries of dim {queries.dim} for an index of dim {codec.dim}")
-        masks = self.snapshot.masks() if allowed is None else allowed
-        chosen = options or self.options
+        check_k(k)
+        check_dim(self.field, queries)
+        masks = self.field.masks() if allowed is None else allowed
+        chosen = (options or self.options).resolved(self.field)
 
         def answer(number: int) -> tuple[Int32s, Floats]:
             return self._one(queries.row(number), k, masks, chosen)
 
         return Hits.of(self._workers.map(answer, len(queries), n_threads))
 
-    def rerank(self, tokens: Floats, doc_nums: Int32s, *, exact: bool = True) -> Floats:
-        """MaxSim of one query with given documents, in any order, (n,) float32; for use behind any first stage.
+    def score(
+        self, queries: MultiVectors, doc_nums: Sequence[Int32s], options: CentroidOptions | None = None, n_threads: int = 1
+    ) -> list[Floats]:
+        """MaxSim of given documents: for any candidates, exactly the scores of `search` with the same options.
 
-        ``exact``: over tokens at 8 bits where the index keeps them.
+        Parameters
+        ----------
+        queries : MultiVectors
+        doc_nums : sequence of (n,) int32, one per query
+            In any order; deleted documents are scored too.
+        options : CentroidOptions or None
+            None: the searcher's own. Documents are scored over tokens at 8 bits where the field keeps them, unless
+            ``n_exact`` is 0; the other options make no difference.
+        n_threads : int
+            Queries scored in parallel.
+
+        Returns
+        -------
+        list of (n,) float32
+            0 where the query or the document has no tokens.
+
+        Raises
+        ------
+        ValueError
+            Not one array per query, or a doc_num that the field does not have.
+        RepresentationError
+            The queries have another dim than the field.
         """
-        codec = self.snapshot.codec
-        if codec is None or not len(tokens):
-            return np.zeros(len(doc_nums), np.float32)
-        lanes = lanes_of(tokens, codec)
-        order = np.argsort(doc_nums, kind="stable")
-        scores = np.empty(len(doc_nums), np.float32)
-        scores[order] = self._score(
-            lanes, [_centroid_dots(codec, lane) for lane in lanes], doc_nums[order], codec, exact=exact
-        )  # fmt: skip
-        return scores
+        wanted = checked_doc_nums(self.field, queries, doc_nums)
+        check_dim(self.field, queries)
+        exact = (options or self.options).resolved(self.field).n_exact != 0
+
+        def score(number: int) -> Floats:
+            tokens, codec = queries.row(number), self.field.codec
+            if codec is None or not len(tokens) or not len(wanted[number]):
+                return np.zeros(len(wanted[number]), np.float32)
+            lanes = lanes_of(tokens, codec)
+            return in_order(wanted[number], lambda ascending: self._score(lanes, ascending, codec, exact=exact))
+
+        return self._workers.map(score, len(queries), n_threads)
+
+    def warm(self) -> None:
+        """Load or compile every kernel that a query can need."""
+        codec = self.field.codec
+        if codec is None or not self.field.n_total:
+            return
+        token = np.zeros((1, codec.dim), np.float32)
+        token[0, 0] = 1
+        self.search(MultiVectors.of([token], codec.dim), 1, options=CentroidOptions(n_gathered=1, n_candidates=1))
+        first, lanes = np.zeros(1, np.int32), lanes_of(token, codec)
+        self._score_centroids(lanes, first, codec)
+        self._score(lanes, first, codec, exact=False)
+        self._score(lanes, first, codec, exact=True)
 
     def _one(
         self, tokens: Floats, k: int, masks: Sequence[Mask | None], options: CentroidOptions
     ) -> tuple[Int32s, Floats]:  # fmt: skip
-        codec = self.snapshot.codec
+        codec = self.field.codec
         if codec is None or not len(tokens):
-            return np.empty(0, np.int32), np.empty(0, np.float32)
+            return NO_HITS
         lanes = lanes_of(tokens, codec)
-        dots = [_centroid_dots(codec, lane) for lane in lanes]
         n_gathered, n_candidates, n_exact = options.depths(k)
-        candidates = self._candidates(lanes, dots, codec, n_gathered, k, masks, options.n_probe)
+        candidates = self._candidates(lanes, codec, n_gathered, k, masks, options.n_probe)
         if len(candidates) > n_candidates:
-            scores = self._score_centroids(lanes, dots, candidates, codec)
-            candidates = np.sort(candidates[_best(candidates, scores, n_candidates)])
-        scores = self._score(lanes, dots, candidates, codec, exact=False)
-        if n_exact and any(segment.tokens.exact is not None for segment in self.snapshot.segments):
-            best = _best(candidates, scores, n_exact)
-            candidates = np.sort(candidates[best])
-            scores = self._score(lanes, dots, candidates, codec, exact=True)
-        best = _best(candidates, scores, k)
-        return candidates[best], scores[best]
+            candidates = np.sort(best(candidates, self._score_centroids(lanes, candidates, codec), n_candidates)[0])
+        scores = self._score(lanes, candidates, codec, exact=False)
+        if n_exact and any(segment.part.exact is not None for segment in self.field.segments):
+            candidates = np.sort(best(candidates, scores, n_exact)[0])
+            scores = self._score(lanes, candidates, codec, exact=True)
+        return best(candidates, scores, k)
 
     def _candidates(
-        self, lanes: Sequence[Lanes], dots: Sequence[Int32s], codec: Codec, n: int, k: int, masks: Sequence[Mask | None],
-        n_probe: int,
+        self, lanes: Sequence[Lanes], codec: Codec, n: int, k: int, masks: Sequence[Mask | None], n_probe: int
     ) -> Int32s:  # fmt: skip
-        """Return about ``n`` doc_nums, ascending: all that are allowed when they are few, else what the centroids say.
+        """Return about ``n`` doc_nums, ascending: all that are allowed when they are few, else those that centroids lead to.
 
         Probing is widened while fewer than ``k`` documents are met.
         """
-        segments = self.snapshot.segments
-        live = [
-            segment.record.n_docs if mask is None else int(mask.sum()) for segment, mask in zip(segments, masks, strict=True)
-        ]
-        scratch = self._scratch
-        while sum(live) > n:
+        segments = self.field.segments
+        live = sum(segment.n_docs if mask is None else int(mask.sum()) for segment, mask in zip(segments, masks, strict=True))
+        stamps, totals, touched = (
+            self._scratch.take(name, self.field.n_total, np.int32) for name in ("stamps", "totals", "touched")
+        )
+        while live > n:
             n_probe = min(n_probe, codec.n_centroids)
             n_touched = 0
-            round_ = scratch.next_round(LANES * len(lanes))
-            for i, (lane, products) in enumerate(zip(lanes, dots, strict=True)):
+            round_ = _next_round(self._scratch, stamps, LANES * len(lanes))
+            for i, lane in enumerate(lanes):
                 nearest, values = np.empty((LANES, n_probe), np.int32), np.empty((LANES, n_probe), np.int32)
-                probe(products, n_probe, nearest, values)
+                probe(lane.dots, n_probe, nearest, values)
                 scales = (lane.weights * np.float32(codec.centroid_scale)).astype(np.float32)
                 mark = round_ + 1 + LANES * i
                 for segment, mask in zip(segments, masks, strict=True):
-                    part = segment.tokens
+                    part = segment.part
                     n_touched = gather(
                         nearest, values, scales, part.list_starts, part.list_documents, segment.base,
-                        _EVERYTHING if mask is None else mask, round_, mark, scratch.stamps, scratch.totals, scratch.touched,
-                        n_touched,
+                        _EVERYTHING if mask is None else read_only(mask), round_, mark, stamps, totals, touched, n_touched,
                     )  # fmt: skip
             if n_touched >= k:
-                return best_touched(scratch.touched, n_touched, scratch.totals, n)
-            if n_probe == codec.n_centroids:  # the others have no tokens, and score 0
+                return best_touched(touched, n_touched, totals, n)
+            if n_probe == codec.n_centroids:  # there are no other documents with tokens
                 break
             n_probe *= 4
         found = [
-            segment.base + (np.arange(segment.record.n_docs) if mask is None else np.flatnonzero(mask))
-            for segment, mask in zip(segments, masks, strict=True)
+            segment.base + np.flatnonzero(filled if mask is None else filled & mask)
+            for segment, filled, mask in zip(segments, self._filled, masks, strict=True)
         ]
         return np.concatenate([np.empty(0, np.int64), *found]).astype(np.int32)
 
-    def _score_centroids(
-        self, lanes: Sequence[Lanes], dots: Sequence[Int32s], doc_nums: Int32s, codec: Codec
-    ) -> Floats:  # fmt: skip
+    def _score_centroids(self, lanes: Sequence[Lanes], doc_nums: Int32s, codec: Codec) -> Floats:
         scores = np.zeros(len(doc_nums), np.float32)
-        for segment, positions, span in self._parts(doc_nums):
-            for lane, products in zip(lanes, dots, strict=True):
+        for segment, positions, span in parts(self.field.segments, doc_nums):
+            for lane in lanes:
                 scales = lane.weights * np.float32(codec.centroid_scale)
-                mean = float(lane.weights @ lane.means)
-                score_codes(positions, segment.tokens.offsets, segment.tokens.codes, products, scales, mean, scores[span])
+                score_codes(positions, segment.part.offsets, segment.part.codes, lane.dots, scales, lane.mean, scores[span])
         return scores
 
-    def _parts(self, doc_nums: Int32s) -> Iterator[tuple[Segment, Int32s, slice]]:
-        """Segments that hold some of the ascending doc_nums, positions in each, and where in ``doc_nums`` those are."""
-        for segment in self.snapshot.segments:
-            first, last = np.searchsorted(doc_nums, [segment.base, segment.base + segment.record.n_docs]).tolist()
-            if first < last:
-                yield segment, (doc_nums[first:last] - segment.base).astype(np.int32), slice(first, last)
-
-    def _score(self, lanes: Sequence[Lanes], dots: Sequence[Int32s], doc_nums: Int32s, codec: Codec, *, exact: bool) -> Floats:
+    def _score(self, lanes: Sequence[Lanes], doc_nums: Int32s, codec: Codec, *, exact: bool) -> Floats:
+        """MaxSim of ascending doc_nums over codes, or over exact tokens where there are any."""
         scores = np.zeros(len(doc_nums), np.float32)
-        for segment, positions, span in self._parts(doc_nums):
-            for lane, products in zip(lanes, dots, strict=True):
-                _score_part(segment.tokens, positions, lane, products, codec, scores[span], exact=exact)
+        for segment, positions, span in parts(self.field.segments, doc_nums):
+            part = segment.part
+            encoded, nbits = (part.exact, EXACT_BITS) if exact and part.exact is not None else (part.small, part.nbits)
+            for lane in lanes:
+                score_documents(
+                    positions, part.offsets, nbits, encoded.levels, part.codes, encoded.scalars, lane.dots, lane.packed,
+                    lane.constants(codec, nbits), lane.weights, scores[span],
+                )  # fmt: skip
         return scores
 
 
-def _score_part(
-    part: MultiVectorIndex, positions: Int32s, lane: Lanes, dots: Int32s, codec: Codec, scores: Floats, *, exact: bool
-) -> None:
-    encoded, nbits = (part.exact, EXACT_BITS) if exact and part.exact is not None else (part.small, part.nbits)
-    score_documents(
-        positions, part.offsets, nbits, encoded.levels, part.codes, encoded.scalars, dots, lane.packed,
-        lane.constants(codec, nbits), lane.weights, scores,
-    )  # fmt: skip
+def check_dim(field: TokenField, queries: MultiVectors) -> None:
+    """Raise RepresentationError when the queries have another dim than the field."""
+    if field.codec is not None and queries.dim != field.codec.dim:
+        raise RepresentationError(
+            f"{field.path}, field {field.name}: queries of dim {queries.dim} for a field of dim {field.codec.dim}"
+        )
 
 
-def _centroid_dots(codec: Codec, lane: Lanes) -> Int32s:
-    """Integer dot products of all centroids with the lanes, (n_centroids, 32)."""
-    dots = np.empty((codec.n_centroids, LANES), np.int32)
-    dot_rows(codec.centroids, lane.packed, (-128 * lane.sums).astype(np.int32), dots)
-    return dots
-
-
-def _best(doc_nums: Int32s, scores: Floats, n: int) -> npt.NDArray[np.int64]:
-    """Positions of the ``n`` best scores, best first; ties by doc_num."""
-    return np.lexsort((doc_nums, -scores))[:n]
+def _next_round(scratch: Scratch, stamps: Int32s, n_stamps: int) -> int:
+    """Return a number not below any stamp in use, and reserve the ``n_stamps`` after it."""
+    last = scratch.take("last_stamp", 1, np.int64)
+    if last[0] > MAX_STAMP - n_stamps:
+        stamps[:] = 0
+        last[0] = 0
+    first = int(last[0])
+    last[0] += n_stamps
+    return first

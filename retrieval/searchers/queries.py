@@ -1,15 +1,15 @@
-"""Queries as integers: what makes a score exact, equal in every searcher, and cheap to add."""
+"""Sparse queries as integers: what makes a score exact, equal in every searcher, and cheap to add."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ...index.arrays import Floats, Int32s, Int64s
 from ...index.representations.sparse import SparseVectors
-from ...index.snapshot import Snapshot
+from ...index.sparse.field import SparseField
 from ..kernels.query import weigh
 
 
@@ -20,51 +20,54 @@ class IntegerQuery:
     Attributes
     ----------
     terms : (n_terms,) int32
+        Ascending; terms that no document has are left out.
     weights : (n_terms,) int64, 1..255
+    ranks : sequence of (n_terms,) int64
+        Per segment, the rank of each term, -1 where it has no postings.
     scale : float
         Integer weight / float weight.
+    divisor : float
+        Integer score / score in units of query weight x document weight.
     narrow : bool
         No score passes 65,535.
     """
 
     terms: Int32s
     weights: Int64s
+    ranks: Sequence[Int64s]
     scale: float
+    divisor: float
     narrow: bool
 
+    def floats(self, scores: Int64s) -> Floats:
+        """Integer scores -> scores in units of query weight x document weight."""
+        return (scores / self.divisor).astype(np.float32)
 
-def prepare(snapshot: Snapshot, queries: SparseVectors, number: int, beta: float = 1.0) -> IntegerQuery:
-    """Make one query of a batch ready: terms that no document has are dropped.
+
+def prepare(field: SparseField, queries: SparseVectors, number: int) -> IntegerQuery:
+    """Make one query of a batch ready.
 
     Parameters
     ----------
-    snapshot : Snapshot
+    field : SparseField
     queries : SparseVectors
-        In the snapshot's term numbers (`Snapshot.query_vectors`).
+        In the field's term numbers (`SparseField.query_vectors`).
     number : int
         Which row.
-    beta : float
-        Share of the query's terms to keep, heaviest first, rounded up: 1 keeps all; less is approximate.
+
+    Raises
+    ------
+    ValueError
+        The query has so many terms (8 million or more) that scores do not fit 31 bits.
     """
     terms, weights = queries.row(number)
-    if beta < 1:
-        terms, weights = heaviest(snapshot, terms, weights, beta)
     terms, weights = terms.copy(), weights.copy()
-    reaches = snapshot.reaches(terms)
-    integers = np.empty(len(terms), np.int64)
+    reaches, integers = np.zeros(len(terms), np.int64), np.empty(len(terms), np.int64)
+    ranks = [segment.inverted.look_up(terms, reaches) for segment in field.segments]
     scale, narrow = weigh(weights, reaches, integers)
-    known = reaches > 0
-    return IntegerQuery(terms=terms[known], weights=integers[known], scale=scale, narrow=narrow)
-
-
-def heaviest(snapshot: Snapshot, terms: Int32s, weights: Floats, beta: float) -> tuple[Int32s, Floats]:
-    """Keep the share ``beta`` of the query's terms that have postings, rounded up, heaviest first."""
-    known = np.flatnonzero(snapshot.reaches(terms.copy()) > 0)
-    n_kept = int(np.ceil(beta * len(known)))
-    kept = np.sort(known[np.argsort(-weights[known], kind="stable")[:n_kept]])
-    return terms[kept], weights[kept]
-
-
-def to_floats(scores: npt.NDArray[np.int64], query: IntegerQuery, snapshot: Snapshot) -> Floats:
-    """Integer scores -> scores in units of query weight x document weight."""
-    return (scores / (query.scale * (snapshot.manifest.scale or 1.0))).astype(np.float32)
+    if len(integers) and not integers.all():
+        known = integers > 0
+        terms, integers, ranks = terms[known], integers[known], [found[known] for found in ranks]
+    return IntegerQuery(
+        terms=terms, weights=integers, ranks=ranks, scale=scale, divisor=scale * field.scale, narrow=narrow
+    )  # fmt: skip

@@ -213,7 +213,7 @@ def test_documents_without_tokens_score_nothing():
 def test_the_same_without_vector_neural_network_instructions():
     """Numba for a generic processor: products are spelled out in shifts and multiplications."""
     code = (
-        "import sys, pytest; from lexmax.index.kernels import lanes; assert lanes.COMPILED and not lanes.VNNI;"
+        "import sys, pytest; from lexmax.index.kernels import dot_products as dots; assert dots.COMPILED and not dots.VNNI;"
         "sys.exit(pytest.main([sys.argv[1], '-k', 'agree', '-p', 'no:cacheprovider']))"
     )
     environment = {**os.environ, "NUMBA_CPU_NAME": "generic", "LEXMAX_EXAMPLES": "20"}

@@ -54,9 +54,10 @@ def test_what_is_written_is_read(folder, vectors, codec):
     assert (index.n_docs, index.dim, index.nbits, index.n_entries) == (6, 32, 2, 60)
     assert index.offsets.tolist() == vectors.offsets.tolist()
     assert np.abs(index.tokens(codec, 0, 6) - vectors.tokens).max() < 0.02  # from 8 bits
-    assert np.array_equal(index.tokens(codec, 2, 4), index.tokens(codec, 0, 6)[3:44])
     assert index.tokens(codec, 1, 2).shape == (0, 32)
     rotated = index.tokens(codec, 0, 6, rotated=True)
+    assert np.array_equal(index.tokens(codec, 2, 4, rotated=True), rotated[3:44])  # rotation is BLAS's, whose bits vary
+    assert np.allclose(index.tokens(codec, 2, 4), index.tokens(codec, 0, 6)[3:44], atol=1e-5)
     assert np.allclose(rotated @ codec.rotation.T, index.tokens(codec, 0, 6), atol=1e-5)
     index.check()
     for centroid in range(codec.n_centroids):
@@ -78,7 +79,7 @@ def test_without_exact_tokens_the_small_ones_are_decoded(tmp_path, vectors, code
     index = MultiVectorIndex(tmp_path, codec)
     assert index.exact is None
     assert not (tmp_path / TOKENS_NAME).exists()
-    assert np.array_equal(index.tokens(codec, 0, 6), codec.decode(index.codes, index.small))
+    assert np.allclose(index.tokens(codec, 0, 6), codec.decode(index.codes, index.small), atol=1e-5)
     assert index.rows().exact is None
 
 

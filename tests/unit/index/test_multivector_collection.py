@@ -12,7 +12,7 @@ from token_vectors import TOKEN_ENCODER, make_token_index, token_vectors, unit
 from lexmax import Collection, DuplicateDocumentError, IndexFormatError, RepresentationError
 from lexmax.index.check import check_index
 from lexmax.index.collection import BufferLimits
-from lexmax.index.multivector.tokens import MultiVectorConfig
+from lexmax.index.multivector.config import MultiVectorConfig
 from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.index.snapshot import Snapshot
 

@@ -1,0 +1,75 @@
+"""Token fields: residual codes of token vectors, with one codec for all segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..arrays import Floats
+from ..errors import RepresentationError
+from ..fields import Field, FieldSegment
+from ..manifest import FieldRecord
+from .codes import MultiVectorIndex
+from .config import MultiVectorConfig
+from .residual import Codec
+
+
+class TokenSegment(FieldSegment[MultiVectorIndex]):
+    """One segment of a token field."""
+
+
+class TokenField(Field[TokenSegment]):
+    """A field of token vectors.
+
+    Attributes
+    ----------
+    config : MultiVectorConfig
+    codec : Codec or None
+        None before the first document.
+    calibration : list of mapping or None
+        Recall and time of search options, measured on this field; see `retrieval.searchers.calibration`.
+    """
+
+    def __init__(
+        self, path: Path, name: str, record: FieldRecord, segments: Sequence[TokenSegment], codec: Codec | None
+    ) -> None:
+        super().__init__(path, name, record, segments)
+        self.codec, self.config = codec, MultiVectorConfig(**record.options)
+        self.calibration: list[dict[str, Any]] | None = record.state.get("calibration")
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the field's files in bytes."""
+        return super().n_bytes + (0 if self.codec is None else self.codec.n_bytes)
+
+    def document_tokens(self, doc_num: int) -> Floats:
+        """One document's token vectors, decoded, (n_tokens, dim)."""
+        segment, position = self.locate(doc_num)
+        if self.codec is None:
+            raise RepresentationError(f"{self.path}, field {self.name}: there are no token vectors")
+        return segment.part.tokens(self.codec, position, position + 1)
+
+    def info(self) -> dict[str, Any]:
+        """Facts about the field, ready for JSON."""
+        n_tokens = sum(segment.record.n_tokens for segment in self.segments)
+        searched = sum(segment.part.file.n_bytes for segment in self.segments)
+        every = sum(segment.part.n_bytes for segment in self.segments)
+        codec_bytes = 0 if self.codec is None else self.codec.n_bytes
+        return {
+            **super().info(),
+            "n_tokens": n_tokens,
+            "tokens_per_doc": round(n_tokens / max(1, self.n_total), 2),
+            "bytes_per_token": round((searched + codec_bytes) / max(1, n_tokens), 2),
+            "exact_bytes_per_token": round((every - searched) / max(1, n_tokens), 2),
+            "token_vectors": {**self.record.options, "n_centroids": self.codec.n_centroids if self.codec else 0},
+            "calibration": self.calibration,
+        }
+
+    def segment_info(self, segment: TokenSegment) -> dict[str, Any]:
+        """Facts about one segment's part, ready for JSON; ``drift``: growth of the residuals since the codec was trained."""
+        record = segment.record
+        residual = record.error.get("residual", 0.0)
+        drift = residual / self.codec.residual - 1 if self.codec and self.codec.residual else 0.0
+        errors = {name: round(error, 4) for name, error in record.error.items()}
+        return {"n_tokens": record.n_tokens, **errors, "drift": round(drift, 4)}

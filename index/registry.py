@@ -1,0 +1,121 @@
+"""The table of representations: which reader and which writer a vector field has. A new representation is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import IndexFormatError
+from .fields import Field, FieldSegment, Part
+from .manifest import FieldRecord
+from .multivector.field import TokenField, TokenSegment
+from .multivector.residual import Codec
+from .multivector.writer import TokenWriter, open_part
+from .segments import Segment
+from .sparse.field import SparseField, SparseSegment, SparseTokenField
+from .sparse.inverted import InvertedIndex
+from .sparse.sparse_tokens import SparseTokenIndex
+from .sparse.vocabulary import Vocabulary
+from .sparse.writer import INVERTED_NAME, SparseWriter
+from .writing import BufferLimits, FieldWriter
+
+AnyField = Field[Any]
+OpenPart = Callable[[Path], Part]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a field is opened.
+
+    Attributes
+    ----------
+    index : Path
+    name : str
+    record : FieldRecord
+    segments : sequence of Segment
+        Documents of the segments, with their records and deletes.
+    previous : Field or None
+        The same field of an earlier snapshot of the same index, whose files are used again.
+    verify : bool or None
+        See `Snapshot.open`.
+    """
+
+    index: Path
+    name: str
+    record: FieldRecord
+    segments: Sequence[Segment]
+    previous: AnyField | None = None
+    verify: bool | None = None
+
+    def parts(self, kind: type[FieldSegment[Any]], open_part: OpenPart) -> list[Any]:
+        """Open the field's part of each segment, or take it from the previous snapshot."""
+        known = {} if self.previous is None else {each.record.folder: each.part for each in self.previous.segments}
+        opened = []
+        for segment in self.segments:
+            record = segment.record.parts[self.name]
+            part = known.get(record.folder) or open_part(self.index / record.folder)
+            check_documents(self.index / record.folder, part, segment.n_docs)
+            opened.append(kind(part, record, segment.base, segment.n_docs, segment.live))
+        return opened
+
+
+def check_documents(folder: Path, part: Part, n_docs: int) -> None:
+    """Raise IndexFormatError unless a part has as many documents as its segment."""
+    if part.n_docs != n_docs:
+        raise IndexFormatError(folder, expected=f"{n_docs} documents", found=part.n_docs)
+
+
+def _open_sparse(opening: Opening) -> SparseField:
+    verify = opening.verify
+    segments = opening.parts(SparseSegment, lambda folder: InvertedIndex(folder / INVERTED_NAME, verify=verify))
+    return SparseField(opening.index, opening.name, opening.record, segments, _vocabulary(opening))
+
+
+def _open_sparse_tokens(opening: Opening) -> SparseTokenField:
+    segments = opening.parts(SparseSegment, lambda folder: SparseTokenIndex(folder, verify=opening.verify))
+    return SparseTokenField(opening.index, opening.name, opening.record, segments, _vocabulary(opening))
+
+
+def _open_tokens(opening: Opening) -> TokenField:
+    record, previous = opening.record, opening.previous
+    name, codec = record.state.get("codec"), None
+    if isinstance(previous, TokenField) and previous.record.state.get("codec") == name:
+        codec = previous.codec
+    elif name:
+        codec = Codec.read(opening.index / name, verify=opening.verify)
+    segments: list[TokenSegment] = []
+    if codec is not None:
+        field_codec, config = codec, TokenField(opening.index, opening.name, record, (), codec).config
+        segments = opening.parts(TokenSegment, lambda folder: open_part(folder, field_codec, config, verify=opening.verify))
+    return TokenField(opening.index, opening.name, record, segments, codec)
+
+
+def _vocabulary(opening: Opening) -> Vocabulary:
+    names = opening.record.state.get("vocabulary", [])
+    previous = opening.previous
+    if isinstance(previous, SparseField) and previous.record.state.get("vocabulary", []) == names:
+        return previous.vocabulary
+    return Vocabulary.open(opening.index, names, verify=opening.verify)
+
+
+@dataclass(frozen=True)
+class Representation:
+    """Reader and writer of one representation."""
+
+    segment: type[FieldSegment[Any]]
+    open_field: Callable[[Opening], AnyField]
+    writer: Callable[[Path, str, FieldRecord, BufferLimits], FieldWriter]
+
+
+TABLE: dict[str, Representation] = {
+    "sparse": Representation(SparseSegment, _open_sparse, SparseWriter),
+    "tokens": Representation(TokenSegment, _open_tokens, TokenWriter),
+    "sparse-tokens": Representation(SparseSegment, _open_sparse_tokens, SparseWriter),
+}
+
+
+def open_field(opening: Opening) -> AnyField:
+    """Open a field of a snapshot; raises IndexFormatError for damaged files."""
+    return TABLE[opening.record.representation].open_field(opening)

@@ -1,0 +1,146 @@
+"""Sparse fields: inverted indexes with a vocabulary, alone or as the maxima of sparse token vectors (SLIM)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Int32s, Int64s
+from ..errors import RepresentationError
+from ..fields import Field, FieldSegment
+from ..kernels import read_only
+from ..kernels.terms import add_frequencies, times_idf
+from ..manifest import FieldRecord
+from ..representations.sparse import SparseVectors
+from .bm25 import Bm25
+from .inverted import InvertedIndex
+from .sparse_tokens import SparseTokenIndex
+from .vocabulary import Vocabulary, renumbered
+
+
+class SparseSegment(FieldSegment[InvertedIndex | SparseTokenIndex]):
+    """One segment of a sparse field."""
+
+    @property
+    def inverted(self) -> InvertedIndex:
+        """The inverted part."""
+        return self.part.inverted if isinstance(self.part, SparseTokenIndex) else self.part
+
+    @property
+    def sparse_tokens(self) -> SparseTokenIndex:
+        """The sparse tokens; raises RepresentationError in a field without them."""
+        if not isinstance(self.part, SparseTokenIndex):
+            raise RepresentationError(f"{self.part.file.path}: the field holds no sparse token vectors")
+        return self.part
+
+
+class SparseField(Field[SparseSegment]):
+    """A field of sparse vectors.
+
+    Attributes
+    ----------
+    vocabulary : Vocabulary
+    bm25 : Bm25 or None
+        Given: impacts are BM25's, and idf multiplies the query.
+    scale : float
+        Impact = weight x scale.
+    """
+
+    def __init__(
+        self, path: Path, name: str, record: FieldRecord, segments: Sequence[SparseSegment], vocabulary: Vocabulary
+    ) -> None:
+        super().__init__(path, name, record, segments)
+        self.vocabulary = vocabulary
+        self.bm25 = Bm25(**record.options["bm25"]) if record.options.get("bm25") else None
+        self.scale = float(record.state.get("scale") or 1.0)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the field's files in bytes."""
+        return super().n_bytes + sum(table.n_bytes for table in self.vocabulary.tables)
+
+    def query_vectors(self, queries: SparseVectors) -> SparseVectors:
+        """Bring encoded queries into the field's term numbers, BM25's idf multiplied in; unknown terms are dropped.
+
+        Raises
+        ------
+        RepresentationError
+            The queries name terms as strings and the field has no vocabulary, or the reverse.
+        """
+        where = f"{self.path}, field {self.name}"
+        if queries.vocabulary is None and self.bm25 is not None:
+            raise RepresentationError(f"{where}: BM25 is searched by term strings, not by term numbers")
+        if queries.vocabulary is not None and self.bm25 is None and not len(self.vocabulary) and self.n_docs:
+            raise RepresentationError(f"{where}: the field has no vocabulary: search it by term numbers, not strings")
+        if queries.vocabulary is None:
+            return queries
+        indptr, terms, weights = renumbered(queries, self.vocabulary.find(queries.vocabulary))
+        if self.bm25 is not None:
+            weights = times_idf(read_only(weights), self.document_frequencies(terms), self.n_total)
+        return SparseVectors(indptr, terms, weights)
+
+    def document_frequencies(self, terms: Int32s) -> Int64s:
+        """Documents that hold each term number; deleted ones count until they are merged away."""
+        total = np.zeros(len(terms), np.int64)
+        terms = read_only(terms)
+        for segment in self.segments:
+            add_frequencies(segment.inverted.terms, segment.inverted.arrays.starts, terms, total)
+        return total
+
+    def reaches(self, terms: Int32s) -> Int64s:
+        """Bound of each ascending term number's impact in any segment, 0 without postings (see `kernels.postings.look_up`)."""
+        reaches = np.zeros(len(terms), np.int64)
+        for segment in self.segments:
+            segment.inverted.look_up(terms, reaches)
+        return reaches
+
+    def document_row(self, doc_num: int) -> SparseVectors:
+        """One document's terms and dequantised weights, as a row."""
+        segment, position = self.locate(doc_num)
+        terms, impacts = segment.inverted.row(position)
+        order = np.argsort(terms)
+        weights = (impacts[order] / np.float32(self.scale)).astype(np.float32)
+        return SparseVectors(np.array([0, len(terms)], np.int64), terms[order].astype(np.int32), weights)
+
+    def info(self) -> dict[str, Any]:
+        """Facts about the field, ready for JSON."""
+        n_postings = sum(segment.record.n_postings for segment in self.segments)
+        n_bytes = sum(segment.inverted.n_bytes for segment in self.segments)
+        return {
+            **super().info(),
+            "n_terms": len(self.vocabulary),
+            "n_postings": n_postings,
+            "postings_per_doc": round(n_postings / max(1, self.n_total), 2),
+            "inverted_bytes_per_posting": round(n_bytes / max(1, n_postings), 2),
+            "bm25": self.record.options.get("bm25"),
+            "scale": self.record.state.get("scale"),
+        }
+
+    def segment_info(self, segment: SparseSegment) -> dict[str, Any]:
+        """Facts about one segment's part, ready for JSON."""
+        record = segment.record
+        return {"n_postings": record.n_postings, "window": segment.inverted.window, "quantisation_error": record.error}
+
+
+class SparseTokenField(SparseField):
+    """A field of sparse token vectors, whose maxima are its inverted part (SLIM)."""
+
+    def document_sparse_tokens(self, doc_num: int) -> SparseVectors:
+        """One document's sparse tokens with dequantised weights, one row per token."""
+        segment, position = self.locate(doc_num)
+        rows = segment.sparse_tokens.span(position, position + 1).rows
+        return SparseVectors(rows.indptr, rows.terms, (rows.impacts / np.float32(self.scale)).astype(np.float32))
+
+    def info(self) -> dict[str, Any]:
+        """Facts about the field, ready for JSON."""
+        n_tokens = sum(segment.record.n_tokens for segment in self.segments)
+        n_bytes = sum(segment.sparse_tokens.file.n_bytes for segment in self.segments)
+        return {
+            **super().info(),
+            "n_tokens": n_tokens,
+            "tokens_per_doc": round(n_tokens / max(1, self.n_total), 2),
+            "bytes_per_token": round(n_bytes / max(1, n_tokens), 2),
+        }

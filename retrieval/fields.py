@@ -1,0 +1,250 @@
+"""Vector fields and their encoders: what a new field is created with, encoders of an index's fields, adding and dropping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..index.collection import Collection, NewField, check_field_name
+from ..index.manifest import EncoderRecord, FieldRecord
+from ..index.multivector.config import MultiVectorConfig
+from ..index.representations import Vectors
+from .encoders.base import Encoder
+from .encoders.registry import check_encoder, encoder_of
+from .encoders.shared_pass import SharedPass
+from .encoders.specs import EncoderSpec, load_spec, parse_encoder_spec
+from .pipelines.expression import parse
+from .progress import Progress
+
+FieldEncoders = Mapping[str, "str | EncoderSpec | Encoder | FieldEncoder"]
+
+
+@dataclass(frozen=True)
+class FieldEncoder:
+    """The encoder of a field, and how the field keeps its vectors.
+
+    Attributes
+    ----------
+    encoder : Encoder
+    storage : mapping
+        ``nbits``, ``exact`` and ``n_centroids`` of a token field; see `MultiVectorConfig`.
+    """
+
+    encoder: Encoder
+    storage: Mapping[str, Any] = field(default_factory=dict)
+
+    def new_field(self) -> NewField:
+        """Return what the index creates the field with; raises ValueError for storage that the field does not have."""
+        encoder, representation = self.encoder, self.encoder.representation
+        make = _NEW_FIELDS.get(representation)
+        if make is None:
+            raise ValueError(f"encoder {encoder.kind} makes {representation} vectors, which no field holds")
+        if self.storage and representation != "tokens":
+            names = ", ".join(self.storage)
+            raise ValueError(f"encoder {encoder.kind} makes {representation} vectors: {names} are for token vectors")
+        return NewField(encoder=encoder_record(encoder), representation=representation, **make(self))
+
+
+def _sparse(each: FieldEncoder) -> dict[str, Any]:
+    bm25 = getattr(each.encoder, "bm25", None)
+    options = {"bm25": asdict(bm25)} if bm25 is not None else {}
+    return {"options": options, "vocabulary": getattr(each.encoder, "vocabulary", None)}
+
+
+def _tokens(each: FieldEncoder) -> dict[str, Any]:
+    return {"options": asdict(MultiVectorConfig(dim=each.encoder.dim, **each.storage))}  # type: ignore[union-attr]
+
+
+_NEW_FIELDS: dict[str, Callable[[FieldEncoder], dict[str, Any]]] = {
+    "sparse": _sparse,
+    "sparse-tokens": lambda each: {"vocabulary": each.encoder.vocabulary},  # type: ignore[union-attr]
+    "tokens": _tokens,
+}
+
+
+def encoder_record(encoder: Encoder) -> EncoderRecord:
+    """Return what the manifest keeps of an encoder."""
+    return EncoderRecord(kind=encoder.kind, fingerprint=encoder.fingerprint, settings=dict(encoder.settings))
+
+
+def field_encoders(encoders: Sequence[str | EncoderSpec] | FieldEncoders, *, device: str = "cpu") -> dict[str, FieldEncoder]:
+    """Load the encoders of new fields.
+
+    Parameters
+    ----------
+    encoders : sequence of str or EncoderSpec, or mapping of field name to str, EncoderSpec, Encoder or FieldEncoder
+        Texts are ``[NAME=]MODEL[,SETTING=VALUE]...``, see `encoders.specs`; a mapping gives the names.
+    device : str
+        Where models run.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A malformed text or setting, or two fields of one name.
+    """
+    if isinstance(encoders, str):
+        raise TypeError(f"encoders must be a sequence or a mapping, not the string {encoders!r}: write [{encoders!r}]")
+    named: dict[str, FieldEncoder] = {}
+    pairs: Iterable[tuple[str | None, Any]] = (
+        encoders.items() if isinstance(encoders, Mapping) else ((None, each) for each in encoders)
+    )
+    for name, each in pairs:
+        spec = parse_encoder_spec(each) if isinstance(each, str) else each
+        if isinstance(spec, EncoderSpec):
+            name = name or spec.name
+            loaded = FieldEncoder(load_spec(spec, device=device), spec.storage)
+        elif name is None:
+            raise TypeError(f"an encoder without a field name: write {{NAME: encoder}}, not {type(each).__name__}")
+        else:
+            loaded = spec if isinstance(spec, FieldEncoder) else FieldEncoder(spec)
+        check_field_name(name)
+        if name in named:
+            raise ValueError(f"two fields are called {name!r}: name one, as in other={name}")
+        named[name] = loaded
+    return named
+
+
+def index_encoder(record: FieldRecord, *, model: str | None = None, device: str = "cpu") -> Encoder:
+    """Load the encoder that made a field, and hold it to the field's fingerprint.
+
+    Parameters
+    ----------
+    record : FieldRecord
+    model : str or None
+        Where the encoder's model is now, when it has moved.
+    device : str
+        Where a model runs.
+
+    Raises
+    ------
+    EncoderMismatchError
+        The encoder that the settings give today is another one.
+    """
+    overrides = {"device": device} if "model" in record.encoder.settings else {}
+    return encoder_of(record.encoder, model=model, **overrides)
+
+
+def index_encoders(
+    records: Mapping[str, FieldRecord], *, models: Mapping[str, str] | None = None, device: str = "cpu"
+) -> dict[str, Encoder]:
+    """Load the encoders of an index's complete fields; parameters and errors are those of `index_encoder`.
+
+    Raises
+    ------
+    ValueError
+        ``models`` names a field that is not there.
+    """
+    models = models or {}
+    unknown = sorted(set(models) - set(records))
+    if unknown:
+        raise ValueError(f"a model for the field {unknown[0]!r}; the fields are {', '.join(records)}")
+    return {
+        name: index_encoder(record, model=models.get(name), device=device)
+        for name, record in records.items()
+        if record.complete
+    }
+
+
+def add_field(
+    path: Path | str, spec: str | EncoderSpec, *, encoder: Encoder | None = None, search: str | None = None, device: str = "cpu",
+    progress: Progress | None = None, commit_every_s: float = 120.0,
+) -> int:  # fmt: skip
+    """Add a vector field to an index, filled from its stored texts; run again after an interruption, it continues.
+
+    Parameters
+    ----------
+    path : path
+        The index folder.
+    spec : str or EncoderSpec
+        ``[NAME=]MODEL[,SETTING=VALUE]...``.
+    encoder : Encoder or None
+        The encoder at hand; None: it is loaded as ``spec`` has it.
+    search : str or None
+        A new default search expression, once the field is complete; None keeps the one there is.
+    device : str
+        Where a model runs.
+    progress : callable or None
+        Called with the number of documents that the field has.
+    commit_every_s : float
+        Seconds between commits.
+
+    Returns
+    -------
+    int
+        Documents that were encoded.
+
+    Raises
+    ------
+    ValueError
+        There is a complete field of this name.
+    EncoderMismatchError
+        An unfinished field of this name was made by another encoder.
+    """
+    spec = parse_encoder_spec(spec) if isinstance(spec, str) else spec
+    with Collection.open(path) as collection:
+        record = collection.manifest.fields.get(spec.name)
+        if record is not None and record.complete:
+            raise ValueError(f"{path}: there is a field {spec.name!r} already: drop it first, or choose another name")
+        names = [*collection.manifest.fields, *([] if record else [spec.name])]
+        if search is not None:
+            check_search(search, names)
+        used = FieldEncoder(encoder or load_spec(spec, device=device), spec.storage)
+        if record is None:
+            collection.add_field(spec.name, used.new_field())
+            collection.commit()
+        else:
+            check_encoder(record.encoder, used.encoder)
+        shared = SharedPass({spec.name: used.encoder})
+
+        def encode(texts: list[str]) -> Vectors:
+            return shared.encode_documents(texts)[spec.name]
+
+        n_encoded = collection.fill(spec.name, encode, progress=progress, commit_every_s=commit_every_s)
+        if search is not None:
+            collection.search = search
+            collection.commit()
+    return n_encoded
+
+
+def drop_field(path: Path | str, name: str, *, search: str | None = None) -> None:
+    """Drop a vector field of an index.
+
+    Parameters
+    ----------
+    search : str or None
+        A new default search expression; needed when the one there is names the field.
+
+    Raises
+    ------
+    ValueError
+        There is no such field, it is the only one, or the default search expression names it.
+    """
+    with Collection.open(path) as collection:
+        collection.drop_field(name)
+        remaining = [each for each in collection.manifest.fields if each != name]
+        collection.search = search or collection.search
+        if collection.search is not None:
+            if search is None and name in parse(collection.search).fields:
+                raise ValueError(
+                    f"{path}: the default search {collection.search!r} names {name!r}: give another one (--search EXPR)"
+                )
+            check_search(collection.search, remaining)
+        collection.commit()
+
+
+def set_default_search(path: Path | str, search: str) -> None:
+    """Store another default search expression in an index; raises ValueError when it does not fit the fields."""
+    with Collection.open(path) as collection:
+        check_search(search, collection.fields)
+        collection.search = search
+        collection.commit()
+
+
+def check_search(search: str, names: Iterable[str]) -> None:
+    """Raise ValueError for a malformed search expression, or one that names no field."""
+    known = list(names)
+    unknown = [name for name in parse(search).fields if name not in known]
+    if unknown:
+        raise ValueError(f"the search {search!r} names {unknown[0]!r}; the fields are {', '.join(known)}")
