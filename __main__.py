@@ -28,19 +28,39 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         return int(options.run(options))
     except (LexmaxError, ValueError, TypeError, FileExistsError) as failure:
         say(f"lexmax: {failure}")
         return 2
+    except (OSError, MemoryError) as failure:
+        if isinstance(failure, BrokenPipeError):
+            sys.stderr.close()
+            return 0
+        say(f"lexmax: {_reason(failure)}; what was committed is safe")
+        return 2
     except KeyboardInterrupt:
         resumes = getattr(options, "resumes", False)
-        say("lexmax: interrupted" + ("; run the same command again to go on" if resumes else ""))
+        say("lexmax: interrupted" + ("; run the same command again to continue" if resumes else ""))
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; a query may stand after the options too, as in ``search IDX -k 3 QUERY``, which argparse alone refuses."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "query", "") is None:
+        options.query = rest.pop()
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
+def _reason(failure: OSError | MemoryError) -> str:
+    if isinstance(failure, MemoryError):
+        return "out of memory"
+    return f"{failure.filename or 'input or output'}: {failure.strerror or failure}"
 
 
 def _parser() -> argparse.ArgumentParser:

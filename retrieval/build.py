@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..index.manifest import read as read_manifest
 from ..index.representations import Vectors
 from .corpora.objects import as_documents
 from .corpora.passages import passages_of
-from .corpora.reading import BadRecords, Fields, read_corpus
+from .corpora.reading import BadRecords, Corpus, Fields, Place, read_corpus
 from .encoders.base import Encoder
 from .encoders.registry import check_encoder
 from .encoders.shared_pass import SharedPass
@@ -127,16 +127,18 @@ def build_index(
     if finished is not None:
         return BuildReport(n_added=0, n_resumed=finished.n_docs, finished=True)
     with _open_or_create(path, names, chosen, expression, limits) as collection:
-        corpus = as_documents(documents, fields) if names is None else read_corpus(names, fields=fields, bad=bad, notice=notice)
-        fields_read = None if names is None else corpus
+        if names is None:
+            corpus = as_documents(documents, fields, bad=bad, notice=notice)
+        else:
+            corpus = read_corpus(names, fields=fields, bad=bad, notice=notice)
         writer = _Writer(
             collection, {name: each.encoder for name, each in chosen.items()}, bad, progress, split_long=split_long
         )
-        report = writer.run(iter(corpus), names, commit_every_s)
+        report = writer.run(corpus, names, commit_every_s)
         start = time.monotonic()
         collection.compact(reorder=reorder)
         collection.build = None
-        collection.corpus = _corpus_record(names, fields_read, fields)
+        collection.corpus = {"sources": names, "fields": None if corpus.fields is None else asdict(corpus.fields)}
         collection.commit()
     return replace(report, compact_s=time.monotonic() - start)
 
@@ -179,13 +181,12 @@ def add_to_index(
         used = {**known, **index_encoders(missing, models=models, device=device)}
         if fields is None and collection.corpus and collection.corpus.get("fields"):
             fields = Fields.from_dict(collection.corpus["fields"])
-        corpus: Iterable[Document]
         if sources is None:
-            corpus = as_documents(documents, fields)
+            corpus = as_documents(documents, fields, bad=bad, notice=notice)
         else:
             corpus = read_corpus(source_names(sources), fields=fields, bad=bad, notice=notice)
         writer = _Writer(collection, {name: used[name] for name in records}, bad, progress, replace=replace)
-        report = writer.run(iter(corpus), None, float("inf"))
+        report = writer.run(corpus, None, float("inf"))
         collection.commit()
     return report
 
@@ -232,12 +233,6 @@ def _open_or_create(
     return Collection.open(out, limits=limits)
 
 
-def _corpus_record(names: list[str] | None, corpus: Any, fields: Fields | None) -> dict[str, Any]:
-    """Return what the index remembers of its corpus: the sources, and which keys hold what, for `add_to_index`."""
-    used = getattr(corpus, "fields", None) or fields
-    return {"sources": names, "fields": None if used is None else asdict(used)}
-
-
 class _Writer:
     """One pass over documents into a collection."""
 
@@ -255,15 +250,19 @@ class _Writer:
         self._n_truncated = dict.fromkeys(self._cutting, 0)
         self._n_split = self._n_done = self._n_added = self._n_replaced = 0
 
-    def run(self, documents: Iterator[Document], sources: list[str] | None, commit_every_s: float) -> BuildReport:
+    def run(self, documents: Corpus, sources: list[str] | None, commit_every_s: float) -> BuildReport:
         """Add ``documents``; with ``sources``, commit progress as it goes and skip what an earlier run committed."""
         start = last_commit = time.monotonic()
         n_resumed = self._skip_done(documents)
         self._n_done = n_resumed
+        if self._progress:
+            self._progress(n_resumed)
         last_id = ""
+        placed = ((document, documents.place) for document in documents)
         try:
-            while batch := list(islice(documents, self._batch_size)):
-                self._add(batch)
+            while pairs := list(islice(placed, self._batch_size)):
+                batch = [document for document, _ in pairs]
+                self._add(batch, [place for _, place in pairs])
                 self._n_done += len(batch)
                 last_id = batch[-1].doc_id
                 if self._progress:
@@ -285,7 +284,7 @@ class _Writer:
         self._collection.build = BuildState(sources=sources, n_records=self._n_done, last_doc_id=last_id)
         self._collection.commit()
 
-    def _skip_done(self, documents: Iterator[Document]) -> int:
+    def _skip_done(self, documents: Corpus) -> int:
         """Pass over what an unfinished build has committed, and see that the corpus is still the same there."""
         state = self._collection.build
         if state is None:
@@ -303,11 +302,12 @@ class _Writer:
             )
         return state.n_records
 
-    def _add(self, batch: Sequence[Document]) -> None:
+    def _add(self, batch: Sequence[Document], places: Sequence[Place | None]) -> None:
         if self._split_long:
             pieces = [list(passages_of(document, self._reads_whole)) for document in batch]
             self._n_split += sum(len(each) > 1 for each in pieces)
             batch = [passage for each in pieces for passage in each]
+            places = [place for each, place in zip(pieces, places, strict=True) for _ in each]
         texts = [document.content for document in batch]
         for name, encoder in self._cutting.items():
             self._n_truncated[name] += encoder.n_truncated(texts)
@@ -316,19 +316,28 @@ class _Writer:
             self._n_replaced += self._collection.add(batch, vectors, replace=self._replace)
             self._n_added += len(batch)
         except (DatasetError, DuplicateDocumentError):
-            if self._bad is None:
-                raise
-            self._add_one_by_one(batch, vectors, self._bad)
+            self._add_one_by_one(batch, places, vectors)
 
-    def _add_one_by_one(self, batch: Sequence[Document], vectors: Mapping[str, Vectors], bad: BadRecords) -> None:
-        """Find and leave out the documents at fault."""
-        for i, document in enumerate(batch):
+    def _add_one_by_one(
+        self, batch: Sequence[Document], places: Sequence[Place | None], vectors: Mapping[str, Vectors]
+    ) -> None:  # fmt: skip
+        """Find the documents at fault: raise the first one's error with its place, or list them and leave them out."""
+        for i, (document, place) in enumerate(zip(batch, places, strict=True)):
             rows = {name: each.select(np.array([i])) for name, each in vectors.items()}
             try:
                 self._n_replaced += self._collection.add([document], rows, replace=self._replace)
                 self._n_added += 1
             except (DatasetError, DuplicateDocumentError) as problem:
-                bad.add("document", self._n_done + i + 1, str(problem))
+                if self._bad is not None:
+                    at = place or Place("document", self._n_done + i + 1)
+                    self._bad.add(at.path, at.line, str(problem))
+                elif place is None:
+                    raise
+                elif isinstance(problem, DuplicateDocumentError):
+                    where = f"{place.path}, line {place.line}: "
+                    raise DuplicateDocumentError(problem.doc_ids, problem.n_duplicates, where=where) from problem
+                else:
+                    raise DatasetError(str(problem), path=place.path, line=place.line) from problem
 
     def _reads_whole(self, text: str) -> bool:
         return not any(encoder.n_truncated([text]) for encoder in self._cutting.values())

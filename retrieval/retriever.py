@@ -1,297 +1,424 @@
-"""The retriever: text in, documents out. What Python programs, the server and the evaluation use."""
+"""The retriever: text in, documents out. What Python programs, the command line, the server and the evaluation use."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from ..index import manifest as manifests
+from ..index.collection import Collection
 from ..index.documents import Document
 from ..index.errors import RepresentationError
+from ..index.manifest import FieldRecord
+from ..index.representations import Vectors
 from ..index.snapshot import Snapshot
-from .encoders.base import Encoder, Vectors
-from .encoders.precomputed import VectorsEncoder
-from .encoders.registry import check_encoder, encoder_of
-from .explain import Explanation
-from .hits import Hits
-from .searchers.blockmax import SearchOptions
-from .searchers.centroid import CentroidOptions
-from .searchers.slim import SlimOptions
-from .searching import Searching, SearchPlan, TokenSearching, make_searching
+from .build import add_to_index, build_index
+from .encoders.base import Encoder
+from .encoders.registry import check_encoder
+from .encoders.shared_pass import SharedPass
+from .fields import index_encoder
+from .pipelines.explaining import explain_hits
+from .pipelines.expression import Search, parse
+from .pipelines.pipeline import Answer, Pipeline
+from .results import Result, Results
+from .searchers.registry import FieldSearcher, field_searcher
+
+MAX_PIPELINES = 64
+Filter = str | Mapping[str, Any]
+Options = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One answer.
+@dataclass(eq=False)
+class _State:
+    """A snapshot with the searchers of its fields and the pipelines of expressions; replaced as a whole at a reload."""
 
-    Attributes
-    ----------
-    doc_id : str
-    score : float
-    title, text : str
-    metadata : mapping
-    explanation : Explanation or None
-        Given when asked for.
-    """
-
-    doc_id: str
-    score: float
-    title: str
-    text: str
-    metadata: Mapping[str, Any]
-    explanation: Explanation | None = None
+    snapshot: Snapshot
+    searchers: dict[str, FieldSearcher] = field(default_factory=dict)
+    pipelines: OrderedDict[str, Pipeline] = field(default_factory=OrderedDict)
 
 
 class Retriever:
-    """Answers queries from one index; make one with `open`. Safe to use from many threads; a context manager."""
+    """Answers queries from one index; make one with `open` or `from_texts`.
 
-    def __init__(self, snapshot: Snapshot, encoder: Encoder, *, plan: SearchPlan | None = None) -> None:
-        check_encoder(snapshot.manifest.encoder, encoder)
-        self.encoder, self._plan = encoder, plan or SearchPlan()
-        self._reload_lock = threading.Lock()
-        self._current: Searching | None
-        self._use(snapshot)
+    Safe to use from many threads; a context manager. Each search uses the commit that was opened, until `reload`. A pickled or
+    copied retriever opens the index again by its path.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
+        models: Mapping[str, str] | None = None, device: str = "cpu", options: Options | None = None, exhaustive: bool = False,
+    ) -> None:  # fmt: skip
+        self._given, self._models, self._device = dict(encoders or {}), dict(models or {}), device
+        self._search, self._options, self._exhaustive = search, dict(options or {}), exhaustive
+        self._encoders: dict[str, Encoder] = {}
+        self._lock = threading.RLock()
+        self._state: _State | None = _State(snapshot)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        for names, what in ((self._given, "an encoder"), (self._models, "a model")):
+            for name in names:
+                if name not in snapshot.manifest.fields:
+                    known = ", ".join(snapshot.manifest.fields)
+                    raise ValueError(f"{snapshot.path}: {what} for the field {name!r}; the fields are {known}")
+        for name, encoder in self._given.items():
+            check_encoder(snapshot.manifest.fields[name].encoder, encoder)
+        pipeline = self._pipeline(self._current(), None)
+        pipeline.options(self._options_of(pipeline, None))
+        self.encoders(list(pipeline.search.fields))
 
     @classmethod
     def open(
-        cls, path: Path | str, *, encoder: Encoder | None = None, model: str | None = None, device: str = "cpu",
-        searcher: str = "auto", centroid: CentroidOptions | None = None, target_recall: float | None = None,
-        slim: SlimOptions | None = None, verify: bool | None = None, warm: bool = False,
+        cls, path: Path | str, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
+        models: Mapping[str, str] | None = None, device: str = "cpu", options: Options | None = None, exhaustive: bool = False,
+        verify: bool | None = None, warm: bool = False,
     ) -> Retriever:  # fmt: skip
-        """Open the newest commit of an index and its encoder.
+        """Open the newest commit of an index and the encoders of its default search.
 
         Parameters
         ----------
         path : Path or str
             The index folder.
-        encoder : Encoder or None
-            An encoder at hand; None: the index's own is loaded.
-        model : str or None
-            Where the encoder's model is now, when it has moved.
+        search : str or None
+            The search expression of queries that bring none; None: the index's own.
+        encoders : mapping of str to Encoder, or None
+            Encoders at hand, by field; the others are loaded when a search names their field.
+        models : mapping of str to str, or None
+            Where models of fields are now, when they have moved.
         device : str
-            Where a model runs.
-        searcher, centroid, target_recall, slim
-            Which searcher answers, and for token vectors how hard it tries; see `SearchPlan`.
+            Where models run.
+        options : mapping, or None
+            Field -> options of its search, for queries that bring none of their own for the field.
+        exhaustive : bool
+            Score every document with every field: the oracle.
         verify : bool or None
             See `Snapshot.open`.
         warm : bool
-            Load the kernels and the model now, not at the first query.
+            Load the kernels and models now, not at the first query.
 
         Raises
         ------
         IndexNotFoundError, IndexFormatError
             No index there, or a damaged one.
         EncoderMismatchError
-            The encoder is not the one that made the index.
+            An encoder is not the one that made its field.
         RepresentationError, ValueError
-            A plan that does not suit the index, or a recall that its calibration does not know.
+            A search that does not fit the fields, or unknown options.
         """
         snapshot = Snapshot.open(path, verify=verify)
-        record = snapshot.manifest.encoder
-        if encoder is None:
-            overrides = {} if record.kind == "bm25" else {"device": device}
-            encoder = encoder_of(record, model=model, **overrides)
-        plan = SearchPlan(searcher=searcher, centroid=centroid, target_recall=target_recall, slim=slim)
-        retriever = cls(snapshot, encoder, plan=plan)
+        retriever = cls(
+            snapshot, search=search, encoders=encoders, models=models, device=device, options=options, exhaustive=exhaustive
+        )
         if warm:
             retriever.warm()
         return retriever
 
+    @classmethod
+    def from_texts(
+        cls, documents: Iterable[Any], *, encoders: Any = None, search: str | None = None, **open_options: Any
+    ) -> Retriever:
+        """Index documents in a temporary folder, which goes when the retriever is closed.
+
+        Parameters
+        ----------
+        documents : iterable
+            What `build_index` takes as ``documents``: strings, dicts, `Document` objects, a pandas or Arrow table.
+        encoders, search
+            Those of `build_index`; None: the default fields and search.
+        **open_options
+            Those of `open`.
+
+        >>> with Retriever.from_texts(["cats purr", "dogs bark"], encoders=["bm25"]) as retriever:
+        ...     retriever.search("cats")[0].text
+        'cats purr'
+        """
+        folder = tempfile.TemporaryDirectory(prefix="lexmax-")
+        try:
+            path = Path(folder.name) / "index"
+            build_index(documents=documents, out=path, encoders=encoders, search=search)
+            retriever = cls.open(path, **open_options)
+        except BaseException:
+            folder.cleanup()
+            raise
+        retriever._folder = folder
+        return retriever
+
     def search(
-        self, text: str, k: int = 10, *, filter: str | None = None, explain: bool = False, alpha: float = 1.0,
-        beta: float = 1.0, mu: float = 1.0,
-    ) -> list[Result]:  # fmt: skip
+        self, text: str, k: int = 10, *, search: str | None = None, filter: Filter | None = None,
+        options: Options | None = None, explain: bool = False, timings: bool = False,
+    ) -> Results:  # fmt: skip
         """Answer one query; see `search_batch`."""
-        return self.search_batch([text], k, filter=filter, explain=explain, alpha=alpha, beta=beta, mu=mu)[0]
+        if not isinstance(text, str):
+            raise TypeError(f"a query is a string, not {type(text).__name__}; search_batch takes several")
+        return self.search_batch([text], k, search=search, filter=filter, options=options, explain=explain, timings=timings)[0]
+
+    async def asearch(self, text: str, k: int = 10, **keywords: Any) -> Results:
+        """Answer one query in a thread of the event loop; parameters are those of `search`."""
+        return await asyncio.to_thread(self.search, text, k, **keywords)
 
     def search_batch(
-        self, texts: Sequence[str], k: int = 10, *, filter: str | None = None, explain: bool = False,
-        alpha: float = 1.0, beta: float = 1.0, mu: float = 1.0, n_threads: int | None = None,
-    ) -> list[list[Result]]:  # fmt: skip
+        self, texts: Sequence[str], k: int = 10, *, search: str | None = None, filter: Filter | None = None,
+        options: Options | None = None, explain: bool = False, timings: bool = False, n_threads: int | None = None,
+    ) -> list[Results]:  # fmt: skip
         """Answer queries, best documents first.
 
         Parameters
         ----------
         texts : sequence of str
         k : int
-            Answers a query; fewer only when fewer documents match.
-        filter : str or None
-            An expression over metadata, such as ``year >= 2015 and lang == "en"``; see `index.filters`.
+            Answers per query; fewer only when fewer documents are found.
+        search : str or None
+            A search expression, see `pipelines.expression`; None: the retriever's.
+        filter : str, mapping or None
+            An expression over metadata, such as ``year >= 2015 and lang == "en"``, or the same as a tree; see `index.filters`.
+        options : mapping or None
+            Field -> options of its search, as ``{"colbert": {"n_probe": 64}}``.
         explain : bool
-            Say which terms, or pairs of tokens, gave which part of each score.
-        alpha, beta, mu : float in (0, 1]
-            1: exact. Less: faster and approximate; see `SearchOptions`. For sparse vectors alone.
+            Explain each score, stage by stage.
+        timings : bool
+            Give the milliseconds of each stage, of the whole batch.
         n_threads : int or None
-            Queries searched in parallel; None: one for each core.
+            Queries searched in parallel; None: one per core.
 
         Raises
         ------
-        ValueError
-            k < 1, alpha, beta or mu out of range, or a malformed filter.
+        ValueError, TypeError
+            k < 1, a malformed expression or filter, or unknown options.
+        RepresentationError
+            The expression names a field that the index does not have.
         """
-        return self.search_vectors(
-            self.encode(texts),
+        start = time.perf_counter()
+        queries = self.encode(texts, search)
+        encoded_ms = (time.perf_counter() - start) * 1000
+        found = self.search_vectors(
+            queries,
             texts,
             k,
+            search=search,
             filter=filter,
+            options=options,
             explain=explain,
-            alpha=alpha,
-            beta=beta,
-            mu=mu,
+            timings=timings,
             n_threads=n_threads,
         )
+        if timings:
+            for results in found:
+                results.timings_ms = {"encode": encoded_ms, **results.timings_ms}
+        return found
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Encode queries, to be searched by `search_vectors`."""
-        return self.encoder.encode_queries(texts)
+    def encode(self, texts: Sequence[str], search: str | None = None) -> dict[str, Vectors]:
+        """Encode queries for the fields of a search, to be searched by `search_vectors`: field -> vectors."""
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TypeError("queries are a sequence of strings")
+        names = self.search_fields(search)
+        return SharedPass(self.encoders(names)).encode_queries(list(texts))
 
     def search_vectors(
-        self, queries: object, texts: Sequence[str] | None = None, k: int = 10, *, filter: str | None = None,
-        explain: bool = False, alpha: float = 1.0, beta: float = 1.0, mu: float = 1.0, n_threads: int | None = 1,
-    ) -> list[list[Result]]:  # fmt: skip
-        """Answer queries that are vectors already: encoded ones, or whatever `vectors.to_sparse_vectors` takes.
+        self, queries: Any, texts: Sequence[str] | None = None, k: int = 10, *, search: str | None = None,
+        filter: Filter | None = None, options: Options | None = None, explain: bool = False, timings: bool = False,
+        n_threads: int | None = 1,
+    ) -> list[Results]:  # fmt: skip
+        """Answer queries that are vectors already.
 
-        Queries of token vectors are `MultiVectors`, or a matrix (n_tokens, dim) each.
+        Parameters
+        ----------
+        queries : mapping of str to vectors, or vectors
+            Field -> queries, as `encode` returns them; of a search of one field the vectors alone: whatever
+            `exchange.vectors.to_sparse_vectors` takes, `MultiVectors` or matrices (n_tokens, dim).
+        texts : sequence of str or None
+            What they were made from, which explanations compare with; None: unknown.
 
-        ``texts`` are what they were made from, which explanations compare with; None: nothing is known of it. The other
-        parameters are those of `search_batch`.
+        Other parameters and errors are those of `search_batch`.
 
         Raises
         ------
         TypeError, RepresentationError
-            As `to_sparse_vectors`, or terms named otherwise than the index names them.
+            Vectors of another kind than the field's, or fields missing.
         ValueError
-            Not as many texts as queries; or as `search_batch`.
+            Not as many texts as queries.
         """
-        searching = self._searching()
-        snapshot = searching.snapshot
-        vectors = searching.vectors(queries)
-        texts = [""] * len(vectors) if texts is None else texts
-        if len(texts) != len(vectors):
-            raise ValueError(f"{len(vectors)} queries with {len(texts)} texts")
-        options = SearchOptions(alpha=alpha, beta=beta, mu=mu)
-        hits = _search(searching, vectors, k, filter, options, n_threads)
-        answers = []
+        state = self._current()
+        pipeline = self._pipeline(state, search)
+        ready = self._ready(pipeline, queries)
+        n_queries = len(next(iter(ready.values())))
+        texts = [""] * n_queries if texts is None else texts
+        if len(texts) != n_queries:
+            raise ValueError(f"{n_queries} queries with {len(texts)} texts")
+        answer = self._run(state, pipeline, ready, k, filter, options, n_threads, trace=explain)
+        timings_ms = answer.timings_ms if timings else None
+        found = []
         for number, text in enumerate(texts):
-            doc_nums, scores = hits.query(number)
-            documents = snapshot.get_many(doc_nums.tolist())
-            results = [_result(document, score) for document, score in zip(documents, scores.tolist(), strict=True)]
+            doc_nums, scores = answer.hits.query(number)
+            documents = state.snapshot.get_many(doc_nums.tolist())
+            explanations: Sequence[Any] = [None] * len(documents)
             if explain:
-                for i, doc_num in enumerate(doc_nums.tolist()):
-                    content = documents[i].content
-                    explanation = _explain(searching, vectors, number, text, doc_num, content, options)
-                    results[i] = replace(results[i], explanation=explanation)
-            answers.append(results)
-        return answers
+                contents = [document.content for document in documents]
+                explanations = explain_hits(pipeline, answer, ready, number, text, contents)
+            results = (
+                Result(doc_id=document.doc_id, score=score, title=document.title, text=document.text,
+                       metadata=document.metadata, explanation=explanation)
+                for document, score, explanation in zip(documents, scores.tolist(), explanations, strict=True)
+            )  # fmt: skip
+            found.append(Results(results, timings_ms))
+        return found
 
     def rank(
-        self, texts: Sequence[str], k: int = 10, *, filter: str | None = None, alpha: float = 1.0, beta: float = 1.0,
-        mu: float = 1.0, n_threads: int | None = None,
+        self, texts: Sequence[str], k: int = 10, *, search: str | None = None, filter: Filter | None = None,
+        options: Options | None = None, n_threads: int | None = None,
     ) -> list[list[tuple[str, float]]]:  # fmt: skip
         """(doc_id, score) of the k best documents of each query, without reading their texts."""
-        searching = self._searching()
-        snapshot = searching.snapshot
-        vectors = searching.vectors(self.encode(texts))
-        hits = _search(searching, vectors, k, filter, SearchOptions(alpha=alpha, beta=beta, mu=mu), n_threads)
+        state = self._current()
+        pipeline = self._pipeline(state, search)
+        ready = self._ready(pipeline, self.encode(texts, search))
+        hits = self._run(state, pipeline, ready, k, filter, options, n_threads, trace=False).hits
         rankings = []
-        for number in range(len(hits)):
+        for number in range(len(texts)):
             doc_nums, scores = hits.query(number)
-            rankings.append(list(zip(snapshot.doc_ids(doc_nums.tolist()), scores.tolist(), strict=True)))
+            rankings.append(list(zip(state.snapshot.doc_ids(doc_nums.tolist()), scores.tolist(), strict=True)))
         return rankings
 
-    def rerank(
-        self, texts: Sequence[str], rankings: Sequence[Sequence[tuple[str, float]]], k: int = 10
-    ) -> list[list[tuple[str, float]]]:
-        """Order the candidates of any first stage by MaxSim with this index's token vectors.
+    def add(self, documents: Iterable[Any], *, replace: bool = False) -> int:
+        """Add documents to the index in one commit, and search it from now on; returns how many were added.
 
-        Parameters
-        ----------
-        texts : sequence of str
-            The queries.
-        rankings : sequence of sequences of (doc_id, score)
-            Candidates of each query, as another retriever's `rank` gives them.
-        k : int
-            Answers a query.
-
-        Returns
-        -------
-        list of lists of (doc_id, score)
-            Best first, ties in the order of the index. Candidates that this index does not hold are left out.
-
-        Raises
-        ------
-        RepresentationError
-            The index holds sparse vectors.
+        ``documents`` and ``replace`` are those of `build.add_to_index`.
         """
-        searching = self._searching()
-        if not isinstance(searching, TokenSearching):
-            raise RepresentationError(f"{searching.snapshot.path}: reranking needs an index of token vectors")
-        queries = searching.vectors(self.encode(texts))
-        reranked = []
-        for number, ranking in enumerate(rankings):
-            doc_nums = searching.snapshot.find([doc_id for doc_id, _ in ranking])
-            candidates = np.unique(doc_nums[doc_nums >= 0]).astype(np.int32)
-            scores = searching.centroid.rerank(queries.row(number), candidates)
-            best = np.lexsort((candidates, -scores))[:k]
-            ids = searching.snapshot.doc_ids(candidates[best].tolist())
-            reranked.append(list(zip(ids, scores[best].tolist(), strict=True)))
-        return reranked
+        state = self._current()
+        names = [name for name, record in state.snapshot.manifest.fields.items() if record.complete]
+        report = add_to_index(None, state.snapshot.path, documents=documents, encoders=self.encoders(names), replace=replace)
+        self.reload()
+        return report.n_added
+
+    def delete(self, doc_ids: Sequence[str]) -> list[str]:
+        """Delete documents in one commit; returns the doc_ids that are not in the index."""
+        if isinstance(doc_ids, str):
+            raise TypeError("doc_ids are a sequence of strings")
+        with Collection.open(self._current().snapshot.path) as collection:
+            missing = collection.delete(doc_ids)
+            collection.commit()
+        self.reload()
+        return missing
 
     def document(self, doc_id: str) -> Document | None:
         """Return a live document by its doc_id, None when there is none."""
-        snapshot = self._searching().snapshot
-        doc_num = int(snapshot.find([doc_id])[0])
-        return snapshot.get_many([doc_num])[0] if doc_num >= 0 else None
+        return self.documents([doc_id])[0]
+
+    def documents(self, doc_ids: Sequence[str]) -> list[Document | None]:
+        """Return live documents by doc_id, None for each that is absent."""
+        snapshot = self._current().snapshot
+        found = snapshot.find(doc_ids)
+        present = iter(snapshot.get_many(found[found >= 0].tolist()))
+        return [next(present) if doc_num >= 0 else None for doc_num in found.tolist()]
 
     def info(self) -> dict[str, Any]:
         """Facts about the index, ready for JSON."""
-        return self._searching().snapshot.info()
+        return self._current().snapshot.info()
 
     @property
-    def fingerprint(self) -> str:
-        """The encoder's fingerprint."""
-        return self.encoder.fingerprint
+    def snapshot(self) -> Snapshot:
+        """The commit that is searched."""
+        return self._current().snapshot
 
     @property
-    def generation(self) -> int:
-        """Number of the commit that is searched."""
-        return self._searching().snapshot.generation
+    def fields(self) -> tuple[str, ...]:
+        """Names of the complete vector fields."""
+        return tuple(self._current().snapshot.fields)
 
-    def __len__(self) -> int:
-        return self._searching().snapshot.n_docs
+    @property
+    def default_search(self) -> str:
+        """The search expression of queries that bring none."""
+        snapshot = self._current().snapshot
+        default = self._search or snapshot.manifest.search
+        if default is None and len(snapshot.fields) == 1:
+            default = next(iter(snapshot.fields))
+        if default is None:
+            names = ", ".join(snapshot.fields) or "none"
+            raise RepresentationError(f"{snapshot.path}: no default search: give an expression over the fields {names}")
+        return default
 
-    def reload(self) -> bool:
-        """Go on with the newest commit, if there is one; running searches end on the old one.
+    def search_fields(self, search: str | None = None) -> tuple[str, ...]:
+        """Names of the fields of a search expression, by default of the retriever's."""
+        return self._pipeline(self._current(), search).search.fields
+
+    def encoders(self, names: Sequence[str] | None = None) -> dict[str, Encoder]:
+        """Encoders by field, loaded when first needed; by default of the default search.
 
         Raises
         ------
         EncoderMismatchError
-            The index was built anew with another encoder; the old snapshot stays in use.
+            An encoder is not the one that made its field.
         """
-        with self._reload_lock:
-            current = self._searching().snapshot
-            newest = manifests.read(current.path)
-            if newest.generation == current.generation and newest == current.manifest:
+        names = self.search_fields() if names is None else names
+        records = self._current().snapshot.manifest.fields
+        with self._lock:
+            for name in names:
+                if name not in self._encoders:
+                    self._encoders[name] = self._given.get(name) or index_encoder(
+                        records[name], model=self._models.get(name), device=self._device
+                    )
+            return {name: self._encoders[name] for name in names}
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what is searched and how: the default search with the fingerprints of its fields."""
+        records = self._current().snapshot.manifest.fields
+        search = parse(self.default_search)
+        prints = ",".join(records[name].encoder.fingerprint for name in search.fields)
+        return prints if str(search) in records else f"{str(search).replace(' ', '')}[{prints}]"
+
+    @property
+    def generation(self) -> int:
+        """Number of the commit that is searched."""
+        return self._current().snapshot.generation
+
+    def __len__(self) -> int:
+        return self._current().snapshot.n_docs
+
+    def reload(self) -> bool:
+        """Use the newest commit from now on, if there is one; running searches end on the old one.
+
+        Raises
+        ------
+        EncoderMismatchError
+            A field was built again with another encoder; the old snapshot stays in use.
+        RepresentationError
+            The default search does not fit the new commit's fields; likewise.
+        """
+        with self._lock:
+            old = self._current()
+            newest = manifests.read(old.snapshot.path)
+            current = old.snapshot.manifest
+            if (newest.build_id, newest.generation) == (current.build_id, current.generation):
                 return False
-            check_encoder(newest.encoder, self.encoder)
-            self._use(Snapshot.open(current.path))
+            state = _State(Snapshot.open(old.snapshot.path, previous=old.snapshot))
+            for name, encoder in self._encoders.items():
+                if name in state.snapshot.manifest.fields:
+                    check_encoder(state.snapshot.manifest.fields[name].encoder, encoder)
+            self._pipeline(state, self._search or state.snapshot.manifest.search)
+            self._encoders = {name: each for name, each in self._encoders.items() if name in state.snapshot.manifest.fields}
+            self._state = state
             return True
 
     def warm(self) -> None:
-        """Load kernels and model now, so that the first query is as fast as the next."""
-        self._searching().warm()
-        if not isinstance(self.encoder, VectorsEncoder):
+        """Load kernels and models of the default search now, so that the first query is as fast as the next."""
+        state = self._current()
+        for name in self.search_fields():
+            self._searcher(state, name).warm()
+        if not any(encoder.kind == "vectors" for encoder in self.encoders().values()):
             self.search("warm up", 1)
 
     def close(self) -> None:
-        """Let go of the index; memory maps go once running searches have ended."""
-        self._current = None
+        """Release the index; memory maps go once running searches have ended. A temporary index is removed."""
+        self._state = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def __enter__(self) -> Retriever:
         return self
@@ -299,37 +426,94 @@ class Retriever:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
 
-    def _use(self, snapshot: Snapshot) -> None:
-        """Search this snapshot from now on; one assignment, so that no thread sees half of it."""
-        self._current = make_searching(snapshot, self.encoder, self._plan)
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._given or self._folder is not None:
+            what = "encoders given as objects" if self._given else "a temporary index"
+            raise TypeError(f"a retriever with {what} cannot be pickled or copied: open it from its path")
+        keywords = {
+            "search": self._search, "models": self._models, "device": self._device, "options": self._options,
+            "exhaustive": self._exhaustive,
+        }  # fmt: skip
+        return _reopen, (str(self._current().snapshot.path.resolve()), keywords)
 
-    def _searching(self) -> Searching:
-        current = self._current
-        if current is None:
+    def _current(self) -> _State:
+        state = self._state
+        if state is None:
             raise ValueError("the retriever is closed")
-        return current
+        return state
+
+    def _pipeline(self, state: _State, search: str | None) -> Pipeline:
+        """Return the pipeline of an expression; those of late are kept."""
+        text = self.default_search if search is None else search
+        with self._lock:
+            if text in state.pipelines:
+                state.pipelines.move_to_end(text)
+                return state.pipelines[text]
+            parsed: Search = parse(text)
+            for name in parsed.fields:
+                state.snapshot.field(name)  # a typed error that lists the fields
+            pipeline = Pipeline(parsed, {name: self._searcher(state, name) for name in parsed.fields})
+            state.pipelines[text] = pipeline
+            if len(state.pipelines) > MAX_PIPELINES:
+                state.pipelines.popitem(last=False)
+            return pipeline
+
+    def _searcher(self, state: _State, name: str) -> FieldSearcher:
+        if name not in state.searchers:
+            field = state.snapshot.field(name)
+            state.searchers[name] = field_searcher(field, _LazyEncoder(self, name, field.record))
+        return state.searchers[name]
+
+    def _ready(self, pipeline: Pipeline, queries: Any) -> dict[str, Vectors]:
+        """Bring queries into the form that each field's searcher takes."""
+        names = pipeline.search.fields
+        if not isinstance(queries, Mapping):
+            if len(names) != 1:
+                raise TypeError(f"vectors for the fields {', '.join(names)} are a mapping of field to vectors")
+            queries = {names[0]: queries}
+        missing = [name for name in names if name not in queries]
+        if missing:
+            raise RepresentationError(f"no vectors for the field {missing[0]!r}, which the search names")
+        ready = {name: pipeline.searchers[name].vectors(queries[name]) for name in names}
+        counts = {len(vectors) for vectors in ready.values()}
+        if len(counts) != 1:
+            raise ValueError(f"fields with different numbers of queries: {', '.join(map(str, sorted(counts)))}")
+        return ready
+
+    def _options_of(self, pipeline: Pipeline, options: Options | None) -> dict[str, Any]:
+        """Options of a request over those of the retriever, as far as the pipeline has their fields."""
+        names = pipeline.search.fields
+        merged = {name: each for name, each in self._options.items() if name in names}
+        merged.update(options or {})
+        if self._exhaustive:
+            for name in names:
+                given = merged.get(name) or {}
+                if not isinstance(given, Mapping):
+                    raise ValueError(f"exhaustive search goes with options by name, not with {type(given).__name__}")
+                merged[name] = {**given, "algorithm": "exhaustive"}
+        return merged
+
+    def _run(
+        self, state: _State, pipeline: Pipeline, ready: Mapping[str, Vectors], k: int, filter: Filter | None,
+        options: Options | None, n_threads: int | None, *, trace: bool,
+    ) -> Answer:  # fmt: skip
+        allowed = None if filter is None else state.snapshot.masks(filter)
+        return pipeline.run(
+            ready, k, allowed=allowed, options=self._options_of(pipeline, options), n_threads=n_threads or os.cpu_count() or 1,
+            trace=trace,
+        )  # fmt: skip
 
 
-def _search(
-    searching: Searching, vectors: Any, k: int, filter: str | None, options: SearchOptions, n_threads: int | None
-) -> Hits:
-    """Search vectors that ``searching`` itself has made ready."""
-    allowed = None if filter is None else searching.snapshot.masks(filter)
-    return searching.search(vectors, k, allowed, options, n_threads)
+class _LazyEncoder:
+    """Stands for the encoder of a field until explanations ask it something."""
+
+    def __init__(self, retriever: Retriever, name: str, record: FieldRecord) -> None:
+        self._retriever, self._name = retriever, name
+        self.kind, self.representation = record.encoder.kind, record.representation
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._retriever.encoders([self._name])[self._name], attribute)
 
 
-def _explain(
-    searching: Searching, vectors: Any, number: int, text: str, doc_num: int, content: str, options: SearchOptions
-) -> Explanation:
-    """Explain an answer to vectors that ``searching`` itself has made ready."""
-    return searching.explain(vectors, number, text, doc_num, content, options)
-
-
-def _result(document: Document, score: float) -> Result:
-    return Result(
-        doc_id=document.doc_id,
-        score=score,
-        title=document.title,
-        text=document.text,
-        metadata=document.metadata,
-    )
+def _reopen(path: str, keywords: dict[str, Any]) -> Retriever:
+    return Retriever.open(path, **keywords)

@@ -1,4 +1,4 @@
-"""The commands that fill an index: ``build``, ``import``, ``export``, ``add`` and ``delete``."""
+"""The commands that fill an index: ``build``, ``add``, ``delete``, ``field``, ``import`` and ``export``."""
 
 from __future__ import annotations
 
@@ -6,55 +6,58 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..models import DEFAULT_ENCODERS
 from ..terminal import compiling, progress_bar, require_models, say
 from .options import (
+    EXPRESSION_HELP,
+    SPEC_HELP,
     Command,
     add_corpus_options,
-    add_encoder_options,
+    add_device,
     add_index,
     add_model_options,
     add_reorder,
-    add_token_options,
     bad_records,
     corpus_fields,
-    index_encoder,
-    new_encoder,
-    token_storage,
+    encoder_specs,
+    models_of,
+    tell_encoders,
 )
 
 if TYPE_CHECKING:
     from ..build import BuildReport
     from ..corpora.reading import BadRecords
-    from ..encoders.base import MultiVectorEncoder
     from ..progress import Bar
 
 CORPUS_HELP = (
-    "corpora: JSON lines in BEIR's layout (.jsonl), TSV (.tsv), Parquet (.parquet), each of the first two also .gz, a BEIR "
-    "folder, - for JSON lines on standard input, or ir_datasets:ID"
+    "corpora: JSON lines or a JSON array (.jsonl, .json), TSV, CSV (each also .gz), Parquet, a BEIR folder, a folder of .txt "
+    "and .md files, - for JSON lines on standard input, or ir_datasets:ID"
 )
 VECTORS_HELP = (
     'vectors: JSON lines of {"id": ..., "vector": {"term": weight}} (.jsonl, also .gz), Parquet of id, indices, values or of '
     "id and a map vector (.parquet), SciPy's CSR (.npz); or an inverted index (.ciff), whose order of documents is kept; or "
-    "an index folder of Stanford's ColBERT (PLAID) or of fast-plaid, whose token vectors are decoded and encoded anew"
+    "an index folder of Stanford's ColBERT (PLAID) or of fast-plaid, whose token vectors are decoded and encoded again"
 )
 
 
 def add_indexing_commands(command: Command) -> None:
-    """Add the five commands to the command line."""
+    """Add the commands to the command line."""
     build = command("build", _build, "build an index from corpora", "lexmax build corpus.jsonl --out IDX")
     build.set_defaults(resumes=True)
     build.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS_HELP)
-    build.add_argument("--out", required=True, metavar="IDX", help="folder of the new index; an unfinished build goes on")
-    add_encoder_options(build)
-    add_token_options(build)
+    build.add_argument("--out", required=True, metavar="IDX", help="folder of the new index; an unfinished build continues")
+    group = build.add_argument_group("vector fields", SPEC_HELP)
+    group.add_argument("--encoder", action="append", metavar="SPEC",
+                       help=f"a vector field; repeat for several (default: {', '.join(DEFAULT_ENCODERS)})")  # fmt: skip
+    build.add_argument_group("default search", EXPRESSION_HELP).add_argument(
+        "--search", metavar="EXPR", help="what the index is searched with when nothing else is said (default: by its fields)"
+    )
+    build.add_argument("--split-long", action="store_true",
+                       help="cut documents longer than an encoder reads into passages DOC#1, DOC#2, ...")  # fmt: skip
+    add_device(build)
     add_corpus_options(build)
     add_reorder(build)
-    _add_import_options(command("import", _import, "build an index from ready-made vectors, a CIFF file or a PLAID index",
-                                "lexmax import vectors.jsonl --out IDX --documents corpus.jsonl"))  # fmt: skip
-    export = command("export", _export, "write an index as a CIFF file, for other engines", "lexmax export IDX index.ciff")
-    add_index(export)
-    export.add_argument("file", metavar="FILE")
-    add = command("add", _add, "add documents to an index", "lexmax add IDX more.jsonl --replace")
+    add = command("add", _add, "add documents to an index, in all its fields", "lexmax add IDX more.jsonl --replace")
     add_index(add)
     add.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS_HELP)
     add.add_argument("--replace", action="store_true", help="replace documents whose doc_id is in the index")
@@ -63,40 +66,63 @@ def add_indexing_commands(command: Command) -> None:
     delete = command("delete", _delete, "delete documents from an index", "lexmax delete IDX doc1 doc2")
     add_index(delete)
     delete.add_argument("doc_id", nargs="+", metavar="DOC_ID")
+    _add_field_command(command)
+    _add_import_options(command("import", _import, "build an index from ready-made vectors, a CIFF file or a PLAID index",
+                                "lexmax import vectors.jsonl --out IDX --documents corpus.jsonl"))  # fmt: skip
+    export = command(
+        "export", _export, "write a sparse field as a CIFF file, for other engines", "lexmax export IDX index.ciff"
+    )
+    add_index(export)
+    export.add_argument("file", metavar="FILE")
+    export.add_argument("--field", metavar="NAME", help="which field, when there are several sparse ones")
+
+
+def _add_field_command(command: Command) -> None:
+    parser = command("field", _field, "add or drop a vector field, or set the default search",
+                     "lexmax field add IDX colbert=lexmax-colbert --search '(bm25 + splade) > colbert'")  # fmt: skip
+    parser.set_defaults(resumes=True)
+    parser.add_argument("action", choices=["add", "drop", "default"],
+                        help="add: fill a new field from the stored texts, or continue; drop: remove one; default: set the "
+                        "default search to --search")  # fmt: skip
+    add_index(parser)
+    parser.add_argument("field", nargs="?", metavar="SPEC", help="add: [NAME=]MODEL[,SETTING=VALUE]...; drop: the field's name")
+    parser.add_argument_group("default search", EXPRESSION_HELP).add_argument(
+        "--search", metavar="EXPR", help="the index's new default search"
+    )
+    add_device(parser)
 
 
 def _add_import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="+", metavar="FILE", help=VECTORS_HELP)
     parser.add_argument("--out", required=True, metavar="IDX", help="folder of the new index")
+    parser.add_argument("--field", metavar="NAME", help="name of the field (default vectors, of a PLAID folder tokens)")
     parser.add_argument("--documents", nargs="+", default=[], metavar="CORPUS", help="corpora with the texts, found by id")
-    parser.add_argument("--vocabulary", metavar="FILE", help="the terms, a line for each number, or JSON of term -> number")
-    parser.add_argument("--ids", metavar="FILE", help="a line with the id of each row of an NPZ file, or of each passage "
+    parser.add_argument("--vocabulary", metavar="FILE", help="the terms, one line per number, or JSON of term -> number")
+    parser.add_argument("--ids", metavar="FILE", help="one line with the id of each row of an NPZ file, or of each passage "
                         "of a folder (default: their numbers, from 0)")  # fmt: skip
     parser.add_argument("--term-numbers", action="store_true", help="keys of JSON vectors are term numbers, not strings")
     parser.add_argument("--name", default="vectors", help="what made the vectors, for the fingerprint (default vectors)")
-    parser.add_argument("--model", metavar="DIR_OR_ID", help="of a folder: the ColBERT model that made its vectors, which "
-                        "lexmax cannot verify; it encodes queries (default: none, search with vectors alone)")  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default cpu)")
-    add_token_options(parser)
+    parser.add_argument("--encoder", metavar="SPEC", help="of a folder: the ColBERT model that made its vectors, which lexmax "
+                        "cannot verify, and how they are kept, as in colbert-ir/colbertv2.0,nbits=2; it encodes queries "
+                        "(default: none, search with vectors alone)")  # fmt: skip
+    add_device(parser)
     add_reorder(parser)
 
 
 def _build(options: argparse.Namespace) -> int:
+    specs = encoder_specs(options.encoder or list(DEFAULT_ENCODERS))
     from ..build import build_index
 
+    tell_encoders(specs, options.device)
     bad = bad_records(options)
     with progress_bar("documents", sources=options.corpus) as bar, compiling():
         report = build_index(
-            options.corpus,
-            options.out,
-            encoder=new_encoder(options),
-            fields=corpus_fields(options),
-            bad=bad,
-            progress=bar,
-            reorder=options.reorder,
-            tokens=token_storage(options),
-            split_long=options.split_long,
-        )
+            options.corpus, options.out, encoders=specs, search=options.search, fields=corpus_fields(options), bad=bad,
+            progress=bar, notice=say, reorder=options.reorder, split_long=options.split_long, device=options.device,
+        )  # fmt: skip
+    if report.finished:
+        say(f"{options.out} is finished already: {report.n_resumed:,} documents (`lexmax add` adds to it)")
+        return 0
     _tell_report(report, bad, f"built {options.out}")
     return 0
 
@@ -104,68 +130,13 @@ def _build(options: argparse.Namespace) -> int:
 def _add(options: argparse.Namespace) -> int:
     from ..build import add_to_index
 
-    bad, fields = bad_records(options), corpus_fields(options)
-    encoder = index_encoder(options)
+    bad = bad_records(options)
     with progress_bar("documents", sources=options.corpus) as bar, compiling():
         report = add_to_index(
-            options.corpus, options.index, encoder, replace=options.replace, fields=fields, bad=bad, progress=bar
-        )
+            options.corpus, options.index, models=models_of(options), device=options.device, replace=options.replace,
+            fields=corpus_fields(options), bad=bad, progress=bar, notice=say,
+        )  # fmt: skip
     _tell_report(report, bad, f"added to {options.index}")
-    return 0
-
-
-def _import(options: argparse.Namespace) -> int:
-    from ..exchange.ciff import import_ciff
-    from ..exchange.importing import import_vectors
-
-    common = {"documents": options.documents, "name": options.name}
-    with progress_bar("documents") as bar, compiling():
-        if any(Path(file).is_dir() for file in options.file):
-            report = _import_plaid(options, bar, common)
-        elif options.model or token_storage(options):
-            raise ValueError("--model and the options of token vectors are for a folder of ColBERT or fast-plaid")
-        elif any(file.endswith(".ciff") for file in options.file):
-            if len(options.file) > 1 or options.vocabulary or options.ids or options.term_numbers:
-                raise ValueError("a CIFF file is imported alone, and has its own terms and ids")
-            report = import_ciff(options.file[0], options.out, progress=bar, reorder=options.reorder or False, **common)
-        else:
-            report = import_vectors(
-                options.file, options.out, vocabulary=options.vocabulary, ids=options.ids,
-                term_numbers=options.term_numbers, progress=bar, reorder=options.reorder, **common,
-            )  # fmt: skip
-    _tell_report(report, None, f"imported into {options.out}")
-    return 0
-
-
-def _import_plaid(options: argparse.Namespace, bar: Bar | None, common: dict[str, Any]) -> BuildReport:
-    from ..exchange.plaid import import_plaid
-
-    if len(options.file) > 1 or options.vocabulary or options.term_numbers or options.reorder is not None:
-        raise ValueError("a folder of ColBERT or fast-plaid is imported alone, has no terms and is not reordered")
-    encoder = _plaid_encoder(options) if options.model else None
-    return import_plaid(
-        options.file[0], options.out, encoder=encoder, ids=options.ids, tokens=token_storage(options), progress=bar, **common
-    )
-
-
-def _plaid_encoder(options: argparse.Namespace) -> MultiVectorEncoder:
-    from ..encoders.base import makes_tokens
-    from ..encoders.registry import load_encoder
-
-    require_models("an encoder with a model")
-    encoder = load_encoder(model=options.model, device=options.device)
-    if not makes_tokens(encoder):
-        raise ValueError(f"{options.model}: {encoder.kind} makes no token vectors as {options.file[0]} holds them")
-    say(f"queries will be encoded by {options.model}: that it made these vectors cannot be verified")
-    return encoder
-
-
-def _export(options: argparse.Namespace) -> int:
-    from ..exchange.ciff import export_ciff
-
-    with compiling():
-        n_docs = export_ciff(options.index, options.file)
-    say(f"exported {n_docs:,} documents to {options.file}")
     return 0
 
 
@@ -181,17 +152,93 @@ def _delete(options: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
+def _field(options: argparse.Namespace) -> int:
+    from ..fields import add_field, drop_field, set_default_search
+
+    if options.action == "default":
+        if not options.search or options.field:
+            raise ValueError("write `lexmax field default IDX --search EXPR`")
+        set_default_search(options.index, options.search)
+        say(f"{options.index} is searched with {options.search} by default")
+        return 0
+    if not options.field:
+        raise ValueError(f"write `lexmax field {options.action} IDX {'NAME=MODEL' if options.action == 'add' else 'NAME'}`")
+    if options.action == "drop":
+        drop_field(options.index, options.field, search=options.search)
+        say(f"dropped {options.field} from {options.index}")
+        return 0
+    specs = encoder_specs([options.field])
+    tell_encoders(specs, options.device)
+    with progress_bar("documents") as bar, compiling():
+        n_encoded = add_field(options.index, specs[0], search=options.search, device=options.device, progress=bar)
+    say(f"{options.index} has the field {specs[0].name}: {n_encoded:,} documents were encoded")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from ..exchange.ciff import import_ciff
+    from ..exchange.importing import import_vectors
+
+    common = {"documents": options.documents, "name": options.name}
+    with progress_bar("documents") as bar, compiling():
+        if any(Path(file).is_dir() for file in options.file):
+            report = _import_plaid(options, bar, common)
+        elif options.encoder:
+            raise ValueError("--encoder is for a folder of ColBERT or fast-plaid")
+        elif any(file.endswith(".ciff") for file in options.file):
+            if len(options.file) > 1 or options.vocabulary or options.ids or options.term_numbers:
+                raise ValueError("a CIFF file is imported alone, and has its own terms and ids")
+            report = import_ciff(options.file[0], options.out, field=options.field or "vectors", progress=bar,
+                                 reorder=options.reorder or False, **common)  # fmt: skip
+        else:
+            report = import_vectors(
+                options.file, options.out, vocabulary=options.vocabulary, ids=options.ids, field=options.field or "vectors",
+                term_numbers=options.term_numbers, progress=bar, reorder=options.reorder, **common,
+            )  # fmt: skip
+    _tell_report(report, None, f"imported into {options.out}")
+    return 0
+
+
+def _import_plaid(options: argparse.Namespace, bar: Bar | None, common: dict[str, Any]) -> BuildReport:
+    from ..encoders.specs import load_spec, parse_encoder_spec
+    from ..exchange.plaid import import_plaid
+
+    if len(options.file) > 1 or options.vocabulary or options.term_numbers or options.reorder is not None:
+        raise ValueError("a folder of ColBERT or fast-plaid is imported alone, has no terms and is not reordered")
+    encoder, storage = None, {}
+    if options.encoder:
+        require_models("an encoder with a model")
+        spec = parse_encoder_spec(options.encoder)
+        encoder, storage = load_spec(spec, device=options.device), dict(spec.storage)
+        if encoder.representation != "tokens":
+            raise ValueError(
+                f"{options.encoder}: makes {encoder.representation} vectors, {options.file[0]} holds token vectors"
+            )
+        say(f"queries will be encoded by {spec.model}: that it made these vectors cannot be verified")
+    return import_plaid(options.file[0], options.out, encoder=encoder, ids=options.ids, storage=storage,
+                        field=options.field or "tokens", progress=bar, **common)  # fmt: skip
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ..exchange.ciff import export_ciff
+
+    with compiling():
+        n_docs = export_ciff(options.index, options.file, field=options.field)
+    say(f"exported {n_docs:,} documents to {options.file}")
+    return 0
+
+
 def _tell_report(report: BuildReport, bad: BadRecords | None, done: str) -> None:
     rate = report.n_added / max(report.elapsed_s, 1e-9)
     resumed = f", {report.n_resumed:,} from an earlier run" if report.n_resumed else ""
     replaced = f", {report.n_replaced:,} replaced" if report.n_replaced else ""
     merged = f", and {report.compact_s:.1f} s to finish the index" if report.compact_s >= 1 else ""
     say(f"{done}: {report.n_added:,} documents{replaced}{resumed} in {report.elapsed_s:.1f} s ({rate:,.0f}/s){merged}")
-    if report.n_truncated:
-        say(f"{report.n_truncated:,} documents are longer than the encoder reads: only their beginnings are searched "
-            "(--split-long cuts them into passages, --set document_length=N reads more)")  # fmt: skip
+    for field, n_truncated in report.n_truncated.items():
+        say(f"{n_truncated:,} documents are longer than the encoder of {field} reads: only their beginnings are searched there "
+            "(--split-long cuts them into passages)")  # fmt: skip
     if report.n_split:
-        say(f"{report.n_split:,} documents longer than the encoder reads were cut into passages, counted as documents here")
+        say(f"{report.n_split:,} documents longer than an encoder reads were cut into passages, counted as documents here")
     if bad and bad.n_records:
         say(f"skipped {bad.n_records:,} bad records" + (", the first:" if bad.n_records > len(bad.examples) else ":"))
         for record in bad.examples:

@@ -1,4 +1,4 @@
-"""The commands ``search`` and ``calibrate``."""
+"""The commands ``search``, ``get``, ``list`` and ``calibrate``."""
 
 from __future__ import annotations
 
@@ -7,74 +7,122 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import compiling, progress_bar, say, write
-from .options import Command, add_effort_options, add_index, add_model_options, index_encoder, open_retriever
+from .options import Command, add_index, add_model_options, add_search_options, models_of, open_retriever
 
 if TYPE_CHECKING:
-    from ..encoders.base import Vectors
-    from ..retriever import Result, Retriever
+    from ..retriever import Result, Results, Retriever
+
+QUERIES_AT_ONCE = 256
+LISTED_AT_ONCE = 1024
 
 
 def add_searching_commands(command: Command) -> None:
-    """Add the two commands to the command line."""
+    """Add the commands to the command line."""
     search = command("search", _search, "search an index",
                      "lexmax search IDX 'heart attack' -k 5 --filter 'year >= 2015' --explain")  # fmt: skip
     add_index(search)
     search.add_argument("query", nargs="?", metavar="QUERY")
-    search.add_argument("--vector", metavar="JSON", help="""search with this vector, as in '{"term": 1.2}', not with QUERY""")
+    search.add_argument("--vector", metavar="JSON", help="""search one sparse field with this vector, as in '{"term": 1.2}'""")
+    search.add_argument("--queries", metavar="FILE",
+                        help="many queries: JSON lines or CSV of id and text, TSV, or one text per line")  # fmt: skip
+    search.add_argument("--run-out", metavar="FILE", help="with --queries: write the rankings as a TREC run file")
     search.add_argument("-k", type=int, default=10, help="number of results (default 10)")
     search.add_argument("--filter", metavar="EXPR", help="only documents whose metadata match, as in: lang in ('en', 'de')")
-    search.add_argument("--json", action="store_true", help="one JSON object a line")
-    search.add_argument("--explain", action="store_true", help="which terms or tokens gave which part of each score")
-    search.add_argument("--alpha", type=float, default=1.0, help="below 1: approximate, bounds count at this share")
-    search.add_argument("--beta", type=float, default=1.0, help="below 1: approximate, with this share of the query's terms")
-    search.add_argument("--mu", type=float, default=1.0, help="below alpha: approximate, skips superblocks of 128 documents")
-    add_effort_options(search)
+    search.add_argument("--json", action="store_true", help="one JSON object per line")
+    search.add_argument("--explain", action="store_true", help="which stages, fields, terms and tokens gave each score")
+    search.add_argument("--timings", action="store_true", help="milliseconds of each stage, on stderr")
+    add_search_options(search)
     add_model_options(search)
-    calibrate = command("calibrate", _calibrate, "measure which effort reaches which recall on an index of token vectors",
+    get = command("get", _get, "print documents by id", "lexmax get IDX doc1 doc2")
+    add_index(get)
+    get.add_argument("doc_id", nargs="+", metavar="ID")
+    listing = command("list", _list, "print the ids of all documents, in the order of the index", "lexmax list IDX")
+    add_index(listing)
+    listing.add_argument("--filter", metavar="EXPR", help="only documents whose metadata match")
+    listing.add_argument("--json", action="store_true", help="whole documents, one JSON object per line")
+    calibrate = command("calibrate", _calibrate, "measure which effort reaches which recall on a field of token vectors",
                         "lexmax calibrate IDX --queries queries.jsonl")  # fmt: skip
     add_index(calibrate)
-    calibrate.add_argument("--queries", metavar="FILE", help="real queries, JSON lines with text (default: documents' tokens)")
+    calibrate.add_argument("--field", metavar="NAME", help="which field, when there are several of token vectors")
+    calibrate.add_argument("--queries", metavar="FILE", help="real queries (default: documents' tokens)")
     calibrate.add_argument("--json", action="store_true", help="JSON instead of a table")
     add_model_options(calibrate)
 
 
 def _search(options: argparse.Namespace) -> int:
+    given = [name for name in ("query", "vector", "queries") if getattr(options, name) is not None]
+    if len(given) != 1:
+        raise ValueError("search takes a QUERY, --vector or --queries, one of them")
+    if options.run_out and not options.queries:
+        raise ValueError("--run-out goes with --queries")
     with compiling(), open_retriever(options) as retriever:
-        queries = _query_vectors(options, retriever)
-        results = retriever.search_vectors(
-            queries, [options.query or ""], options.k, filter=options.filter, explain=options.explain, alpha=options.alpha,
-            beta=options.beta, mu=options.mu,
-        )[0]  # fmt: skip
-    for rank, result in enumerate(results, 1):
-        if options.json:
-            write(json.dumps(_as_json(result), ensure_ascii=False))
+        if options.queries:
+            return _search_many(options, retriever)
+        common: dict[str, Any] = {"filter": options.filter, "explain": options.explain, "timings": options.timings}
+        if options.vector is None:
+            results = retriever.search(options.query, options.k, **common)
         else:
-            _write_result(rank, result)
+            results = retriever.search_vectors(_vector(options, retriever), k=options.k, **common)[0]
+    _write_results(options, results)
     if not results:
         say("nothing found")
     return 0 if results else 1
 
 
-def _query_vectors(options: argparse.Namespace, retriever: Retriever) -> Vectors:
+def _search_many(options: argparse.Namespace, retriever: Retriever) -> int:
+    from ..corpora.queries import read_queries
+    from ..runs import write_run
+
+    if options.explain or options.timings:
+        raise ValueError("--explain and --timings are for single queries, not for --queries")
+    queries, run = read_queries(options.queries), {}
+    with progress_bar("queries", total=len(queries)) as bar:
+        for first in range(0, len(queries), QUERIES_AT_ONCE):
+            batch = queries[first : first + QUERIES_AT_ONCE]
+            rankings = retriever.rank([query.text for query in batch], options.k, filter=options.filter)
+            for query, ranking in zip(batch, rankings, strict=True):
+                run[query.query_id] = ranking
+            if bar:
+                bar(len(run))
+    if options.run_out:
+        write_run(options.run_out, run, tag=retriever.fingerprint)
+        say(f"wrote {options.run_out}: {len(run):,} queries, {sum(map(len, run.values())):,} documents")
+    else:
+        for query_id, ranking in run.items():
+            results = [{"doc_id": doc_id, "score": score} for doc_id, score in ranking]
+            write(json.dumps({"query_id": query_id, "results": results}, ensure_ascii=False))
+    return 0 if any(run.values()) else 1
+
+
+def _vector(options: argparse.Namespace, retriever: Retriever) -> Any:
+    """Read ``--vector`` for the one field of the search."""
+    from ...index.sparse.field import SparseField
     from ..exchange.vectors import to_sparse_vectors
 
-    if options.vector is None:
-        if options.query is None:
-            raise ValueError("search takes a QUERY, or --vector")
-        return retriever.encode([options.query])
-    n_terms = retriever.info().get("n_terms")
-    if n_terms is None:
-        raise ValueError(f"{options.index} holds token vectors: search it with a QUERY")
     try:
         pairs = json.loads(options.vector).items()
     except (ValueError, AttributeError) as error:
         raise ValueError(f"--vector takes a JSON object of term -> weight: {error}") from error
-    if n_terms:
+    names = retriever.search_fields()
+    field = retriever.snapshot.field(names[0])
+    if len(names) != 1 or not isinstance(field, SparseField):
+        raise ValueError(f"--vector searches one sparse field: name it with --search; this search has {', '.join(names)}")
+    if len(field.vocabulary):
         return to_sparse_vectors([dict(pairs)])
     try:  # without a vocabulary the keys are numbers
         return to_sparse_vectors([{int(term): weight for term, weight in pairs}])
     except ValueError as error:
-        raise ValueError(f"the index has no vocabulary, --vector takes term numbers: {error}") from error
+        raise ValueError(f"the field has no vocabulary, --vector takes term numbers: {error}") from error
+
+
+def _write_results(options: argparse.Namespace, results: Results) -> None:
+    for rank, result in enumerate(results, 1):
+        if options.json:
+            write(json.dumps(_as_json(result), ensure_ascii=False))
+        else:
+            _write_result(rank, result)
+    if options.timings and results.timings_ms:
+        say("; ".join(f"{stage} {ms:.2f} ms" for stage, ms in results.timings_ms.items()))
 
 
 def _as_json(result: Result) -> dict[str, Any]:
@@ -92,28 +140,77 @@ def _write_result(rank: int, result: Result) -> None:
     text = " ".join(result.text.split())
     if text:
         write(f"     {text[:200]}{'...' if len(text) > 200 else ''}")
-    if result.explanation:
-        for token in result.explanation.tokens:
-            write(f"     {token.score:9.4f}  {token.query_token} ~ {token.document_token}")
-        for match in result.explanation.terms:
-            marks = ["query"] * match.query_expanded + ["document"] * match.document_expanded
-            expanded = f"  (expanded in {' and '.join(marks)})" if marks else ""
-            write(f"     {match.score:9.4f}  = {match.query_weight:.4f} x {match.document_weight:.4f}  {match.term}{expanded}")
+    for stage in result.explanation.stages if result.explanation else ():
+        place = f"rank {stage.rank}" if stage.rank else "not among its best"
+        write(f"     {stage.score:9.4f}  {stage.stage}: {place}")
+        for field in stage.fields:
+            write(f"       {field.contribution:9.4f}  {field.field}, score {field.score:.4f}")
+            for token in field.tokens:
+                write(f"         {token.score:9.4f}  {token.query_token} ~ {token.document_token}")
+            for match in field.terms:
+                marks = ["query"] * match.query_expanded + ["document"] * match.document_expanded
+                expanded = f"  (expanded in {' and '.join(marks)})" if marks else ""
+                product = f"{match.query_weight:.4f} x {match.document_weight:.4f}"
+                write(f"         {match.score:9.4f}  = {product}  {match.term}{expanded}")
+
+
+def _get(options: argparse.Namespace) -> int:
+    from ...index.snapshot import Snapshot
+
+    snapshot = Snapshot.open(options.index)
+    doc_nums = snapshot.find(options.doc_id).tolist()
+    for doc_id, doc_num in zip(options.doc_id, doc_nums, strict=True):
+        if doc_num < 0:
+            say(f"not in the index: {doc_id}")
+        else:
+            write(_document_json(snapshot.get_many([doc_num])[0]))
+    return 1 if min(doc_nums) < 0 else 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ...index.snapshot import Snapshot
+
+    snapshot = Snapshot.open(options.index)
+    n_listed = 0
+    for segment, mask in zip(snapshot.segments, snapshot.masks(options.filter), strict=True):
+        positions = range(segment.n_docs) if mask is None else np.flatnonzero(mask).tolist()
+        for first in range(0, len(positions), LISTED_AT_ONCE):
+            wanted = positions[first : first + LISTED_AT_ONCE]
+            if options.json:
+                for document in segment.documents.get_many(wanted):
+                    write(_document_json(document))
+            else:
+                for doc_id in segment.documents.doc_ids.take(wanted):
+                    write(doc_id)
+        n_listed += len(positions)
+    if not n_listed:
+        say("nothing found")
+    return 0 if n_listed else 1
+
+
+def _document_json(document: Any) -> str:
+    facts = {"doc_id": document.doc_id, "title": document.title, "text": document.text, "metadata": dict(document.metadata)}
+    return json.dumps(facts, ensure_ascii=False)
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from ..corpora.reading import read_corpus
-    from ..encoders.base import makes_tokens
-    from ..searchers.calibration import LADDER, calibrate
+    from ...index import manifest
+    from ..corpora.queries import read_queries
+    from ..fields import index_encoder
+    from ..searchers.calibration import LADDER, calibrate, token_field_name
 
     queries = None
     if options.queries:
-        encoder = index_encoder(options)
-        if not makes_tokens(encoder):
-            raise ValueError(f"{options.index}: holds sparse vectors, whose search is exact: nothing to calibrate")
-        queries = encoder.encode_queries([query.text for query in read_corpus([options.queries])])
+        from pathlib import Path
+
+        records = manifest.read(Path(options.index)).fields
+        name = token_field_name(records, options.field, options.index)
+        encoder = index_encoder(records[name], model=models_of(options).get(name), device=options.device)
+        queries = encoder.encode_queries([query.text for query in read_queries(options.queries)])
     with progress_bar("settings", total=len(LADDER)) as bar, compiling():
-        table = calibrate(options.index, queries, progress=bar)
+        table = calibrate(options.index, options.field, queries, progress=bar)
     if options.json:
         write(json.dumps(table, indent=1))
         return 0

@@ -9,6 +9,8 @@ from typing import Any
 from ..terminal import compiling, say, write
 from .options import Command, add_index, add_reorder
 
+OWN_BLOCK = ("fields", "segments")
+
 
 def add_upkeep_commands(command: Command) -> None:
     """Add the three commands to the command line."""
@@ -29,26 +31,35 @@ def _info(options: argparse.Namespace) -> int:
     if options.json:
         write(json.dumps(facts, ensure_ascii=False, indent=1))
         return 0
+    _write_facts({name: value for name, value in facts.items() if name not in OWN_BLOCK})
+    for name, field in facts["fields"].items():
+        write(f"field {name}")
+        _write_facts(field, indent="  ")
+    for segment in facts["segments"]:
+        write(f"{segment['name']:28}{segment['n_docs']:,} documents, {segment['n_deleted']:,} deleted")
+        for name, part in segment["fields"].items():
+            write(f"  {name:26}{_contents(part)}")
+    return 0
+
+
+def _write_facts(facts: dict[str, Any], indent: str = "") -> None:
     for name, value in facts.items():
         if name == "calibration":
             recalls = [row["recall@10"] for row in value or []]
             value = f"recall@10 {min(recalls)} to {max(recalls)}: `lexmax calibrate` shows them" if recalls else "none"
-        if name != "segments":
-            write(f"{name:28}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
-    for segment in facts["segments"]:
-        write(f"{segment['name']:28}{segment['n_docs']:,} documents, {segment['n_deleted']:,} deleted, {_contents(segment)}")
-    return 0
+        label = f"{indent}{name}"
+        write(f"{label:28}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
 
 
-def _contents(segment: dict[str, Any]) -> str:
-    """Return what a segment holds, and how far its codes are from what was added."""
-    if "drift" in segment:
-        exact = f", {segment['exact_round_trip']:.4f} at 8 bits" if "exact_round_trip" in segment else ""
+def _contents(part: dict[str, Any]) -> str:
+    """Return what a part holds, and how far its codes are from what was added."""
+    if "drift" in part:
+        exact = f", {part['exact_round_trip']:.4f} at 8 bits" if "exact_round_trip" in part else ""
         return (
-            f"{segment['n_tokens']:,} tokens, residual {segment.get('residual', 0):.3f} (drift {segment['drift']:+.1%}), "
-            f"round trip {segment.get('round_trip', 0):.3f}{exact}"
+            f"{part['n_tokens']:,} tokens, residual {part.get('residual', 0):.3f} (drift {part['drift']:+.1%}), "
+            f"round trip {part.get('round_trip', 0):.3f}{exact}"
         )
-    return f"{segment['n_postings']:,} postings, quantisation error {segment['quantisation_error'].get('relative', 0):.3%}"
+    return f"{part['n_postings']:,} postings, quantisation error {part['quantisation_error'].get('relative', 0):.3%}"
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,1 +1,1 @@
-"""Documents from files, tables and Python objects."""
+"""Documents from files, tables and Python objects; queries from files."""

@@ -1,128 +1,187 @@
 """Reads corpora record by record, without ever holding a whole file.
 
-A source is named by a string::
+A source is named by a path or a string::
 
-    corpus.jsonl, .ndjson   one JSON object a line, BEIR's keys unless Fields says otherwise
-    corpus.tsv              id <TAB> text, or id <TAB> title <TAB> text; no header, no quoting
-    corpus.parquet          one row a record, columns as the keys of JSON lines
-    FOLDER                  a BEIR folder: its corpus.jsonl or corpus.jsonl.gz
+    corpus.jsonl, .ndjson   one JSON object per line
+    corpus.json             an array of JSON objects, or JSON lines
+    corpus.csv              commas, quotes, a header line that names the columns
+    corpus.tsv              id TAB text, or id TAB title TAB text, or columns that a header line names; no quoting
+    corpus.parquet          one row per record, columns as the keys of JSON lines
+    FOLDER                  a BEIR folder (its corpus.jsonl or corpus.jsonl.gz), or .txt and .md files, one per document
     -                       JSON lines on standard input
     ir_datasets:ID          a collection of the ir_datasets package
 
-JSON lines and TSV may be gzipped (``.gz``). They must be UTF-8; blank lines are passed over. Whether an id
-comes twice is for the index to say.
+JSON, CSV and TSV may be gzipped (``.gz``). They must be UTF-8; blank lines are skipped. The index refuses ids that come
+twice; `Corpus.place` tells where a document was read.
 """
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import json
-import math
-import re
+import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date, time
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ...index.documents import Document
 from ...index.errors import DatasetError, MissingDependencyError
+from .folders import folder_documents, text_files
+from .lines import MAX_LINE_BYTES, Columns, Item, Items, csv_rows, json_file, json_lines, json_stream, tsv
+from .records import BadRecord, BadRecords, Fields, dropped, resolve, to_document
+from .tables import PARQUET_BATCH_ROWS, parquet_rows
 
-MAX_LINE_BYTES = 64 << 20  # a line longer than this is a file of another kind, and would fill the memory
-PARQUET_BATCH_ROWS = 1024
+__all__ = ["MAX_LINE_BYTES", "PARQUET_BATCH_ROWS", "BadRecord", "BadRecords", "Corpus", "Fields", "Place", "read_corpus"]
 
-_SCALARS = (str, int, float)  # bool is an int
-_Parse = Callable[[Any], Document | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fields:
-    """Which keys or columns of a record hold what.
-
-    Attributes
-    ----------
-    id : str
-        The document's id, a string or an integer.
-    title, text : tuple of str
-        Joined by a space in this order; absent and null ones are passed over.
-    metadata : tuple of str or None
-        Keys to keep as metadata, from the record or from its ``metadata`` object, whatever their type. None
-        keeps the whole ``metadata`` object, and each other key of the record whose value is a scalar.
-    """
-
-    id: str = "_id"
-    title: tuple[str, ...] = ("title",)
-    text: tuple[str, ...] = ("text",)
-    metadata: tuple[str, ...] | None = None
-
-    @cached_property
-    def named(self) -> frozenset[str]:
-        """Keys with a meaning of their own, which are not metadata."""
-        return frozenset((self.id, *self.title, *self.text, "metadata"))
+Source = str | os.PathLike[str]
+Notice = Callable[[str], None]
+BEIR_FILES = ("corpus.jsonl", "corpus.jsonl.gz")
 
 
-class BadRecord(NamedTuple):
-    """Where a record was left out (line or row, from 1), and why."""
+class Place(NamedTuple):
+    """Where a document was read: a path or source, and a line or row from 1."""
 
     path: str
     line: int
-    reason: str
 
 
-@dataclass
-class BadRecords:
-    """Collects malformed records, so that reading goes on past them.
+class Part(NamedTuple):
+    """One source: its name in messages, and what is read from it, later."""
+
+    name: str
+    items: Iterator[tuple[str, int, Item]]
+    fields: Fields
+
+
+class Corpus(Iterator[Document]):
+    """The documents of sources, one after the other; an iterator, to be read once.
 
     Attributes
     ----------
-    n_records : int
-        How many were left out.
-    examples : list of BadRecord
-        The first ``max_examples`` of them.
+    fields : Fields or None
+        Which keys hold what: those given, and what was recognised once reading has begun. None where records have no keys.
+        Where sources differ, what was recognised first.
+    place : Place or None
+        Where the last document was read.
     """
 
-    max_examples: int = 20
-    n_records: int = 0
-    examples: list[BadRecord] = field(default_factory=list)
+    def __init__(
+        self, parts: Sequence[Part], fields: Fields | None, bad: BadRecords | None, notice: Notice | None,
+        *, flags: bool = True,
+    ) -> None:  # fmt: skip
+        self.fields = fields
+        self.place: Place | None = None
+        self._bad, self._notice, self._flags = bad, notice, flags
+        self._resolved = False
+        self._documents = self._read(parts)
 
-    def add(self, path: str, line: int, reason: str) -> None:
-        """Count one record, and remember it when it is among the first."""
-        self.n_records += 1
-        if len(self.examples) < self.max_examples:
-            self.examples.append(BadRecord(path, line, reason))
+    def __next__(self) -> Document:
+        return next(self._documents)
+
+    def _read(self, parts: Sequence[Part]) -> Iterator[Document]:
+        for part in parts:
+            path, line = part.name, 0
+            records = _Records(part, self._notice, self._flags)
+            try:
+                for path, line, item in part.items:
+                    try:
+                        document = records.document(item)
+                    except ValueError as error:
+                        if self._bad is None or isinstance(item, Columns):
+                            raise self._error(str(error), path, line) from error
+                        self._bad.add(path, line, str(error))
+                        continue
+                    if document is None:
+                        continue
+                    if not self._resolved and records.fields.id is not None and not isinstance(item, Document):
+                        self.fields, self._resolved = records.fields, records.fields.text is not None
+                    self.place = Place(path, line)
+                    yield document
+            except (OSError, EOFError, zlib.error) as error:  # a truncated or damaged gzip stream, a failing disk
+                raise DatasetError(f"cannot be read on: {error}", path=path, line=line + 1) from error
+
+    def _error(self, message: str, path: str, line: int) -> DatasetError:
+        if not self._flags:
+            return DatasetError(f"{path}[{line - 1}]: {message}")
+        return DatasetError(message, path=path, line=line)
+
+
+class _Records:
+    """Makes documents of the items of one source; chooses keys from the first record, and tells so once."""
+
+    def __init__(self, part: Part, notice: Notice | None, flags: bool) -> None:
+        self.name, self.fields = part.name, part.fields
+        self._notice, self._flags, self._first = notice, flags, True
+        self._open = part.fields.id is None or part.fields.text is None or part.fields.title is None
+
+    def document(self, item: Item) -> Document | None:
+        """Return a document; None for a header. Raises ValueError with the reason when the item is malformed."""
+        if isinstance(item, Document):
+            return item
+        if isinstance(item, ValueError):
+            raise item
+        if isinstance(item, Columns):
+            self._columns(item)
+            return None
+        if self._open:
+            self._choose([key for key, value in item.items() if value is not None])
+        document = to_document(item, self.fields)
+        if self._first:
+            self._first = False
+            lost = dropped(item, self.fields)
+            if lost and self._notice:
+                keys = ", ".join(map(repr, lost))
+                named = "--metadata-field" if self._flags else "Fields(metadata=...)"
+                self._notice(f"{self.name}: not kept as metadata, by type: {keys}; name a key with {named} to keep it")
+        return document
+
+    def _columns(self, names: Columns) -> None:
+        if self.fields.id is not None and self.fields.id not in names:
+            raise ValueError(f"no column {self.fields.id!r} to take the id from; there are {list(names)}")
+        wanted = (*(self.fields.title or ()), *(self.fields.text or ()))
+        if wanted and self.fields.text is not None and not any(name in names for name in wanted):
+            raise ValueError(f"no column {' or '.join(map(repr, wanted))} to take the text from; there are {list(names)}")
+        self._choose(list(names))
+
+    def _choose(self, keys: Sequence[str]) -> None:
+        self.fields, choice = resolve(self.fields, keys, flags=self._flags)
+        self._open = self.fields.text is None
+        if choice and self._notice:
+            self._notice(f"{self.name}: {choice}")
 
 
 def read_corpus(
-    sources: Sequence[str],
+    sources: Source | Sequence[Source],
     *,
     fields: Fields | None = None,
     bad: BadRecords | None = None,
     stdin: BinaryIO | None = None,
-) -> Iterator[Document]:
+    notice: Notice | None = None,
+) -> Corpus:
     """Read documents from sources, one after the other.
 
     Every source is looked up before the first document is read, so a mistyped name is known at once.
 
     Parameters
     ----------
-    sources : sequence of str
+    sources : path, or sequence of paths
         See the module's table.
     fields : Fields, optional
-        Which keys hold what; by default BEIR's ``_id``, ``title``, ``text`` and ``metadata``. TSV columns
-        have no names and do not heed it. In ir_datasets the id is always ``doc_id``, and only
-        metadata that is named is kept, for other fields there often repeat the text.
+        Which keys hold what; what it leaves open is recognised from each source's first record. TSV without a header and
+        folders of texts have no keys and do not use it. In ir_datasets the id is always ``doc_id``, and only metadata that
+        is named is kept, for other fields there often repeat the text.
     bad : BadRecords, optional
         Takes malformed records; without it the first one raises.
     stdin : binary file, optional
         What ``-`` reads; by default the process's standard input.
+    notice : callable, optional
+        Called with a sentence about what was recognised (keys other than BEIR's) and what is left out.
 
-    Yields
-    ------
-    Document
+    Returns
+    -------
+    Corpus
+        An iterator of documents.
 
     Raises
     ------
@@ -131,220 +190,70 @@ def read_corpus(
     MissingDependencyError
         The source is of ir_datasets, which is not installed.
     """
-    if isinstance(sources, str):
-        raise TypeError(f"sources must be a sequence of strings, not the string {sources!r}")
-    readers = [_open_source(source, fields, stdin) for source in sources]
-    return (document for path, items, parse in readers for document in _documents(path, items, parse, bad))
+    if isinstance(sources, str | os.PathLike):
+        sources = [sources]
+    parts = [_open_source(os.fspath(source), fields or Fields(), stdin, notice) for source in sources]
+    return Corpus(parts, fields, bad, notice)
 
 
-def _open_source(source: str, fields: Fields | None, stdin: BinaryIO | None) -> tuple[str, Iterable[Any], _Parse]:
-    """Return a source's name in messages, its raw records (read later), and what makes documents of them."""
+def _open_source(source: str, fields: Fields, stdin: BinaryIO | None, notice: Notice | None) -> Part:
     if source.startswith("ir_datasets:"):
-        fields = fields or Fields()
-        fields = replace(fields, id="doc_id", metadata=fields.metadata or ())
+        chosen = replace(
+            fields, id="doc_id", title=("title",) if fields.title is None else fields.title,
+            text=("text",) if fields.text is None else fields.text, metadata=fields.metadata or (),
+        )  # fmt: skip
         docs = _ir_datasets_docs(source.removeprefix("ir_datasets:"))
-        return source, docs, lambda doc: _from_named_tuple(doc, fields)
-    fields = fields or Fields()
+        return Part(source, _named(source, _numbered(docs, chosen)), chosen)
     if source == "-":
         stream = stdin or sys.stdin.buffer
-        return "standard input", _lines(stream.readline), lambda line: _from_json(line, fields)
-    path = _corpus_file(Path(source))
-    kind = Path(path.name.removesuffix(".gz")).suffix
-    if kind in (".jsonl", ".ndjson", ".json"):
-        return str(path), _file_lines(path), lambda line: _from_json(line, fields)
-    if kind == ".tsv":
-        return str(path), _file_lines(path), _TsvParser()
-    if path.suffix == ".parquet":
-        return str(path), _parquet_rows(path, fields), lambda row: _from_row(row, fields)
-    raise DatasetError("unknown kind of corpus; use .jsonl, .tsv (or .gz of them) or .parquet", path=path)
-
-
-def _corpus_file(path: Path) -> Path:
+        return Part("standard input", _named("standard input", json_stream(stream.readline)), fields)
+    if not source:
+        raise DatasetError("the name of a corpus is empty")
+    path = Path(source)
     if path.is_dir():
-        for name in ("corpus.jsonl", "corpus.jsonl.gz"):
-            if (path / name).is_file():
-                return path / name
-        raise DatasetError("the folder has no corpus.jsonl or corpus.jsonl.gz", path=path)
-    if not path.exists():
+        beir = next((path / name for name in BEIR_FILES if (path / name).is_file()), None)
+        if beir is None:
+            return _open_folder(path, fields, notice)
+        path = beir
+    elif not path.exists():
         raise DatasetError("no such file or folder", path=path)
-    return path
+    return Part(str(path), _named(str(path), _open_file(path, fields, notice)), fields)
 
 
-def _documents(path: str, items: Iterable[Any], parse: _Parse, bad: BadRecords | None) -> Iterator[Document]:
-    """Parse raw records; a ValueError of ``parse`` is the reason why a record is malformed."""
-    number = 0
-    try:
-        for number, item in enumerate(items, 1):
-            try:
-                document = parse(item)
-            except ValueError as error:
-                if bad is None:
-                    raise DatasetError(str(error), path=path, line=number) from error
-                bad.add(path, number, str(error))
-                continue
-            if document is not None:
-                yield document
-    except (OSError, EOFError, zlib.error) as error:  # a truncated or damaged gzip stream, a failing disk
-        raise DatasetError(f"cannot be read on: {error}", path=path, line=number + 1) from error
+def _open_file(path: Path, fields: Fields, notice: Notice | None) -> Items:
+    kind = Path(path.name.removesuffix(".gz")).suffix
+    if kind in (".jsonl", ".ndjson"):
+        return json_lines(path)
+    if kind == ".json":
+        return json_file(path)
+    if kind == ".csv":
+        return csv_rows(path)
+    if kind == ".tsv":
+        return tsv(path, fields)
+    if path.suffix == ".parquet":
+        return parquet_rows(path, fields, notice)
+    raise DatasetError("unknown kind of corpus; use .jsonl, .json, .csv, .tsv (or .gz of them) or .parquet", path=path)
 
 
-# --- records ---
+def _open_folder(path: Path, fields: Fields, notice: Notice | None) -> Part:
+    files, left_out = text_files(path)
+    if not files:
+        raise DatasetError("the folder has no corpus.jsonl or corpus.jsonl.gz, and no .txt or .md files", path=path)
+    items = ((str(file), line, item) for file, line, item in folder_documents(path, files, left_out, notice))
+    return Part(str(path), items, fields)
 
 
-def _from_record(record: Mapping[str, Any], fields: Fields) -> Document:
-    doc_id = record.get(fields.id)
-    if type(doc_id) is int:  # not bool
-        doc_id = str(doc_id)
-    if not isinstance(doc_id, str) or not doc_id:
-        found = "nothing" if doc_id is None else repr(doc_id)[:40]
-        raise ValueError(f"{fields.id!r} must be a string or an integer as id, found {found}")
-    title, text = _joined(record, fields.title), _joined(record, fields.text)
-    if title is None and text is None:
-        raise ValueError(f"no text: none of the keys {', '.join(map(repr, fields.title + fields.text))} is there")
-    return Document(doc_id=doc_id, title=title or "", text=text or "", metadata=_metadata(record, fields))
+def _named(name: str, items: Items) -> Iterator[tuple[str, int, Item]]:
+    return ((name, line, item) for line, item in items)
 
 
-def _joined(record: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    joined = None
-    for name in names:
-        value = record.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise ValueError(f"{name!r} must be a string, found {repr(value)[:40]}")
-        joined = f"{joined} {value}" if joined else value
-    return joined
-
-
-def _metadata(record: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
-    inner = record.get("metadata") or {}
-    if not isinstance(inner, dict):
-        raise ValueError(f"'metadata' must be an object, found {repr(inner)[:40]}")
-    if fields.metadata is None:
-        chosen = {k: v for k, v in record.items() if k not in fields.named and isinstance(v, _SCALARS)}
-        chosen.update(inner)
-    else:
-        chosen = {name: record.get(name, inner.get(name)) for name in fields.metadata}
-    for name, value in chosen.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"metadata {name!r} is {value}: use null for what is unknown")
-    return {name: value for name, value in chosen.items() if value is not None} if chosen else chosen
-
-
-# --- lines ---
-
-
-def _file_lines(path: Path) -> Iterator[bytes]:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        yield from _lines(file.readline)
-
-
-def _lines(readline: Callable[[int], bytes]) -> Iterator[bytes]:
-    """Yield lines, cut at ``MAX_LINE_BYTES + 1``; the rest of an overlong line is read past."""
-    line = readline(MAX_LINE_BYTES + 1).removeprefix(codecs.BOM_UTF8)
-    while line:
-        yield line
-        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-            line = readline(MAX_LINE_BYTES + 1)
-        line = readline(MAX_LINE_BYTES + 1)
-
-
-def _decoded(line: bytes) -> str:
-    if len(line) > MAX_LINE_BYTES:
-        raise ValueError(f"the line is longer than {MAX_LINE_BYTES >> 20} MiB: one record a line is expected")
-    try:
-        return str(line, "utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start + 1} of the line") from error
-
-
-def _not_json(constant: str) -> None:
-    raise ValueError(f"not JSON: {constant} is no number in JSON")
-
-
-_decode_json = json.JSONDecoder(parse_constant=_not_json).decode
-_surrogate_escape = re.compile(r"\\u[dD][89a-fA-F]").search
-
-
-def _from_json(line: bytes, fields: Fields) -> Document | None:
-    text = _decoded(line)
-    try:
-        record = _decode_json(text)
-        if _surrogate_escape(text):  # halves of a pair survive json and fail when the text is stored
-            json.dumps(record, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        if not text.strip():
-            return None
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
-    except UnicodeEncodeError as error:
-        raise ValueError("not Unicode: half of a surrogate pair stands alone") from error
-    except RecursionError as error:
-        raise ValueError("not JSON that can be read: nested too deeply") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"a JSON object is expected, found {text[:40].strip()}")
-    return _from_record(record, fields)
-
-
-class _TsvParser:
-    """Holds every line to the number of columns of the first good one, so that a stray tab is noticed."""
-
-    def __init__(self) -> None:
-        self.n_columns = 0
-
-    def __call__(self, line: bytes) -> Document | None:
-        columns = _decoded(line).rstrip("\r\n").split("\t")
-        if columns == [""]:
-            return None
-        expected = (self.n_columns,) if self.n_columns else (2, 3)
-        if len(columns) not in expected:
-            raise ValueError(f"{' or '.join(map(str, expected))} columns are expected, found {len(columns)}")
-        if not columns[0]:
-            raise ValueError("the id (first column) is empty")
-        self.n_columns = len(columns)
-        return Document(doc_id=columns[0], title="" if len(columns) == 2 else columns[1], text=columns[-1])
-
-
-# --- tables and packages ---
-
-
-def _parquet_rows(path: Path, fields: Fields) -> Iterator[Any]:
-    """Yield rows as dicts; as record batches of one row where a batch holds a string that is not UTF-8."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        # Without these two a whole row group is fetched at once.
-        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-            columns = _parquet_columns(path, file.schema_arrow, fields)
-            for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=columns, use_threads=False):
-                try:
-                    yield from batch.to_pylist()
-                except UnicodeDecodeError:
-                    yield from (batch.slice(i, 1) for i in range(batch.num_rows))
-    except pa.ArrowException as error:
-        raise DatasetError(f"not a readable Parquet file: {error}", path=path) from error
-
-
-def _parquet_columns(path: Path, schema: Any, fields: Fields) -> list[str]:
-    """Choose the columns that documents need: a column of embeddings beside them is never read."""
-    import pyarrow.types as types
-
-    if fields.id not in schema.names:
-        raise DatasetError(f"no column {fields.id!r} to take the id from; there are {schema.names}", path=path)
-    wanted = {*fields.named, *(fields.metadata or ())}
-    if fields.metadata is None:
-        wanted.update(column.name for column in schema if not types.is_nested(column.type))
-    return [name for name in schema.names if name in wanted]
-
-
-def _from_row(row: Any, fields: Fields) -> Document:
-    if not isinstance(row, dict):
-        try:
-            (row,) = row.to_pylist()
-        except UnicodeDecodeError as error:
-            raise ValueError("a string is not UTF-8") from error
-    dates = {name: value.isoformat() for name, value in row.items() if isinstance(value, date | time)}
-    return _from_record({**row, **dates}, fields)
+def _numbered(docs: Iterable[Any], fields: Fields) -> Items:
+    """Records of ir_datasets; where a collection calls no field "text", ir_datasets chooses what its text is."""
+    for number, doc in enumerate(docs, 1):
+        record: dict[str, Any] = doc._asdict()
+        if "text" in (fields.text or ()) and "text" not in record:
+            record |= {"title": None, "text": doc.default_text()}
+        yield number, record
 
 
 def _ir_datasets_docs(dataset_id: str) -> Iterable[Any]:
@@ -360,11 +269,3 @@ def _ir_datasets_docs(dataset_id: str) -> Iterable[Any]:
         raise DatasetError(f"the collection {dataset_id!r} of ir_datasets has no documents")
     docs: Iterable[Any] = dataset.docs_iter()
     return docs
-
-
-def _from_named_tuple(doc: Any, fields: Fields) -> Document:
-    """Make a document; where a collection calls no field "text", ir_datasets chooses what its text is."""
-    record: dict[str, Any] = doc._asdict()
-    if "text" in fields.text and "text" not in record:
-        record |= {"title": None, "text": doc.default_text()}
-    return _from_record(record, fields)

@@ -86,6 +86,7 @@ class ColbertEncoder:
         When a length is out of range.
     """
 
+    representation = "tokens"
     kind = "colbert"
 
     def __init__(self, config: ColbertConfig, layout: ColbertLayout, *, device: str, batch_size: int) -> None:

@@ -79,6 +79,7 @@ class DenseEncoder:
         When a length is out of range.
     """
 
+    representation = "dense"
     kind = "dense"
 
     def __init__(self, config: DenseConfig, layout: DenseLayout, *, device: str) -> None:

@@ -66,6 +66,7 @@ class InferenceFreeEncoder(TowerEncoder):
         When there is no table, or it belongs to another vocabulary than the network.
     """
 
+    representation = "sparse"
     kind = "inference-free"
 
     def __init__(self, config: InferenceFreeConfig, layout: Layout, *, device: str, batch_size: int) -> None:

@@ -77,6 +77,7 @@ class LexicalEncoder:
         Unknown stemmer or stop words, or k1 and b out of range.
     """
 
+    representation = "sparse"
     kind = "bm25"
     vocabulary: Sequence[str] | None = None
 

@@ -34,6 +34,7 @@ class VectorsEncoder:
         An empty name, or ``terms`` of another kind.
     """
 
+    representation = "sparse"
     kind = "vectors"
     vocabulary: Sequence[str] | None = None
 

@@ -26,6 +26,8 @@ class TokenVectorsEncoder(VectorsEncoder):
         An empty name, or a dim below 1.
     """
 
+    representation = "tokens"
+
     def __init__(self, *, dim: int, name: str = "vectors") -> None:
         super().__init__(name=name)
         if dim < 1:

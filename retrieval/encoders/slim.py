@@ -83,6 +83,7 @@ class SlimEncoder:
         When the checkpoint's queries have an encoder of their own, or the tokenizer does not fit the model.
     """
 
+    representation = "sparse-tokens"
     kind = "slim"
 
     def __init__(self, config: SlimConfig, layout: Layout, *, device: str, batch_size: int) -> None:

@@ -83,6 +83,7 @@ class SpladeEncoder(TowerEncoder):
         When the two towers have different vocabularies, or a tokenizer does not fit its model.
     """
 
+    representation = "sparse"
     kind = "splade"
 
     def __init__(self, config: SpladeConfig, layout: Layout, *, device: str, batch_size: int) -> None:

@@ -35,7 +35,7 @@ from ...index.representations.multivectors import MultiVectors
 from ..build import BuildReport
 from ..corpora.reading import Fields
 from ..encoders.base import MultiVectorEncoder
-from ..encoders.precomputed import TokenVectorsEncoder
+from ..encoders.precomputed_tokens import TokenVectorsEncoder
 from ..fields import FieldEncoder
 from ..progress import Progress
 from .importing import DocumentsById, read_ids, write_index

@@ -23,3 +23,7 @@ def shipped_folder(name: str) -> Path | None:
 def shipped_names() -> list[str]:
     """Short names of the models that are here."""
     return [name for name in SHIPPED if shipped_folder(name) is not None]
+
+
+DEFAULT_ENCODERS = ("bm25", "lexmax-inference-free", "lexmax-colbert")
+"""Fields of an index when nothing is said."""

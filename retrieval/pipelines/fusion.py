@@ -1,165 +1,115 @@
-"""Fusion: one ranking from several of the same query over the same documents.
+"""Fusion of rankings over the same doc_nums.
 
 Reciprocal rank fusion (Cormack, Clarke & Büttcher, SIGIR 2009) looks at ranks alone::
 
-    score(d) = sum over rankings that hold d of weight / (constant + rank(d)),   ranks from 1
+    score(d) = sum over rankings that hold d of 1 / (60 + rank(d)),   ranks from 1
 
-A weighted sum looks at scores, brought to one scale for each query: min-max to 0..1, or z-scores. Of equal scores the
-smaller doc_id comes first, and sums are rounded once, so the order of the rankings does not matter.
+A weighted sum looks at scores, each field's scaled over the query's candidates (`SCALINGS`). Terms are summed in their order in
+float64, so results do not depend on the processor.
 """
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean, pstdev
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from ...index.documents import Document
-from ..retriever import Result
+import numpy as np
+import numpy.typing as npt
 
-Ranking = Sequence[tuple[str, float]]
-"""(doc_id, score), best first."""
+from ...index.arrays import Floats, Int32s
 
 RRF_CONSTANT = 60.0
 """The paper's."""
+Doubles = npt.NDArray[np.float64]
+Ranking = tuple[Int32s, Floats]
+"""doc_nums and scores of one query, best first."""
 
 
-class Ranker(Protocol):
-    """What `HybridRetriever` takes; `Retriever` is one."""
+@dataclass(frozen=True, eq=False)
+class FusedRanking:
+    """One query's documents after a fusion, best first; ties by doc_num.
 
-    def rank(self, texts: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
-        """Return (doc_id, score), best first, at most ``k`` for each text."""
-        ...
+    Attributes
+    ----------
+    doc_nums : (n,) int32
+    scores : (n,) float32
+    parts : (n_terms, n) float64
+        What each term contributed to each document.
+    """
 
-    def document(self, doc_id: str) -> Document | None:
-        """Return a document, None when there is none."""
-        ...
+    doc_nums: Int32s
+    scores: Floats
+    parts: Doubles
 
 
-def reciprocal_rank_fusion(
-    rankings: Sequence[Ranking], k: int, *, weights: Sequence[float] | None = None, constant: float = RRF_CONSTANT
-) -> list[tuple[str, float]]:
-    """Fuse by ranks.
+def min_max(scores: Doubles) -> Doubles:
+    """``(s - min) / (max - min)``; 1 where all scores are equal."""
+    if not len(scores):
+        return scores
+    low, high = scores.min(), scores.max()
+    return (scores - low) / (high - low) if high > low else np.ones_like(scores)
+
+
+SCALINGS: dict[str, Callable[[Doubles], Doubles]] = {"min-max": min_max}
+"""How the scores of one field over one query's candidates are brought to a common scale."""
+
+
+def fuse(rankings: Sequence[Ranking], weights: Sequence[float] | None = None, *, scaling: str = "min-max") -> FusedRanking:
+    """Fuse rankings of one query; documents that a ranking does not hold get nothing from it.
 
     Parameters
     ----------
-    rankings : sequence of rankings
-        Of one query, each by one retriever; any may be empty.
-    k : int
-        Documents to return.
-    weights : sequence of float, optional
-        Of the rankings, >= 0; by default 1 each.
-    constant : float
-        >= 0. Larger: the first ranks stand out less.
-
-    Raises
-    ------
-    ValueError
-        Numbers out of range, not as many weights as rankings, or a ranking that names a document twice.
+    rankings : sequence of (doc_nums, scores)
+        Each best first, without a document twice.
+    weights : sequence of float or None
+        None: reciprocal rank fusion. Given: a weighted sum of scaled scores.
+    scaling : str
+        Name in `SCALINGS`.
     """
-    if not constant >= 0:
-        raise ValueError(f"constant is {constant}: it must be >= 0")
-    parts = [{doc_id: 1 / (constant + rank) for rank, doc_id in enumerate(_doc_ids(ranking), 1)} for ranking in rankings]
-    return _best_sums(parts, weights, k)
+    doc_nums = np.unique(np.concatenate([np.empty(0, np.int32), *(numbers for numbers, _ in rankings)]))
+    parts = np.zeros((len(rankings), len(doc_nums)), np.float64)
+    for i, (numbers, scores) in enumerate(rankings):
+        at = np.searchsorted(doc_nums, numbers)
+        if weights is None:
+            parts[i, at] = 1.0 / (RRF_CONSTANT + np.arange(1, len(numbers) + 1))
+        else:
+            parts[i, at] = weights[i] * SCALINGS[scaling](scores.astype(np.float64))
+    return _ranked(doc_nums, parts)
 
 
-def weighted_sum(
-    rankings: Sequence[Ranking], k: int, *, weights: Sequence[float] | None = None, scale: str = "min-max"
-) -> list[tuple[str, float]]:
-    """Fuse by scores; parameters and errors are those of `reciprocal_rank_fusion`.
+def fuse_scores(
+    doc_nums: Int32s, scores: Sequence[Floats], weights: Sequence[float] | None = None, *, scaling: str = "min-max"
+) -> FusedRanking:
+    """Fuse the scores that several fields give the same candidates.
 
     Parameters
     ----------
-    scale : "min-max" or "z"
-        ``(s - min) / (max - min)``, 1 where all scores are equal, and 0 for documents that a ranking does not hold; or
-        ``(s - mean) / deviation``, 0 where all are equal, and the ranking's lowest for documents that it does not hold.
+    doc_nums : (n,) int32
+        Distinct candidates, in any order.
+    scores : sequence of (n,) float32
+        One array per field.
+    weights, scaling
+        As in `fuse`; one field without weights keeps its scores.
     """
-    if scale not in _SCALES:
-        raise ValueError(f"scale must be one of {', '.join(_SCALES)}, not {scale!r}")
-    everything = {doc_id for ranking in rankings for doc_id in _doc_ids(ranking)}
-    parts = []
-    for ranking in rankings:
-        scaled = _SCALES[scale]([score for _, score in ranking])
-        absent = min(scaled, default=0.0) if scale == "z" else 0.0
-        part = dict.fromkeys(everything, absent)
-        part.update(zip(_doc_ids(ranking), scaled, strict=True))
-        parts.append(part)
-    return _best_sums(parts, weights, k)
+    order = np.argsort(doc_nums, kind="stable")
+    ordered = doc_nums[order]
+    if weights is None and len(scores) == 1:
+        return _ranked(ordered, scores[0][order].astype(np.float64)[None])
+    if weights is None:
+        return fuse([_best_first(ordered, each[order]) for each in scores])
+    return fuse([(ordered, each[order]) for each in scores], weights, scaling=scaling)
 
 
-class HybridRetriever:
-    """Several retrievers of the same documents as one, by reciprocal rank fusion.
-
-    Parameters
-    ----------
-    retrievers : sequence of Ranker
-        Their documents should have the same doc_ids; the first gives titles and texts.
-    weights : sequence of float, optional
-        See `reciprocal_rank_fusion`.
-    depth : int
-        Documents that each retriever contributes, at least as many as are asked for.
-    """
-
-    def __init__(self, retrievers: Sequence[Ranker], *, weights: Sequence[float] | None = None, depth: int = 100) -> None:
-        if not retrievers:
-            raise ValueError("fusion needs at least one retriever")
-        self._retrievers, self._depth = list(retrievers), depth
-        self._weights = _checked_weights(weights, len(retrievers))
-
-    def rank(self, texts: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
-        """(doc_id, score) of the ``k`` best documents of each query; scores are those of the fusion."""
-        runs = [retriever.rank(texts, max(k, self._depth)) for retriever in self._retrievers]
-        return [reciprocal_rank_fusion(rankings, k, weights=self._weights) for rankings in zip(*runs, strict=True)]
-
-    def search(self, text: str, k: int = 10) -> list[Result]:
-        """Answer one query with documents; one that was deleted in between is left out."""
-        results = []
-        for doc_id, score in self.rank([text], k)[0]:
-            found = self._retrievers[0].document(doc_id)
-            if found is not None:
-                results.append(Result(doc_id=doc_id, score=score, title=found.title, text=found.text, metadata=found.metadata))
-        return results
+def _best_first(doc_nums: Int32s, scores: Floats) -> Ranking:
+    best = np.lexsort((doc_nums, -scores))
+    return doc_nums[best], scores[best]
 
 
-def _min_max(scores: Sequence[float]) -> list[float]:
-    low, high = min(scores, default=0.0), max(scores, default=0.0)
-    return [(score - low) / (high - low) if high > low else 1.0 for score in scores]
-
-
-def _z(scores: Sequence[float]) -> list[float]:
-    if not scores:
-        return []
-    mean, deviation = fmean(scores), pstdev(scores)
-    return [(score - mean) / deviation if deviation > 0 else 0.0 for score in scores]
-
-
-_SCALES: dict[str, Callable[[Sequence[float]], list[float]]] = {"min-max": _min_max, "z": _z}
-
-
-def _best_sums(parts: Sequence[Mapping[str, float]], weights: Sequence[float] | None, k: int) -> list[tuple[str, float]]:
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
-    terms: dict[str, list[float]] = defaultdict(list)
-    for part, weight in zip(parts, _checked_weights(weights, len(parts)), strict=True):
-        for doc_id, value in part.items():
-            terms[doc_id].append(weight * value)
-    sums = ((doc_id, math.fsum(values)) for doc_id, values in terms.items())
-    return sorted(sums, key=lambda pair: (-pair[1], pair[0]))[:k]
-
-
-def _checked_weights(weights: Sequence[float] | None, n_rankings: int) -> list[float]:
-    weights = [1.0] * n_rankings if weights is None else list(weights)
-    if len(weights) != n_rankings:
-        raise ValueError(f"{len(weights)} weights for {n_rankings} rankings")
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-        raise ValueError(f"weights must be finite and >= 0, not {weights}")
-    return weights
-
-
-def _doc_ids(ranking: Ranking) -> list[str]:
-    doc_ids = [doc_id for doc_id, _ in ranking]
-    if len(set(doc_ids)) != len(doc_ids):
-        raise ValueError("a ranking names a document twice")
-    return doc_ids
+def _ranked(doc_nums: Int32s, parts: Doubles) -> FusedRanking:
+    """Order documents by the sums of their parts; ``doc_nums`` ascend."""
+    totals = np.zeros(len(doc_nums), np.float64)
+    for part in parts:
+        totals += part
+    scores = totals.astype(np.float32)
+    best = np.lexsort((doc_nums, -scores))
+    return FusedRanking(doc_nums[best].astype(np.int32), scores[best], parts[:, best])

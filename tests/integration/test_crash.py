@@ -23,8 +23,7 @@ N_CRASHES = int(os.environ.get("LEXMAX_CRASHES", "6"))
 WRITER = """
 import json, os, random, sys
 from lexmax import Collection
-from lexmax.index.bm25 import Bm25
-from lexmax.index.collection import BufferLimits
+from lexmax.index.collection import BufferLimits, NewField
 from lexmax.index.documents import Document
 from lexmax.index.errors import IndexNotFoundError
 from lexmax.index.manifest import EncoderRecord
@@ -35,8 +34,11 @@ rng, encoder = random.Random(int(seed)), LexicalEncoder()
 try:
     collection = Collection.open(path, limits=BufferLimits(n_postings=400))
 except IndexNotFoundError:
-    collection = Collection.create(path, encoder=EncoderRecord(kind="bm25", fingerprint="bm25:0", settings={}), bm25=Bm25())
-live = {doc_id for s in collection._segments for i, doc_id in enumerate(s.documents.doc_ids.to_arrow().to_pylist())
+    record = EncoderRecord(kind="bm25", fingerprint="bm25:0", settings={})
+    fields = {name: NewField(encoder=record, options={"bm25": {"k1": 1.2, "b": b}}) for name, b in (("bm25", 0.75), ("short", 0.0))}
+    collection = Collection.create(path, fields)
+segments = collection.snapshot().segments if collection.manifest.generation else []
+live = {doc_id for s in segments for i, doc_id in enumerate(s.documents.doc_ids.to_arrow().to_pylist())
         if s.live is None or s.live[i]}
 step = max([int(d[1:].split("-")[0]) for d in live], default=0) + 1000
 print("ready", flush=True)
@@ -50,7 +52,8 @@ with open(log, "a") as out:
         words = lambda: f"word{rng.randrange(50)} word{rng.randrange(50)}"
         new = [Document(doc_id=f"d{step}-{i}", text=words()) for i in range(rng.randrange(1, 200))]
         gone = rng.sample(sorted(live), min(len(live), rng.randrange(0, 150)))
-        collection.add(new, encoder.encode_documents([d.text for d in new]))
+        vectors = encoder.encode_documents([d.text for d in new])
+        collection.add(new, {"bm25": vectors, "short": vectors})
         collection.delete(gone)
         if rng.random() < 0.3:
             collection.compact()

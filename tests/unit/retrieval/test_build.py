@@ -3,12 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from lexmax import DatasetError, DuplicateDocumentError, EncoderMismatchError, Retriever, build_index
+from lexmax import DatasetError, DuplicateDocumentError, EncoderMismatchError, RepresentationError, Retriever, build_index
 from lexmax.index.check import check_index
 from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.build import add_to_index
 from lexmax.retrieval.corpora.reading import BadRecords
 from lexmax.retrieval.encoders.lexical import LexicalEncoder
+from lexmax.retrieval.fields import add_field, drop_field, set_default_search
 from lexmax.retrieval.progress import Bar, count_records
 
 
@@ -39,14 +40,14 @@ class Interrupted(LexicalEncoder):
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("crash")])
 def test_an_interrupted_build_goes_on_and_equals_an_uninterrupted_one(corpus, tmp_path, failure):
     with pytest.raises(type(failure)):
-        build_index([corpus], tmp_path / "a", encoder=Interrupted(3, failure), commit_every_s=0)
+        build_index([corpus], tmp_path / "a", encoders={"bm25": Interrupted(3, failure)}, commit_every_s=0)
     half = Snapshot.open(tmp_path / "a")
     assert half.n_docs == 3 * 4096
     assert half.info()["complete"] is False
-    report = build_index([corpus], tmp_path / "a")
+    report = build_index([corpus], tmp_path / "a", encoders=["bm25"])
     assert report.n_resumed == 3 * 4096
     assert report.n_added == 20_000 - 3 * 4096
-    build_index([corpus], tmp_path / "b")
+    build_index([corpus], tmp_path / "b", encoders=["bm25"])
     a, b = Retriever.open(tmp_path / "a"), Retriever.open(tmp_path / "b")
     assert a.info()["complete"]
     queries = ["word1 word2", "word3", "word4 word5 word6 word7"]
@@ -56,44 +57,117 @@ def test_an_interrupted_build_goes_on_and_equals_an_uninterrupted_one(corpus, tm
 
 def test_a_build_does_not_go_on_with_another_corpus_or_encoder(corpus, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        build_index([corpus], tmp_path / "a", encoder=Interrupted(2, KeyboardInterrupt()))
+        build_index([corpus], tmp_path / "a", encoders={"bm25": Interrupted(2, KeyboardInterrupt())})
     with pytest.raises(FileExistsError, match="unfinished build of"):
-        build_index([corpus, corpus], tmp_path / "a")
+        build_index([corpus, corpus], tmp_path / "a", encoders=["bm25"])
     with pytest.raises(EncoderMismatchError):
-        build_index([corpus], tmp_path / "a", encoder=LexicalEncoder(b=0.1))
+        build_index([corpus], tmp_path / "a", encoders={"bm25": LexicalEncoder(b=0.1)})
     lines = (tmp_path / "c.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "c.jsonl").write_text("".join(lines[1:]))
     with pytest.raises(DatasetError, match="corpus has changed"):
-        build_index([corpus], tmp_path / "a")
+        build_index([corpus], tmp_path / "a", encoders=["bm25"])
     assert Snapshot.open(tmp_path / "a").n_docs == 2 * 4096
 
 
-def test_a_finished_index_is_not_overwritten(corpus, tmp_path):
-    build_index([corpus], tmp_path / "a")
+def test_a_finished_index_is_not_overwritten_and_the_same_build_is_done(corpus, tmp_path):
+    build_index([corpus], tmp_path / "a", encoders=["bm25"])
+    again = build_index([corpus], tmp_path / "a", encoders=["bm25"])
+    assert (again.finished, again.n_added, again.n_resumed) == (True, 0, 20_000)
     with pytest.raises(FileExistsError, match="lexmax add"):
-        build_index([corpus], tmp_path / "a")
+        build_index([corpus, corpus], tmp_path / "a", encoders=["bm25"])
+    with pytest.raises(FileExistsError, match="lexmax add"):
+        build_index(documents=["text"], out=tmp_path / "a", encoders=["bm25"])
+
+
+def test_python_objects_are_built_and_added(tmp_path):
+    report = build_index(documents=["cats purr", "dogs bark"], out=tmp_path / "a", encoders=["bm25"])
+    assert report.n_added == 2
+    add_to_index(None, tmp_path / "a", documents=[{"id": "x", "text": "birds sing", "year": 2001}])
+    with Retriever.open(tmp_path / "a") as retriever:
+        assert [hit.doc_id for hit in retriever.search("birds")] == ["x"]
+        assert retriever.search("birds", filter="year == 2001")[0].metadata == {"year": 2001}
+        assert retriever.search("cats")[0].doc_id == "0"
+    with pytest.raises(TypeError, match="one of them"):
+        build_index("c.jsonl", tmp_path / "b", documents=["x"])
+    with pytest.raises(TypeError, match="needs out"):
+        build_index(documents=["x"])
+
+
+def test_paths_of_any_kind(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"_id": "a", "text": "some words"}\n')
+    assert build_index(path, tmp_path / "a", encoders=["bm25"]).n_added == 1
+    assert build_index([path], str(tmp_path / "b"), encoders=["bm25"]).n_added == 1
+
+
+def test_several_fields_are_filled_in_one_build(corpus, tmp_path):
+    build_index([corpus], tmp_path / "a", encoders=["bm25", "german=bm25,stemmer=german"])
+    with Retriever.open(tmp_path / "a") as retriever:
+        assert retriever.default_search == "bm25 + german"
+        assert retriever.rank(["word3"], 5, search="bm25")[0] == retriever.rank(["word3"], 5, search="german")[0]
+    with pytest.raises(ValueError, match="two fields are called 'bm25'"):
+        build_index([corpus], tmp_path / "b", encoders=["bm25", "bm25,k1=2"])
+    with pytest.raises(ValueError, match="names 'splade'; the fields are bm25"):
+        build_index([corpus], tmp_path / "b", encoders=["bm25"], search="bm25 + splade")
+    assert not (tmp_path / "b").exists()
+
+
+def test_fields_are_added_and_dropped(corpus, tmp_path):
+    build_index([corpus], tmp_path / "a", encoders=["bm25"])
+    assert add_field(tmp_path / "a", "other=bm25,b=0.1", search="bm25 + other") == 20_000
+    build_index([corpus], tmp_path / "b", encoders=["bm25,b=0.1"])
+    with Retriever.open(tmp_path / "a") as a, Retriever.open(tmp_path / "b") as b:
+        assert a.default_search == "bm25 + other"
+        assert a.rank(["word1 word2"], 20, search="other") == b.rank(["word1 word2"], 20)
+    with pytest.raises(ValueError, match="there is a field 'other' already"):
+        add_field(tmp_path / "a", "other=bm25")
+    with pytest.raises(ValueError, match="the default search 'bm25 \\+ other' names 'other'"):
+        drop_field(tmp_path / "a", "other")
+    drop_field(tmp_path / "a", "other", search="bm25")
+    assert list(Snapshot.open(tmp_path / "a").fields) == ["bm25"]
+    with pytest.raises(ValueError, match="only field"):
+        drop_field(tmp_path / "a", "bm25")
+    assert check_index(tmp_path / "a") == []
+    with pytest.raises(ValueError, match="names 'none'"):
+        set_default_search(tmp_path / "a", "none")
+
+
+def test_an_interrupted_field_continues(corpus, tmp_path):
+    build_index([corpus], tmp_path / "a", encoders=["bm25"])
+    with pytest.raises(RuntimeError):
+        add_field(tmp_path / "a", "other=bm25", encoder=Interrupted(10, RuntimeError("crash")), commit_every_s=0)
+    half = Snapshot.open(tmp_path / "a")
+    assert list(half.fields) == ["bm25"]
+    with pytest.raises(RepresentationError, match="not filled yet"):
+        half.field("other")
+    with pytest.raises(EncoderMismatchError):
+        add_field(tmp_path / "a", "other=bm25,k1=2")
+    assert add_field(tmp_path / "a", "other=bm25") == 20_000 - 10 * 256
+    with Retriever.open(tmp_path / "a") as retriever:
+        assert retriever.rank(["word5"], 20, search="other") == retriever.rank(["word5"], 20, search="bm25")
+    assert check_index(tmp_path / "a") == []
 
 
 def test_duplicates_stop_a_build_or_are_listed(tmp_path):
     path = tmp_path / "c.jsonl"
     path.write_text("".join(json.dumps({"_id": i, "text": f"text {i}"}) + "\n" for i in ["a", "b", "a", "c"]))
     with pytest.raises(DuplicateDocumentError, match="'a'"):
-        build_index([str(path)], tmp_path / "x")
+        build_index([str(path)], tmp_path / "x", encoders=["bm25"])
     bad = BadRecords()
-    report = build_index([str(path)], tmp_path / "y", bad=bad)
+    report = build_index([str(path)], tmp_path / "y", encoders=["bm25"], bad=bad)
     assert (report.n_added, report.n_skipped) == (3, 1)
     assert bad.examples[0].line == 3
     assert "'a'" in bad.examples[0].reason
 
 
 def test_an_add_is_all_or_nothing(corpus, tmp_path):
-    build_index([corpus], tmp_path / "a")
+    build_index([corpus], tmp_path / "a", encoders=["bm25"])
     path = tmp_path / "d.jsonl"
     path.write_text('{"_id": "new", "text": "x"}\n{"_id": "7", "text": "duplicate"}\n')
     with pytest.raises(DuplicateDocumentError):
-        add_to_index([str(path)], tmp_path / "a", LexicalEncoder())
+        add_to_index([str(path)], tmp_path / "a")
     assert Snapshot.open(tmp_path / "a").find(["new"]).tolist() == [-1]
-    report = add_to_index([str(path)], tmp_path / "a", LexicalEncoder(), replace=True)
+    report = add_to_index([str(path)], tmp_path / "a", replace=True)
     assert (report.n_added, report.n_replaced) == (2, 1)
     assert Snapshot.open(tmp_path / "a").n_docs == 20_001
 
@@ -101,8 +175,8 @@ def test_an_add_is_all_or_nothing(corpus, tmp_path):
 def test_small_buffers_give_the_same_index(corpus, tmp_path):
     from lexmax.index.collection import BufferLimits
 
-    build_index([corpus], tmp_path / "a", limits=BufferLimits(n_postings=20_000))
-    build_index([corpus], tmp_path / "b")
+    build_index([corpus], tmp_path / "a", encoders=["bm25"], limits=BufferLimits(n_postings=20_000))
+    build_index([corpus], tmp_path / "b", encoders=["bm25"])
     a, b = Retriever.open(tmp_path / "a"), Retriever.open(tmp_path / "b")
     assert len(a.info()["segments"]) == 1
     assert a.rank(["word1 word9"], 100) == b.rank(["word1 word9"], 100)
@@ -110,7 +184,7 @@ def test_small_buffers_give_the_same_index(corpus, tmp_path):
 
 def test_progress_counts_and_shows_rate_and_time_left(corpus, tmp_path):
     seen = []
-    build_index([corpus], tmp_path / "a", progress=seen.append)
+    build_index([corpus], tmp_path / "a", encoders=["bm25"], progress=seen.append)
     assert seen[-1] == 20_000
     assert count_records([corpus]) == 20_000
     assert count_records(["-"]) is None

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from lexmax import Collection, DatasetError, Retriever, build_index, export_ciff, import_ciff, import_vectors, to_sparse_vectors
 from lexmax.index.check import check_index
+from lexmax.index.collection import NewField
 from lexmax.index.documents import Document
 from lexmax.index.errors import DuplicateDocumentError, IndexFormatError, RepresentationError, StorageError
 from lexmax.index.snapshot import Snapshot
-from lexmax.retrieval.build import encoder_record
+from lexmax.retrieval.fields import encoder_record
 from lexmax.retrieval.encoders.precomputed import VectorsEncoder
 from lexmax.retrieval.exchange import ciff
 
@@ -35,9 +36,9 @@ def make_index(path, parts, deleted=()):
     encoder = encoder_record(VectorsEncoder(terms="strings"))
     number = 0
     for i, part in enumerate(parts):
-        with Collection.create(path, encoder=encoder) if i == 0 else Collection.open(path) as collection:
+        with Collection.create(path, {"vectors": NewField(encoder=encoder)}) if i == 0 else Collection.open(path) as collection:
             documents = [Document(doc_id=f"d{number + j}", text="") for j in range(len(part))]
-            collection.add(documents, to_sparse_vectors(part))
+            collection.add(documents, {"vectors": to_sparse_vectors(part)})
             number += len(part)
             if i == len(parts) - 1:
                 assert collection.delete(deleted) == []
@@ -48,12 +49,13 @@ def make_index(path, parts, deleted=()):
 def contents(index):
     """doc_id -> {term: impact} of the live documents, in their order."""
     snapshot, found = Snapshot.open(index), {}
-    for segment in snapshot.segments:
-        for position in range(segment.record.n_docs):
+    field = snapshot.field("vectors")
+    for whole, segment in zip(snapshot.segments, field.segments, strict=True):
+        for position in range(segment.n_docs):
             if segment.live is None or segment.live[position]:
                 terms, impacts = segment.inverted.row(position)
-                strings = snapshot.vocabulary.strings(terms)
-                found[segment.documents.doc_ids[position]] = dict(zip(strings, impacts.tolist(), strict=True))
+                strings = field.vocabulary.strings(terms)
+                found[whole.documents.doc_ids[position]] = dict(zip(strings, impacts.tolist(), strict=True))
     return found
 
 
@@ -87,7 +89,7 @@ def test_scores_are_those_of_the_exported_index_times_its_scale(tmp_path):
         collection.commit()
     queries = to_sparse_vectors(rows(20, 9))
     with Retriever.open(index) as first, Retriever.open(tmp_path / "b") as second:
-        scale = first.info()["scale"]
+        scale = first.info()["fields"]["vectors"]["scale"]
         for ours, theirs in zip(*(r.search_vectors(queries, [""] * 20, 10) for r in (first, second)), strict=True):
             assert [hit.doc_id for hit in ours] == [hit.doc_id for hit in theirs]
             assert [hit.score * scale for hit in ours] == pytest.approx([hit.score for hit in theirs], rel=1e-5)
@@ -235,7 +237,7 @@ def test_impacts_are_the_tf_when_none_is_above_255(tmp_path):
     postings = message((1, b"cat"), posting((2, 3)), posting((1, 1), (2, 17)))
     import_ciff(write(tmp_path / "f.ciff", HEADER, postings, RECORDS), tmp_path / "i")
     assert contents(tmp_path / "i") == {"a": {"cat": 3}, "b": {"cat": 17}}
-    assert Snapshot.open(tmp_path / "i").manifest.scale == 1.0
+    assert Snapshot.open(tmp_path / "i").field("vectors").scale == 1.0
 
 
 def test_texts_come_from_a_corpus(tmp_path):
@@ -304,7 +306,7 @@ def test_damage_is_an_error_or_another_index_but_never_worse(tmp_path_factory, d
 def test_a_damaged_index_is_not_exported(tmp_path):
     index = make_index(tmp_path / "a", [rows(30, 1)])
     target = write(tmp_path / "a.ciff", b"kept")
-    path = next(index.glob("segment-*/inverted.lex"))
+    path = next(index.glob("field-*/inverted.lex"))
     damaged = bytearray(path.read_bytes())
     damaged[-1000] ^= 1
     path.write_bytes(damaged)
@@ -323,9 +325,9 @@ def test_a_place_that_cannot_be_written(tmp_path):
 def test_later_vectors_name_their_terms_or_number_them(tmp_path):
     import_ciff(write(tmp_path / "f.ciff", HEADER, LIST, RECORDS), tmp_path / "i")
     with Collection.open(tmp_path / "i") as collection:
-        collection.add([Document(doc_id="c", text="")], to_sparse_vectors([{"bird": 9.0, "cat": 1.0}]))
-        collection.add([Document(doc_id="d", text="")], to_sparse_vectors([{1: 3.0}]))
+        collection.add([Document(doc_id="c", text="")], {"vectors": to_sparse_vectors([{"bird": 9.0, "cat": 1.0}])})
+        collection.add([Document(doc_id="d", text="")], {"vectors": to_sparse_vectors([{1: 3.0}])})
         with pytest.raises(RepresentationError, match="term 2 is past the vocabulary of 2 terms"):
-            collection.add([Document(doc_id="e", text="")], to_sparse_vectors([{2: 3.0}]))
+            collection.add([Document(doc_id="e", text="")], {"vectors": to_sparse_vectors([{2: 3.0}])})
         collection.commit()
     assert contents(tmp_path / "i") == {"a": {"cat": 1}, "b": {"cat": 2}, "c": {"cat": 1, "bird": 9}, "d": {"bird": 3}}

@@ -15,8 +15,7 @@ from lexmax.__main__ import main
 from lexmax.index.multivector.colbertv2 import ColbertV2Codec, unpack
 from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.index.snapshot import Snapshot
-from lexmax.retrieval.build import TokenStorage
-from lexmax.retrieval.encoders.precomputed_tokens import TokenVectorsEncoder
+from lexmax.retrieval.encoders.precomputed import TokenVectorsEncoder
 from lexmax.retrieval.encoders.registry import load_encoder
 from lexmax.retrieval.exchange import plaid
 from lexmax.retrieval.exchange.plaid import PlaidFolder, import_plaid
@@ -99,11 +98,11 @@ def test_tokens_and_answers_are_those_of_the_folder(tmp_path, vectors, kind, nbi
     assert report.n_added == N_DOCS
     assert progress[-1] == N_DOCS
     snapshot = Snapshot.open(tmp_path / "idx", verify=True)
-    found = [snapshot.document_tokens(number) for number in range(N_DOCS)]
+    found = [snapshot.field("tokens").document_tokens(number) for number in range(N_DOCS)]
     assert [len(tokens) for tokens in found] == np.diff(vectors.offsets).tolist()
     assert np.abs(np.concatenate(found) - expected).max() < 0.01
     encoder = TokenVectorsEncoder(dim=DIM)
-    with Retriever.open(tmp_path / "idx", encoder=encoder, searcher="exhaustive") as retriever:
+    with Retriever.open(tmp_path / "idx", encoders={"tokens": encoder}, exhaustive=True) as retriever:
         for query in (clustered(np.random.default_rng(seed), 8, DIM) for seed in range(5)):
             scores = maxsim(query, expected, vectors.offsets)
             answers = retriever.search_vectors([query], k=10)[0]
@@ -140,20 +139,20 @@ def test_texts_come_from_the_folder_and_ids_from_a_file(tmp_path, folder):
 
 
 def test_tokens_are_stored_as_asked(tmp_path, folder):
-    import_plaid(folder, tmp_path / "idx", tokens=TokenStorage(nbits=4, exact=False, n_centroids=16))
-    config = Snapshot.open(tmp_path / "idx").manifest.multivector
+    import_plaid(folder, tmp_path / "idx", storage={"nbits": 4, "exact": False, "n_centroids": 16})
+    config = Snapshot.open(tmp_path / "idx").field("tokens").record.options
     assert config == {"dim": DIM, "nbits": 4, "exact": False, "n_centroids": 16}
 
 
 def test_without_a_model_texts_are_refused_and_matrices_explained(tmp_path, folder):
     import_plaid(folder, tmp_path / "idx", name="mine")
     encoder = TokenVectorsEncoder(dim=DIM, name="mine")
-    with Retriever.open(tmp_path / "idx", encoder=encoder, warm=True) as retriever:
+    with Retriever.open(tmp_path / "idx", encoders={"tokens": encoder}, warm=True) as retriever:
         with pytest.raises(RepresentationError, match=r"search_vectors\(\[matrix\]\)"):
             retriever.search("text")
         query = clustered(np.random.default_rng(1), 4, DIM)
         (best,) = retriever.search_vectors([query], k=1, explain=True)[0]
-        assert sum(match.score for match in best.explanation.tokens) == pytest.approx(best.score, abs=0.05)
+        assert sum(match.score for match in best.explanation.stages[0].fields[0].tokens) == pytest.approx(best.score, abs=0.05)
     with pytest.raises(ValueError, match="dim"):
         TokenVectorsEncoder(dim=0)
 
@@ -171,7 +170,7 @@ def test_with_the_model_that_made_them_texts_are_searched(tmp_path, model, capsy
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"_id": str(i), "text": text}) + "\n" for i, text in enumerate(texts)))
     out = str(tmp_path / "idx")
-    assert main(["import", str(tmp_path / "plaid"), "--out", out, "--model", str(model), "--documents", str(corpus)]) == 0
+    assert main(["import", str(tmp_path / "plaid"), "--out", out, "--encoder", str(model), "--documents", str(corpus)]) == 0
     assert "cannot be verified" in capsys.readouterr().err
     assert main(["search", out, "sun and snow", "--json"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -195,7 +194,7 @@ def test_options_of_other_imports_are_refused(tmp_path, folder, capsys, options,
 
 
 def test_token_options_are_refused_for_sparse_vectors(tmp_path, capsys):
-    assert main(["import", str(tmp_path / "v.jsonl"), "--out", str(tmp_path / "idx"), "--nbits", "4"]) == 2
+    assert main(["import", str(tmp_path / "v.jsonl"), "--out", str(tmp_path / "idx"), "--encoder", "bm25,nbits=4"]) == 2
     assert "folder of ColBERT" in capsys.readouterr().err
 
 

@@ -1,17 +1,15 @@
 """SLIM's searcher against NumPy over the tokens that the index holds."""
 
-import json
-
 import numpy as np
 import pytest
-from corpora import make_index, random_vectors
-from sparse_token_vectors import N_TERMS, dense_tokens, make_slim_index, slim_score, sparse_tokens
+from corpora import make_field, random_vectors
+from sparse_token_vectors import N_TERMS, dense_tokens, make_slim_field, make_slim_index, slim_score, sparse_tokens
 
-from lexmax import Collection, RepresentationError, Retriever, SparseVectors, build_index
+from lexmax import Collection, RepresentationError, SparseVectors
 from lexmax.index.representations.sparse_multivectors import SparseMultiVectors, fused_vectors
-from lexmax.retrieval.build import TokenStorage, add_to_index
+from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.kernels.slim import score_sparse_tokens
-from lexmax.retrieval.searchers.blockmax import BlockMaxSearcher, SearchOptions
+from lexmax.retrieval.searchers.blockmax import BlockMaxSearcher
 from lexmax.retrieval.searchers.slim import MAX_TOKEN_WEIGHT, ExhaustiveSlimSearcher, SlimOptions, SlimQuery, SlimSearcher
 
 N_DOCS = 200
@@ -30,8 +28,8 @@ def queries():
 
 
 @pytest.fixture(scope="module")
-def snapshot(tmp_path_factory, vectors):
-    return make_slim_index(tmp_path_factory.mktemp("one") / "idx", vectors)
+def field(tmp_path_factory, vectors):
+    return make_slim_field(tmp_path_factory.mktemp("one") / "idx", vectors)
 
 
 def same(left, right):
@@ -40,9 +38,9 @@ def same(left, right):
     assert np.array_equal(left.scores, right.scores)
 
 
-def test_scores_are_those_of_the_formula(snapshot, queries):
-    scores = [[slim_score(queries.row(i), snapshot.document_sparse_tokens(d)) for d in range(N_DOCS)] for i in range(5)]
-    for searcher in (SlimSearcher(snapshot, ALL), ExhaustiveSlimSearcher(snapshot)):
+def test_scores_are_those_of_the_formula(field, queries):
+    scores = [[slim_score(queries.row(i), field.document_sparse_tokens(d)) for d in range(N_DOCS)] for i in range(5)]
+    for searcher in (SlimSearcher(field, ALL), ExhaustiveSlimSearcher(field)):
         hits = searcher.search(queries, N_DOCS)
         for number, expected in enumerate(scores):
             doc_nums, found = hits.query(number)
@@ -53,19 +51,19 @@ def test_scores_are_those_of_the_formula(snapshot, queries):
 
 @pytest.mark.parametrize("k", [1, 10, 70])
 @pytest.mark.parametrize("cuts", [(), (50,), (1, 2, 130)])
-def test_all_candidates_give_the_answers_of_the_oracle(tmp_path, vectors, queries, snapshot, cuts, k):
-    divided = make_slim_index(tmp_path / "idx", vectors, cuts)
+def test_all_candidates_give_the_answers_of_the_oracle(tmp_path, vectors, queries, field, cuts, k):
+    divided = make_slim_field(tmp_path / "idx", vectors, cuts)
     hits = SlimSearcher(divided, ALL).search(queries, k)
     same(hits, ExhaustiveSlimSearcher(divided).search(queries, k))
-    same(hits, SlimSearcher(snapshot, ALL).search(queries, k))
+    same(hits, SlimSearcher(field, ALL).search(queries, k))
     same(hits, SlimSearcher(divided, ALL).search(queries, k, n_threads=3))
 
 
-def test_candidates_are_those_of_the_fused_query(snapshot, queries):
-    searcher = SlimSearcher(snapshot, SlimOptions(n_candidates=12, beta=0.3))
+def test_candidates_are_those_of_the_fused_query(field, queries):
+    searcher = SlimSearcher(field, SlimOptions(n_candidates=12, beta=0.3))
     hits = searcher.search(queries, 5)
-    first = BlockMaxSearcher(snapshot).search(fused_vectors(queries, 0.3), 12)
-    exact = ExhaustiveSlimSearcher(snapshot).search(queries, N_DOCS)
+    first = BlockMaxSearcher(field).search(fused_vectors(queries, 0.3), 12)
+    exact = ExhaustiveSlimSearcher(field).search(queries, N_DOCS)
     for number in range(len(queries)):
         candidates = first.query(number)[0].tolist()
         wanted = [(d, s) for d, s in zip(*exact.query(number), strict=True) if d in candidates][:5]
@@ -73,15 +71,31 @@ def test_candidates_are_those_of_the_fused_query(snapshot, queries):
 
 
 def test_deleted_and_filtered_documents_are_left_out(tmp_path, vectors, queries):
-    snapshot = make_slim_index(tmp_path / "idx", vectors, (90,), tuple(range(0, N_DOCS, 3)))
-    masks = snapshot.masks("number >= 40 and number < 120")
+    field = make_slim_field(tmp_path / "idx", vectors, (90,), tuple(range(0, N_DOCS, 3)))
+    masks = Snapshot.open(field.path).masks("number >= 40 and number < 120")
     for allowed, kept in ((None, range(N_DOCS)), (masks, range(40, 120))):
-        hits = SlimSearcher(snapshot, ALL).search(queries, N_DOCS, allowed)
-        same(hits, ExhaustiveSlimSearcher(snapshot).search(queries, N_DOCS, allowed))
+        hits = SlimSearcher(field, ALL).search(queries, N_DOCS, allowed)
+        same(hits, ExhaustiveSlimSearcher(field).search(queries, N_DOCS, allowed))
         assert len(hits.doc_nums) > 50
         assert all(number % 3 and number in kept for number in hits.doc_nums.tolist())
-    few = SlimSearcher(snapshot, SlimOptions(n_candidates=5)).search(queries, 5, masks)
+    few = SlimSearcher(field, SlimOptions(n_candidates=5)).search(queries, 5, masks)
     assert np.diff(few.offsets).tolist() == [5, 5, 5, 0, 5]  # candidates are sought among the allowed
+
+
+@pytest.mark.parametrize("cuts", [(), (1, 2, 130)])
+def test_scores_of_given_documents_are_those_of_search(tmp_path, vectors, queries, cuts):
+    field = make_slim_field(tmp_path / "idx", vectors, cuts, (5, 100))
+    everything = [np.ones(segment.n_docs, np.bool_) for segment in field.segments]
+    hits = ExhaustiveSlimSearcher(field).search(queries, N_DOCS, everything)  # deleted ones too
+    shuffled = np.random.default_rng(3).permutation(N_DOCS)
+    scores = SlimSearcher(field).score(queries, [np.tile(shuffled, 2)] * len(queries), n_threads=2)
+    for number in range(len(queries)):
+        expected = np.zeros(N_DOCS, np.float32)
+        expected[hits.query(number)[0]] = hits.query(number)[1]
+        assert np.array_equal(scores[number], np.tile(expected[shuffled], 2))
+    assert [len(part) for part in SlimSearcher(field).score(queries, [[]] * len(queries))] == [0] * len(queries)
+    with pytest.raises(ValueError, match=r"in 0\.\.199"):
+        SlimSearcher(field).score(queries, [[N_DOCS]] * len(queries))
 
 
 def test_compaction_changes_no_score(tmp_path, vectors, queries):
@@ -90,16 +104,16 @@ def test_compaction_changes_no_score(tmp_path, vectors, queries):
         collection.compact(reorder=True)
         collection.commit()
         new = collection.snapshot()
-    before, after = (SlimSearcher(s, ALL).search(queries, N_DOCS) for s in (old, new))
+    before, after = (SlimSearcher(s.field("slim"), ALL).search(queries, N_DOCS) for s in (old, new))
     for number in range(len(queries)):
         found = [dict(zip(s.doc_ids(h.query(number)[0].tolist()), h.query(number)[1].tolist(), strict=True))
                  for s, h in ((old, before), (new, after))]  # fmt: skip
         assert found[0] == found[1]
 
 
-def test_the_kernel_is_numpy(snapshot, queries):
-    part, tokens = snapshot.segments[0].sparse_tokens, queries.row(4)
-    query = SlimQuery.of(tokens)
+def test_the_kernel_is_numpy(field, queries):
+    part, tokens = field.segments[0].sparse_tokens, queries.row(4)
+    query = SlimQuery.of(tokens, field.scale)
     slots = np.zeros(len(part.inverted.terms), np.int32)
     for slot, term in enumerate(query.terms.tolist(), 1):
         slots[part.inverted.terms == term] = slot
@@ -117,24 +131,33 @@ def test_the_kernel_is_numpy(snapshot, queries):
     assert scores.tolist() == [0] * 4  # ranks that are no terms are ignored
 
 
+def test_tokens_of_very_many_terms_do_not_overflow(tmp_path):
+    row = SparseVectors.from_rows([(np.arange(70_000), np.ones(70_000))])
+    assert int(SlimQuery.of(row, 1.0).table.sum()) * 255 < 1 << 31
+    vectors = SparseMultiVectors.of([row])
+    for searcher in (SlimSearcher, ExhaustiveSlimSearcher):
+        hits = searcher(make_slim_field(tmp_path / searcher.__name__, vectors)).search(vectors, 1)
+        assert hits.scores[0] == pytest.approx(70_000, rel=1e-2)
+
+
 def test_the_heaviest_products_fit(tmp_path):
     """300 terms of weight one in query and document: the largest sum that 31 bits must hold."""
     row = SparseVectors.from_rows([(np.arange(300), np.ones(300)), ([3], [1e-6])])
     vectors = SparseMultiVectors.of([row])
-    query = SlimQuery.of(row)
+    query = SlimQuery.of(row, 1.0)
     assert query.table.sum(axis=0).max() <= MAX_TOKEN_WEIGHT + 300
-    hits = SlimSearcher(make_slim_index(tmp_path / "idx", vectors)).search(vectors, 1)
+    hits = SlimSearcher(make_slim_field(tmp_path / "idx", vectors)).search(vectors, 1)
     assert hits.scores[0] == pytest.approx(300, rel=1e-4)
 
 
-def test_wrong_searches_are_refused(tmp_path, snapshot, queries):
-    sparse = make_index(tmp_path / "sparse", random_vectors(np.random.default_rng(3), 5, 30, 8))
+def test_wrong_searches_are_refused(tmp_path, field, queries):
+    sparse = make_field(tmp_path / "sparse", random_vectors(np.random.default_rng(3), 5, 30, 8))
     for searcher in (SlimSearcher, ExhaustiveSlimSearcher):
-        with pytest.raises(RepresentationError, match="no sparse token vectors"):
+        with pytest.raises(RepresentationError, match="field of sparse token vectors, and this one holds sparse"):
             searcher(sparse)
         with pytest.raises(ValueError, match="k must be"):
-            searcher(snapshot).search(queries, 0)
-    for wrong in ({"n_candidates": 0}, {"beta": -0.1}, {"beta": 1.1}):
+            searcher(field).search(queries, 0)
+    for wrong in ({"n_candidates": 0}, {"beta": -0.1}, {"beta": 1.1}, {"alpha": 0.0}, {"algorithm": "scan"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             SlimOptions(**wrong)
     assert SlimOptions().candidates(3) == 100
@@ -142,79 +165,11 @@ def test_wrong_searches_are_refused(tmp_path, snapshot, queries):
     assert SlimOptions(n_candidates=20).candidates(50) == 50
 
 
-def test_the_first_stage_takes_options_and_kernels_are_warmed(snapshot, queries):
-    searcher = SlimSearcher(snapshot, ALL)
+def test_the_first_stage_takes_options_and_kernels_are_warmed(field, queries):
+    searcher = SlimSearcher(field, ALL)
     searcher.warm()
-    half = searcher.search(queries, N_DOCS, options=SearchOptions(beta=0.2))
-    assert len(half.doc_nums) < len(searcher.search(queries, N_DOCS).doc_nums)
-
-
-class TinySlim:
-    """An encoder of a token a letter, each also a little of the next letter."""
-
-    kind = "slim"
-    fingerprint = "slim:tiny"
-    settings = {}  # noqa: RUF012
-    vocabulary = tuple("abcdefghijklmnopqrstuvwxyz")
-
-    def encode_documents(self, texts):
-        return SparseMultiVectors.of(
-            [
-                SparseVectors.from_rows([([ord(c) - 97, (ord(c) - 96) % 26], [1.0, 0.25]) for c in text if c.isalpha()])
-                for text in texts
-            ]
-        )
-
-    encode_queries = encode_documents
-
-    def surface_terms(self, text):
-        return set(text)
-
-
-@pytest.fixture
-def index(tmp_path):
-    texts = ["cat", "dog", "cow", "bat", "zebra"]
-    lines = [json.dumps({"_id": text, "text": text, "metadata": {"n": i}}) for i, text in enumerate(texts)]
-    (tmp_path / "c.jsonl").write_text("\n".join(lines))
-    build_index([str(tmp_path / "c.jsonl")], tmp_path / "idx", encoder=TinySlim())
-    return tmp_path / "idx"
-
-
-@pytest.mark.parametrize("searcher", ["auto", "slim", "exhaustive"])
-def test_a_retriever_answers_and_explains(index, searcher):
-    with Retriever.open(index, encoder=TinySlim(), searcher=searcher, warm=True) as retriever:
-        first, second = retriever.search("cat", 2, explain=True)
-        assert (first.doc_id, second.doc_id) == ("cat", "bat")
-        assert first.score == pytest.approx(3 * (1 + 0.25**2), rel=0.01)
-        for result in (first, second):
-            assert result.explanation.score == pytest.approx(result.score, rel=1e-5)
-            for match in result.explanation.terms:
-                assert match.score == pytest.approx(match.query_weight * match.document_weight)
-        expanded = {match.term: (match.query_expanded, match.document_expanded) for match in second.explanation.terms}
-        assert expanded == {"a": (False, False), "t": (False, False), "b": (True, False), "c": (False, True), "u": (True, True)}
-        assert [r.doc_id for r in retriever.search("cat", filter="n >= 3", k=1)] == ["bat"]
-        assert retriever.info()["n_tokens"] == 17
-        with pytest.raises(TypeError, match="SparseMultiVectors, not list"):
-            retriever.search_vectors([{"a": 1.0}])
-
-
-def test_documents_are_added_and_commits_are_seen(index, tmp_path):
-    retriever = Retriever.open(index, encoder=TinySlim())
-    (tmp_path / "more.jsonl").write_text('{"_id": "x", "text": "xylophone"}\n')
-    add_to_index([str(tmp_path / "more.jsonl")], index, TinySlim())
-    assert retriever.reload()
-    assert retriever.rank(["xylo"], 1)[0][0][0] == "x"
-
-
-def test_plans_for_other_kinds_are_refused(index, tmp_path):
-    for searcher in ("blockmax", "centroid"):
-        with pytest.raises(RepresentationError, match=f"searched by slim, not {searcher}"):
-            Retriever.open(index, encoder=TinySlim(), searcher=searcher)
-    with pytest.raises(RepresentationError, match="not centroid"):
-        Retriever.open(index, encoder=TinySlim(), target_recall=0.9)
-    with pytest.raises(ValueError, match="sparse vectors"):
-        build_index([], tmp_path / "new", encoder=TinySlim(), tokens=TokenStorage())
-    build_index([str(tmp_path / "c.jsonl")], tmp_path / "bm25")
-    for plan in ({"searcher": "slim"}, {"slim": SlimOptions()}):
-        with pytest.raises(RepresentationError, match="searched by blockmax, not slim"):
-            Retriever.open(tmp_path / "bm25", **plan)
+    loose = searcher.search(queries, 5, options=SlimOptions(n_candidates=20, alpha=0.3))
+    truth = ExhaustiveSlimSearcher(field).search(queries, N_DOCS)
+    for number in range(len(queries)):
+        exact = dict(zip(*(array.tolist() for array in truth.query(number)), strict=True))
+        assert dict(zip(*(array.tolist() for array in loose.query(number)), strict=True)).items() <= exact.items()

@@ -29,6 +29,7 @@ from lexmax import (
 )
 from lexmax.__main__ import main
 from lexmax.index.check import check_index
+from lexmax.index.collection import NewField
 from lexmax.index.documents import Document
 from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.encoders.precomputed import VectorsEncoder
@@ -245,16 +246,16 @@ def test_every_file_gives_the_same_index(tmp_path, monkeypatch, form, batch):
     )
     assert report.n_added == done[-1] == N_DOCS
     assert check_index(tmp_path / "i") == []
-    record = Snapshot.open(tmp_path / "i").manifest.encoder
-    with Collection.create(tmp_path / "j", encoder=record, vocabulary=NAMES) as collection:
-        collection.add([Document(doc_id=i, text="") for i in IDS], to_sparse_vectors(DENSE))
+    record = Snapshot.open(tmp_path / "i").field("vectors").record.encoder
+    with Collection.create(tmp_path / "j", {"vectors": NewField(encoder=record, vocabulary=NAMES)}) as collection:
+        collection.add([Document(doc_id=i, text="") for i in IDS], {"vectors": to_sparse_vectors(DENSE)})
         collection.commit()
     assert file_bytes(tmp_path / "i") == file_bytes(tmp_path / "j")
 
 
 def file_bytes(index):
     """The content of every file of an index but its manifest, by kind."""
-    return {re.sub(r"-\d+-\d+", "", str(p.relative_to(index))): p.read_bytes() for p in index.rglob("*.lex")}
+    return {re.sub(r"-\d+-\d+-[0-9a-f]{6}", "", str(p.relative_to(index))): p.read_bytes() for p in index.rglob("*.lex")}
 
 
 @pytest.mark.parametrize("form", FILES)
@@ -265,7 +266,7 @@ def test_without_a_vocabulary_term_strings_are_collected(tmp_path, monkeypatch, 
     strings = "strings" in form
     query = {NAMES[7] if strings else 7: 2.0, NAMES[11] if strings else 11: 1.0}
     with Retriever.open(tmp_path / "i") as retriever:
-        assert retriever.info()["n_terms"] == (int((DENSE > 0).any(0).sum()) if strings else 0)
+        assert retriever.info()["fields"]["vectors"]["n_terms"] == (int((DENSE > 0).any(0).sum()) if strings else 0)
         (hits,) = retriever.search_vectors(to_sparse_vectors([query]), [""], k=N_DOCS)
         exact = DENSE @ np.array([{7: 2.0, 11: 1.0}.get(t, 0.0) for t in range(N_TERMS)])
         assert {hit.doc_id for hit in hits} == {IDS[row] for row in np.flatnonzero(exact)}
@@ -475,7 +476,7 @@ def test_a_vocabulary_in_json(tmp_path):
     (tmp_path / "vocab.json").write_text('{"y": 1, "x": 0}')
     (tmp_path / "v.jsonl").write_text('{"id": "a", "vector": {"y": 1}}')
     import_vectors([tmp_path / "v.jsonl"], tmp_path / "i", vocabulary=tmp_path / "vocab.json")
-    assert Snapshot.open(tmp_path / "i").vocabulary.strings(np.arange(2, dtype=np.int32)) == ["x", "y"]
+    assert Snapshot.open(tmp_path / "i").field("vectors").vocabulary.strings(np.arange(2, dtype=np.int32)) == ["x", "y"]
 
 
 @pytest.mark.parametrize(("ids", "message"), [(IDS[:-1], "no id for row 60"), ([*IDS, "more"], "'more' has no row")])
@@ -526,22 +527,22 @@ def test_texts_are_refused_and_vectors_are_answered(index):
         with pytest.raises(RepresentationError, match=r"the index has no encoder.*search it with vectors"):
             retriever.search("cats")
         with pytest.raises(RepresentationError, match=r"documents must bring their vectors"):
-            retriever.encoder.encode_documents(["x"])
+            retriever.encoders()["vectors"].encode_documents(["x"])
         (hits, nothing) = retriever.search_vectors(to_sparse_vectors([{"cat": 1, "new": 9}, {"new": 1}]), ["purr", ""])
         assert [(hit.doc_id, hit.text, round(hit.score, 2)) for hit in hits] == [("a", "Cats purr", 2.0)]
         assert nothing == []
         ((explained,),) = retriever.search_vectors(to_sparse_vectors([{"cat": 1.0}]), ["CAT?"], explain=True)
-        (match,) = explained.explanation.terms
+        (match,) = explained.explanation.stages[0].fields[0].terms
         assert (match.term, match.query_expanded, match.document_expanded) == ("cat", False, True)
 
 
 def test_the_name_is_the_fingerprint(index):
-    with Retriever.open(index, encoder=VectorsEncoder(name="mine")) as retriever:
+    with Retriever.open(index, encoders={"vectors": VectorsEncoder(name="mine")}) as retriever:
         assert retriever.fingerprint == load_encoder("vectors", name="mine", terms="strings").fingerprint
     with pytest.raises(EncoderMismatchError):
-        Retriever.open(index, encoder=VectorsEncoder())
+        Retriever.open(index, encoders={"vectors": VectorsEncoder()})
     with pytest.raises(ValueError, match="takes no model"):
-        Retriever.open(index, model="folder")
+        Retriever.open(index, models={"vectors": "folder"})
     with pytest.raises(ValueError, match="name"):
         VectorsEncoder(name="")
     with pytest.raises(ValueError, match="numbers or strings"):
@@ -550,7 +551,7 @@ def test_the_name_is_the_fingerprint(index):
 
 def test_vectors_are_added_later(index):
     with Collection.open(index) as collection:
-        collection.add([Document(doc_id="c", text="")], to_sparse_vectors([{"bird": 1.0, "pet": 0.5}]))
+        collection.add([Document(doc_id="c", text="")], {"vectors": to_sparse_vectors([{"bird": 1.0, "pet": 0.5}])})
         collection.commit()
     with Retriever.open(index) as retriever:
         (hits,) = retriever.search_vectors(to_sparse_vectors([{"pet": 1.0}]), [""])
@@ -560,10 +561,13 @@ def test_vectors_are_added_later(index):
 def test_term_numbers_are_refused_where_bm25_counts_words(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "cats"}')
     assert main(["build", "--encoder", "bm25", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "i")]) == 0
-    with Retriever.open(tmp_path / "i") as retriever, pytest.raises(RepresentationError, match="term strings, not numbers"):
+    with (
+        Retriever.open(tmp_path / "i") as retriever,
+        pytest.raises(RepresentationError, match="term strings, not by term numbers"),
+    ):
         retriever.search_vectors(to_sparse_vectors([{1: 1.0}]), [""])
     with Collection.open(tmp_path / "i") as collection, pytest.raises(RepresentationError, match="term counts"):
-        collection.add([Document(doc_id="b", text="")], to_sparse_vectors([{0: 1.0}]))
+        collection.add([Document(doc_id="b", text="")], {"bm25": to_sparse_vectors([{0: 1.0}])})
 
 
 def test_from_the_command_line(tmp_path, capsys):
@@ -576,7 +580,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["text"] == "A cat"
     for arguments, message in [
         (["search", index, "cat"], "the index has no encoder"),
-        (["search", index], "QUERY, or --vector"),
+        (["search", index], "a QUERY, --vector or --queries"),
         (["search", index, "--vector", "cat"], "--vector takes a JSON object"),
         (["search", index, "--vector", "[1]"], "--vector takes a JSON object"),
         (["search", index, "--vector", '{"cat": -1}'], "weight -1"),

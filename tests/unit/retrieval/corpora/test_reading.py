@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError, MissingDependencyError
-from lexmax.retrieval.corpora import reading as corpus
+from lexmax.retrieval.corpora import lines, tables
 from lexmax.retrieval.corpora.reading import BadRecord, BadRecords, Fields, read_corpus
 
 GOOD = b'{"_id": "d1", "title": "Cats", "text": "Cats purr."}'
@@ -106,7 +106,7 @@ def test_bad_records_lists_the_first_twenty_and_counts_all():
 
 
 def test_overlong_line_is_one_bad_record(monkeypatch):
-    monkeypatch.setattr(corpus, "MAX_LINE_BYTES", len(GOOD) + 1)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", len(GOOD) + 1)
     bad = BadRecords()
     overlong = b'{"_id": "d2", "text": "' + b"x" * 500 + b'"}'
     assert [d.doc_id for d in from_lines(GOOD, overlong, GOOD, bad=bad)] == ["d1", "d1"]
@@ -173,7 +173,7 @@ def write_parquet(path, columns, **options):
 
 
 def test_parquet_reads_wanted_columns_over_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "PARQUET_BATCH_ROWS", 2)
+    monkeypatch.setattr(tables, "PARQUET_BATCH_ROWS", 2)
     columns = {
         "_id": [1, 2, 3, 4, 5],
         "text": ["a", "b", None, "d", "e"],
@@ -190,7 +190,7 @@ def test_parquet_reads_wanted_columns_over_row_groups(tmp_path, monkeypatch):
     assert documents[0].metadata == {"year": 2001, "day": "2020-01-02"}
     assert documents[1].metadata == {"day": "2020-01-02"}
     assert list(read_corpus([source])) == documents
-    columns_read = corpus._parquet_columns(tmp_path, pq.read_schema(source), Fields())
+    columns_read = tables.wanted_columns(pq.read_schema(source), Fields(), "c.parquet")
     assert columns_read == ["_id", "text", "title", "year", "day"]
 
 
@@ -219,7 +219,7 @@ def test_malformed_parquet_row_is_named(tmp_path):
 
 def test_parquet_without_the_id_column(tmp_path):
     source = write_parquet(tmp_path / "c.parquet", {"docno": ["1"], "text": ["a"]})
-    with pytest.raises(DatasetError, match=r"no column '_id'.*'docno'"):
+    with pytest.raises(DatasetError, match=r"no id.*'docno'.*--id-field"):
         list(read_corpus([source]))
     assert [d.doc_id for d in read_corpus([source], fields=Fields(id="docno"))] == ["1"]
 
@@ -238,16 +238,18 @@ def test_damaged_files(tmp_path):
 
 def test_wrong_sources_are_told_before_anything_is_read(tmp_path):
     (tmp_path / "good.jsonl").write_bytes(GOOD)
-    (tmp_path / "corpus.csv").write_text("id,text")
+    (tmp_path / "corpus.xml").write_text("<text>")
+    (tmp_path / "empty").mkdir()
     for name, reason in (
         ("none.jsonl", "no such file"),
-        ("corpus.csv", "unknown kind"),
-        ("", "no corpus.jsonl"),
+        ("corpus.xml", "unknown kind"),
+        ("empty", "no corpus.jsonl"),
     ):
         with pytest.raises(DatasetError, match=reason):
             read_corpus([str(tmp_path / "good.jsonl"), str(tmp_path / name)])
-    with pytest.raises(TypeError, match="sequence of strings"):
-        read_corpus("good.jsonl")
+    with pytest.raises(DatasetError, match="empty"):
+        read_corpus("")
+    assert [d.doc_id for d in read_corpus(tmp_path / "good.jsonl")] == ["d1"]
 
 
 class StubDoc(NamedTuple):

@@ -1,0 +1,53 @@
+"""Explanations of hits: what each stage of a pipeline made of a document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from ...index.representations import Vectors
+from ..searchers.explanation import Explanation, FieldExplanation, StageExplanation
+from .pipeline import Answer, Pipeline, StageTrace
+
+
+def explain_hits(
+    pipeline: Pipeline, answer: Answer, queries: Mapping[str, Vectors], number: int, text: str, contents: Sequence[str]
+) -> list[Explanation]:
+    """Explain the hits of one query of a batch that ran with ``trace``.
+
+    Parameters
+    ----------
+    queries : mapping of str to vectors
+        Those that ran.
+    number : int
+        Which query.
+    text : str
+        What it was made from.
+    contents : sequence of str
+        `Document.content` of its hits.
+    """
+    doc_nums, scores = answer.hits.query(number)
+    explanations = []
+    for doc_num, score, content in zip(doc_nums.tolist(), scores.tolist(), contents, strict=True):
+
+        @cache
+        def explain(name: str, doc_num: int = doc_num, content: str = content) -> FieldExplanation:
+            return pipeline.searchers[name].explain(queries[name], number, text, doc_num, content)
+
+        stages = [_stage(trace, number, doc_num, explain) for trace in answer.trace]
+        explanations.append(Explanation(score=score, stages=stages))
+    return explanations
+
+
+def _stage(trace: StageTrace, number: int, doc_num: int, explain: Callable[[str], FieldExplanation]) -> StageExplanation:
+    ranking = trace.rankings[number]
+    (found,) = np.nonzero(ranking.doc_nums == doc_num)
+    rank = int(found[0]) + 1 if len(found) else None
+    parts = ranking.parts[:, rank - 1].tolist() if rank else [0.0] * len(trace.fields)
+    fields = [replace(explain(name), contribution=part) for name, part in zip(trace.fields, parts, strict=True) if name]
+    return StageExplanation(
+        stage=trace.stage, rank=rank, score=float(ranking.scores[rank - 1]) if rank else 0.0, fields=fields
+    )  # fmt: skip

@@ -1,0 +1,214 @@
+"""The executor of search expressions: first stages, fusions and rerankings over doc_nums."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...index.arrays import Floats, Int32s, Mask
+from ...index.representations import Vectors
+from ..hits import Hits
+from ..searchers.registry import FieldSearcher, make_options
+from .expression import Fused, Reranker, Search, Term
+from .fusion import FusedRanking, fuse, fuse_scores
+
+DEPTH = 100
+"""Documents that a term of a fusion contributes when nothing is said, or ``k`` if that is more."""
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class StageTrace:
+    """What one stage made of a batch of queries.
+
+    Attributes
+    ----------
+    stage : str
+        The stage's part of the search expression.
+    fields : tuple of str
+        Names of the fields that contribute, one per row of a ranking's ``parts``; empty strings for searches in parentheses.
+    rankings : list of FusedRanking
+        One per query, not cut to ``k``.
+    """
+
+    stage: str
+    fields: tuple[str, ...]
+    rankings: list[FusedRanking]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Hits of a batch of queries, and what is known of the way to them.
+
+    Attributes
+    ----------
+    hits : Hits
+    timings_ms : dict of str to float
+        Stage -> milliseconds for the whole batch, in the order of execution.
+    trace : list of StageTrace
+        With ``trace`` alone.
+    """
+
+    hits: Hits
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    trace: list[StageTrace] = field(default_factory=list)
+
+
+class Pipeline:
+    """A search expression over the searchers of its fields; safe to use from many threads.
+
+    Parameters
+    ----------
+    search : Search
+    searchers : mapping of str to FieldSearcher
+        For every field that the expression names.
+    """
+
+    def __init__(self, search: Search, searchers: Mapping[str, FieldSearcher]) -> None:
+        self.search = search
+        self.searchers = {name: searchers[name] for name in search.fields}
+
+    def options(self, given: Options | None) -> dict[str, Any]:
+        """Check options of the fields' searches, and make them objects.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Options for a field that the expression does not name, or unknown ones.
+        """
+        unknown = sorted(set(given or ()) - set(self.searchers))
+        if unknown:
+            raise ValueError(f"options for the field {unknown[0]!r}; the search has {', '.join(self.searchers)}")
+        return {name: make_options(self.searchers[name], each) for name, each in (given or {}).items()}
+
+    def run(
+        self, queries: Mapping[str, Vectors], k: int, *, allowed: Sequence[Mask | None] | None = None,
+        options: Options | None = None, n_threads: int = 1, trace: bool = False,
+    ) -> Answer:  # fmt: skip
+        """Answer a batch of queries.
+
+        Parameters
+        ----------
+        queries : mapping of str to vectors
+            Field -> queries that its searcher has made ready, as many for each.
+        k : int
+            Answers per query; fewer only when fewer documents are found.
+        allowed : list of masks, one per segment, or None
+            As `Snapshot.masks` returns them; None: all live documents.
+        options : mapping of str to options, or None
+            Field -> options of its search, an object or a mapping of names.
+        n_threads : int
+            Queries answered in parallel.
+        trace : bool
+            Keep what each stage made of the queries.
+
+        Raises
+        ------
+        ValueError, TypeError
+            k < 1, or as `options`.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        run = _Run(self.searchers, queries, k, allowed, self.options(options), n_threads, keep=trace)
+        return Answer(run.hits(self.search), run.timings_ms, run.trace)
+
+
+class _Run:
+    """One batch of queries on its way through an expression."""
+
+    def __init__(
+        self, searchers: Mapping[str, FieldSearcher], queries: Mapping[str, Vectors], k: int,
+        allowed: Sequence[Mask | None] | None, options: Mapping[str, Any], n_threads: int, *, keep: bool,
+    ) -> None:  # fmt: skip
+        self._searchers, self._queries, self._k, self._allowed = searchers, queries, k, allowed
+        self._options, self._n_threads, self._keep = options, n_threads, keep
+        self._n_queries = len(next(iter(queries.values())))
+        self._found: dict[tuple[str, int], Hits] = {}
+        self.timings_ms: dict[str, float] = {}
+        self.trace: list[StageTrace] = []
+
+    def hits(self, search: Search) -> Hits:
+        """Return the k best documents of each query."""
+        only = search.first.terms[0]
+        if not search.rerankers and len(search.first.terms) == 1 and isinstance(only.source, str):
+            return self._field_alone(only, only.source)
+        rankings = self._search(search)
+        return Hits.of([(each.doc_nums[: self._k], each.scores[: self._k]) for each in rankings])
+
+    def _field_alone(self, term: Term, name: str) -> Hits:
+        hits = self._first_stage(name, self._k if term.depth is None else min(self._k, term.depth))
+        if self._keep:
+            self.trace.append(StageTrace(str(term), (name,), [_alone(*hits.query(i)) for i in range(len(hits))]))
+        return hits
+
+    def _search(self, search: Search) -> list[FusedRanking]:
+        rankings = self._fused(search.first)
+        for reranker in search.rerankers:
+            rankings = self._reranked(rankings, reranker)
+        return rankings
+
+    def _fused(self, fused: Fused) -> list[FusedRanking]:
+        """Rankings of a fusion, or of its only term."""
+        parts = [self._term(term) for term in fused.terms]
+        names = tuple(term.source if isinstance(term.source, str) else "" for term in fused.terms)
+        if len(parts) == 1 and fused.weights is None:
+            rankings = [_alone(doc_nums, scores) for doc_nums, scores in parts[0]]
+        else:
+            rankings = self._timed(str(fused), lambda i: fuse([part[i] for part in parts], fused.weights))
+        if self._keep and (len(parts) > 1 or names[0]):
+            self.trace.append(StageTrace(str(fused), names, rankings))
+        return rankings
+
+    def _term(self, term: Term) -> list[tuple[Int32s, Floats]]:
+        """What a term contributes to each query, at most its depth."""
+        depth = term.depth or max(DEPTH, self._k)
+        if isinstance(term.source, str):
+            hits = self._first_stage(term.source, depth)
+            return [hits.query(i) for i in range(len(hits))]
+        return [(each.doc_nums[:depth], each.scores[:depth]) for each in self._search(term.source)]
+
+    def _first_stage(self, name: str, depth: int) -> Hits:
+        if (name, depth) not in self._found:
+            start = time.perf_counter()
+            self._found[name, depth] = self._searchers[name].search(
+                self._queries[name], depth, allowed=self._allowed, options=self._options.get(name), n_threads=self._n_threads
+            )
+            self._count(f"{name}:{depth}", start)
+        return self._found[name, depth]
+
+    def _reranked(self, rankings: list[FusedRanking], reranker: Reranker) -> list[FusedRanking]:
+        """Order the candidates by the scores that all fields of the reranker give them."""
+        candidates = [ranking.doc_nums[: reranker.depth] for ranking in rankings]
+        names = tuple(str(term.source) for term in reranker.fused.terms)
+        by_field = [self._scores(name, candidates) for name in names]
+        weights = reranker.fused.weights
+        fused = self._timed(f"> {reranker}", lambda i: fuse_scores(candidates[i], [scores[i] for scores in by_field], weights))
+        if self._keep:
+            self.trace.append(StageTrace(f"> {reranker}", names, fused))
+        return fused
+
+    def _scores(self, name: str, candidates: list[Int32s]) -> list[Floats]:
+        """Score candidates with a field."""
+        start = time.perf_counter()
+        scores = self._searchers[name].score(
+            self._queries[name], candidates, options=self._options.get(name), n_threads=self._n_threads
+        )
+        self._count(f"> {name}", start)
+        return scores
+
+    def _timed(self, stage: str, work: Callable[[int], FusedRanking]) -> list[FusedRanking]:
+        start = time.perf_counter()
+        rankings = [work(i) for i in range(self._n_queries)]
+        self._count(stage, start)
+        return rankings
+
+    def _count(self, stage: str, start: float) -> None:
+        self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1000
+
+
+def _alone(doc_nums: Int32s, scores: Floats) -> FusedRanking:
+    return FusedRanking(doc_nums, scores, scores.astype(np.float64)[None])
