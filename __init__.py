@@ -6,10 +6,9 @@ The public names are loaded on first use, so that ``import lexmax`` stays fast a
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
-    from .index.collection import Collection
+    from .index.collection import BufferLimits, Collection, NewField
+    from .index.documents import Document
     from .index.errors import (
         DatasetError,
         DuplicateDocumentError,
@@ -18,86 +17,171 @@ if TYPE_CHECKING:
         IndexLockedError,
         IndexNotFoundError,
         LexmaxError,
+        MissingDependencyError,
         RepresentationError,
         StorageError,
     )
+    from .index.manifest import EncoderRecord
     from .index.multivector.config import MultiVectorConfig
     from .index.representations.multivectors import MultiVectors
     from .index.representations.sparse import SparseVectors
-    from .retrieval.build import TokenStorage, build_index
+    from .index.representations.sparse_multivectors import SparseMultiVectors
+    from .index.snapshot import Snapshot
+    from .retrieval.build import BuildReport, add_to_index, build_index
+    from .retrieval.corpora.objects import as_documents
+    from .retrieval.corpora.reading import BadRecords, Fields, read_corpus
+    from .retrieval.encoders.base import Encoder
     from .retrieval.encoders.registry import load_encoder
+    from .retrieval.encoders.specs import EncoderSpec
     from .retrieval.exchange.ciff import export_ciff, import_ciff
     from .retrieval.exchange.importing import import_vectors
-    from .retrieval.exchange.vectors import semantic_search_lexmax, to_sparse_vectors
+    from .retrieval.exchange.plaid import import_plaid
+    from .retrieval.exchange.semantic_search import SemanticIndex, semantic_search_lexmax
+    from .retrieval.exchange.vectors import to_sparse_vectors
+    from .retrieval.fields import FieldEncoder, add_field, drop_field, set_default_search
     from .retrieval.hits import Hits
-    from .retrieval.retriever import Result, Retriever
+    from .retrieval.pipelines.expression import ExpressionError, Search
+    from .retrieval.pipelines.expression import parse as parse_search
+    from .retrieval.results import Result, Results
+    from .retrieval.retriever import Retriever
+    from .retrieval.searchers.blockmax import SparseOptions
     from .retrieval.searchers.calibration import calibrate
     from .retrieval.searchers.centroid import CentroidOptions
+    from .retrieval.searchers.explanation import Explanation, FieldExplanation, StageExplanation, TermMatch, TokenMatch
+    from .retrieval.searchers.slim import SlimOptions
 
 _HOMES = {
+    "BadRecords": "retrieval.corpora.reading",
+    "BufferLimits": "index.collection",
+    "BuildReport": "retrieval.build",
+    "CentroidOptions": "retrieval.searchers.centroid",
     "Collection": "index.collection",
     "DatasetError": "index.errors",
+    "Document": "index.documents",
     "DuplicateDocumentError": "index.errors",
+    "Encoder": "retrieval.encoders.base",
     "EncoderMismatchError": "index.errors",
+    "EncoderRecord": "index.manifest",
+    "EncoderSpec": "retrieval.encoders.specs",
+    "Explanation": "retrieval.searchers.explanation",
+    "ExpressionError": "retrieval.pipelines.expression",
+    "FieldEncoder": "retrieval.fields",
+    "FieldExplanation": "retrieval.searchers.explanation",
+    "Fields": "retrieval.corpora.reading",
+    "Hits": "retrieval.hits",
     "IndexFormatError": "index.errors",
     "IndexLockedError": "index.errors",
     "IndexNotFoundError": "index.errors",
     "LexmaxError": "index.errors",
-    "RepresentationError": "index.errors",
-    "StorageError": "index.errors",
-    "MultiVectors": "index.representations.multivectors",
-    "SparseVectors": "index.representations.sparse",
+    "MissingDependencyError": "index.errors",
     "MultiVectorConfig": "index.multivector.config",
-    "Hits": "retrieval.hits",
-    "Result": "retrieval.retriever",
+    "MultiVectors": "index.representations.multivectors",
+    "NewField": "index.collection",
+    "RepresentationError": "index.errors",
+    "Result": "retrieval.results",
+    "Results": "retrieval.results",
     "Retriever": "retrieval.retriever",
-    "CentroidOptions": "retrieval.searchers.centroid",
-    "TokenStorage": "retrieval.build",
+    "Search": "retrieval.pipelines.expression",
+    "SemanticIndex": "retrieval.exchange.semantic_search",
+    "SlimOptions": "retrieval.searchers.slim",
+    "Snapshot": "index.snapshot",
+    "SparseMultiVectors": "index.representations.sparse_multivectors",
+    "SparseOptions": "retrieval.searchers.blockmax",
+    "SparseVectors": "index.representations.sparse",
+    "StageExplanation": "retrieval.searchers.explanation",
+    "StorageError": "index.errors",
+    "TermMatch": "retrieval.searchers.explanation",
+    "TokenMatch": "retrieval.searchers.explanation",
+    "add_field": "retrieval.fields",
+    "add_to_index": "retrieval.build",
+    "as_documents": "retrieval.corpora.objects",
     "build_index": "retrieval.build",
     "calibrate": "retrieval.searchers.calibration",
+    "drop_field": "retrieval.fields",
     "export_ciff": "retrieval.exchange.ciff",
     "import_ciff": "retrieval.exchange.ciff",
+    "import_plaid": "retrieval.exchange.plaid",
     "import_vectors": "retrieval.exchange.importing",
     "load_encoder": "retrieval.encoders.registry",
-    "semantic_search_lexmax": "retrieval.exchange.vectors",
+    "parse_search": "retrieval.pipelines.expression",
+    "read_corpus": "retrieval.corpora.reading",
+    "semantic_search_lexmax": "retrieval.exchange.semantic_search",
+    "set_default_search": "retrieval.fields",
     "to_sparse_vectors": "retrieval.exchange.vectors",
 }
+_RENAMED = {"parse_search": "parse"}
 
 __all__ = [
+    "BadRecords",
+    "BufferLimits",
+    "BuildReport",
     "CentroidOptions",
     "Collection",
     "DatasetError",
+    "Document",
     "DuplicateDocumentError",
+    "Encoder",
     "EncoderMismatchError",
+    "EncoderRecord",
+    "EncoderSpec",
+    "Explanation",
+    "ExpressionError",
+    "FieldEncoder",
+    "FieldExplanation",
+    "Fields",
     "Hits",
     "IndexFormatError",
     "IndexLockedError",
     "IndexNotFoundError",
     "LexmaxError",
+    "MissingDependencyError",
     "MultiVectorConfig",
     "MultiVectors",
+    "NewField",
     "RepresentationError",
     "Result",
+    "Results",
     "Retriever",
+    "Search",
+    "SemanticIndex",
+    "SlimOptions",
+    "Snapshot",
+    "SparseMultiVectors",
+    "SparseOptions",
     "SparseVectors",
+    "StageExplanation",
     "StorageError",
-    "TokenStorage",
+    "TermMatch",
+    "TokenMatch",
     "__version__",
+    "add_field",
+    "add_to_index",
+    "as_documents",
     "build_index",
     "calibrate",
+    "drop_field",
     "export_ciff",
     "import_ciff",
+    "import_plaid",
     "import_vectors",
     "load_encoder",
+    "parse_search",
+    "read_corpus",
     "semantic_search_lexmax",
+    "set_default_search",
     "to_sparse_vectors",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("lexmax")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), _RENAMED.get(name, name))
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from . import __version__
 from .eval.bench.command import add_commands
 from .eval.command import add_eval_command
 from .index.errors import LexmaxError
@@ -18,7 +17,7 @@ from .retrieval.commands.indexing import add_indexing_commands
 from .retrieval.commands.packing import add_packing_command
 from .retrieval.commands.searching import add_searching_commands
 from .retrieval.commands.upkeep import add_upkeep_commands
-from .retrieval.terminal import say
+from .retrieval.terminal import say, write
 from .retrieval.training.command import add_training_commands
 from .server.command import add_serve_command
 
@@ -68,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="lexmax",
         description="Learned-sparse and multi-vector retrieval: build an index, search it, serve it, evaluate it.",
     )
-    parser.add_argument("--version", action="version", version=f"lexmax {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], summary: str, example: str) -> argparse.ArgumentParser:
@@ -90,6 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help=about, description=f"{about.capitalize()}.")
     add_commands(bench.add_subparsers(title="comparisons", required=True, metavar="COMPARISON"))
     return parser
+
+
+class _Version(argparse.Action):
+    """Print the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from . import __version__
+
+        write(f"lexmax {__version__}")
+        parser.exit()
 
 
 def _load_dataset(name: str, split: str) -> Dataset:

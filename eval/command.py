@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from ..retrieval.commands.options import Command, add_effort_options, add_model_options, open_retriever
+from ..retrieval.commands.options import Command, add_search_options, add_model_options, open_retriever
 from ..retrieval.terminal import compiling, progress_bar, require, say, write
 
 
@@ -26,7 +26,7 @@ def add_eval_command(command: Command) -> None:
     parser.add_argument("--run-out", metavar="FILE", help="write the ranking as a TREC run file")
     parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
     _add_suite_options(parser)
-    add_effort_options(parser)
+    add_search_options(parser)
     add_model_options(parser)
 
 

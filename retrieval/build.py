@@ -154,7 +154,8 @@ def add_to_index(
     Parameters
     ----------
     sources, documents, fields, bad, progress, notice, device
-        Those of `build_index`; ``fields`` None: the keys that the index was built with.
+        Those of `build_index`; ``fields`` None: of files the keys that the index was
+        built with, of objects the recognised ones.
     path : path
         The index folder.
     encoders : mapping of str to Encoder, or None
@@ -179,7 +180,7 @@ def add_to_index(
             check_encoder(records[name].encoder, known[name])
         missing = {name: record for name, record in records.items() if name not in known}
         used = {**known, **index_encoders(missing, models=models, device=device)}
-        if fields is None and collection.corpus and collection.corpus.get("fields"):
+        if sources is not None and fields is None and collection.corpus and collection.corpus.get("fields"):
             fields = Fields.from_dict(collection.corpus["fields"])
         if sources is None:
             corpus = as_documents(documents, fields, bad=bad, notice=notice)

@@ -75,7 +75,7 @@ def _search_many(options: argparse.Namespace, retriever: Retriever) -> int:
 
     if options.explain or options.timings:
         raise ValueError("--explain and --timings are for single queries, not for --queries")
-    queries, run = read_queries(options.queries), {}
+    queries, run = read_queries(options.queries, notice=say), {}
     with progress_bar("queries", total=len(queries)) as bar:
         for first in range(0, len(queries), QUERIES_AT_ONCE):
             batch = queries[first : first + QUERIES_AT_ONCE]
@@ -196,19 +196,18 @@ def _document_json(document: Any) -> str:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from ...index import manifest
+    from ...index.representations import MultiVectors
+    from ...index.snapshot import Snapshot
     from ..corpora.queries import read_queries
     from ..fields import index_encoder
-    from ..searchers.calibration import LADDER, calibrate, token_field_name
+    from ..searchers.calibration import LADDER, calibrate, token_field
 
     queries = None
     if options.queries:
-        from pathlib import Path
-
-        records = manifest.read(Path(options.index)).fields
-        name = token_field_name(records, options.field, options.index)
-        encoder = index_encoder(records[name], model=models_of(options).get(name), device=options.device)
-        queries = encoder.encode_queries([query.text for query in read_queries(options.queries)])
+        field = token_field(Snapshot.open(options.index), options.field)
+        encoder = index_encoder(field.record, model=models_of(options).get(field.name), device=options.device)
+        encoded = encoder.encode_queries([query.text for query in read_queries(options.queries, notice=say)])
+        queries = encoded if isinstance(encoded, MultiVectors) else None
     with progress_bar("settings", total=len(LADDER)) as bar, compiling():
         table = calibrate(options.index, options.field, queries, progress=bar)
     if options.json:

@@ -134,7 +134,8 @@ class _Run:
     def hits(self, search: Search) -> Hits:
         """Return the k best documents of each query."""
         only = search.first.terms[0]
-        if not search.rerankers and len(search.first.terms) == 1 and isinstance(only.source, str):
+        alone = not search.rerankers and len(search.first.terms) == 1 and only.weight is None
+        if alone and isinstance(only.source, str):
             return self._field_alone(only, only.source)
         rankings = self._search(search)
         return Hits.of([(each.doc_nums[: self._k], each.scores[: self._k]) for each in rankings])

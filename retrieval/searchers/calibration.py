@@ -62,7 +62,7 @@ def calibrate(
         There is no such field, none or several of token vectors and no name, or no documents.
     """
     snapshot = Snapshot.open(path)
-    field = _token_field(snapshot, field_name)
+    field = token_field(snapshot, field_name)
     searcher, oracle = CentroidSearcher(field), MaxSimSearcher(field)
     if not field.n_docs:
         raise RepresentationError(f"{path}: there are no documents to calibrate on")
@@ -91,7 +91,8 @@ def calibrate(
     return table
 
 
-def _token_field(snapshot: Snapshot, name: str | None) -> TokenField:
+def token_field(snapshot: Snapshot, name: str | None = None) -> TokenField:
+    """Return a field of token vectors by name, or the only one; raises RepresentationError when there is none."""
     if name is not None:
         return checked_field(snapshot.field(name), TokenField, "token vectors")
     found = [field for field in snapshot.fields.values() if isinstance(field, TokenField)]

@@ -226,7 +226,7 @@ def test_help_lists_the_commands_in_the_order_of_their_use(capsys):
             "lexmax.retrieval.encoders.checkpoints.resolve.resolve_model",
             "; run the same command again to continue",
         ),
-        ("add i c.jsonl", "lexmax.index.manifest.read", ""),
+        ("add i c.jsonl", "lexmax.index.collection.Collection.open", ""),
         ("search i cats", "lexmax.retrieval.retriever.Retriever.open", ""),
     ],
 )
@@ -236,7 +236,7 @@ def test_interrupted_commands_say_when_they_can_go_on(monkeypatch, capsys, argum
 
     monkeypatch.setattr(interrupted_in, interrupt)
     assert main(arguments.split()) == 130
-    assert capsys.readouterr().err == f"lexmax: interrupted{note}\n"
+    assert capsys.readouterr().err.endswith(f"lexmax: interrupted{note}\n")
 
 
 def test_import_takes_the_documents_that_have_vectors_and_no_others(tmp_path, capsys):
@@ -289,7 +289,7 @@ def test_token_vectors_are_built_searched_and_calibrated(tmp_path, colbert, toke
     assert main(["build", token_corpus, "--out", index, "--encoder", f"colbert={colbert},nbits=4"]) == 0
     err = capsys.readouterr().err
     assert "6 documents in" in err
-    assert "1 documents are longer than the encoder reads" in err
+    assert "1 documents are longer than the encoder of colbert reads" in err
     assert facts_of(index, capsys)["fields"]["colbert"]["calibration"] is None
     rows = found(capsys, index, "sun and snow", "--explain")
     assert sorted(row["doc_id"] for row in rows) == [f"d{i}" for i in range(6)]
@@ -345,7 +345,7 @@ def test_long_documents_are_split_for_token_vectors(tmp_path, colbert, token_cor
     assert main(["build", token_corpus, "--out", index, "--encoder", f"colbert={colbert}", "--split-long"]) == 0
     err = capsys.readouterr().err
     assert "7 documents in" in err
-    assert "1 documents longer than the encoder reads were cut into passages" in err
+    assert "1 documents longer than an encoder reads were cut into passages" in err
     rows = {row["doc_id"]: row for row in found(capsys, index, "ice on the river")}
     assert set(rows) == {"d0", "d1", "d2", "d3", "d4", "d5#1", "d5#2"}
     assert rows["d5#1"]["text"] == "a cold night in the city, a hot day by the sea."

@@ -177,7 +177,7 @@ def test_another_engine_finds_the_same_in_our_file(tmp_path):
 def test_bm25_gives_term_counts_and_lengths(tmp_path):
     lines = ['{"_id": "a", "text": "cat cat dog"}', '{"_id": "b", "text": "bird"}', '{"_id": "c", "text": "dog"}']
     (tmp_path / "c.jsonl").write_text("\n".join(lines))
-    build_index([str(tmp_path / "c.jsonl")], tmp_path / "i")
+    build_index([str(tmp_path / "c.jsonl")], tmp_path / "i", encoders=["bm25"])
     with Collection.open(tmp_path / "i") as collection:
         collection.delete(["b"])
         collection.commit()
