@@ -23,7 +23,7 @@ EXPRESSION_HELP = """\
 search expressions:
   FIELD                       the best documents of one field
   A + B                       fusion by reciprocal rank
-  0.3*A + 0.7*B               fusion by weighted scores, each scaled to 0..1 for the query
+  0.3*A + 0.7*B               fusion by weights, which each term distributes by its scores
   A:200                       the 200 best of A take part (default: 100, or k)
   (A + B) > C                 the documents of A + B, ordered by C;  > C:50 takes the best 50
   (A + B) > 0.3*A + 0.7*C     every field named after > scores every document

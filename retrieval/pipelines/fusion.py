@@ -4,13 +4,16 @@ Reciprocal rank fusion (Cormack, Clarke & Büttcher, SIGIR 2009) looks at ranks 
 
     score(d) = sum over rankings that hold d of 1 / (60 + rank(d)),   ranks from 1
 
-A weighted sum looks at scores, each field's scaled over the query's candidates (`SCALINGS`). Terms are summed in their order in
-float64, so results do not depend on the processor.
+A weighted fusion is a mixture: a term of weight w distributes the mass w over its documents by a softmax of their standardised
+scores (`masses`). A term whose scores hardly differ spreads its mass and cannot outvote one that is sure, which makes fixed
+weights safe where min-max scaling, which stretches every ranking to 0..1, is not (docs/measurements.md).
+
+Terms are summed in their order in float64 and rounded to float32 once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,19 +45,20 @@ class FusedRanking:
     parts: Doubles
 
 
-def min_max(scores: Doubles) -> Doubles:
-    """``(s - min) / (max - min)``; 1 where all scores are equal."""
+def masses(scores: Doubles) -> Doubles:
+    """Distribute a mass of 1 over documents: the softmax of their standardised scores.
+
+    ``z = (s - mean) / std`` over the given documents (population std; 0 where all scores are equal), ``p = exp(z) / sum exp(z)``.
+    """
     if not len(scores):
         return scores
-    low, high = scores.min(), scores.max()
-    return (scores - low) / (high - low) if high > low else np.ones_like(scores)
+    deviation = scores.std()
+    z = (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
+    shares: Doubles = np.exp(z - z.max())
+    return shares / shares.sum()
 
 
-SCALINGS: dict[str, Callable[[Doubles], Doubles]] = {"min-max": min_max}
-"""How the scores of one field over one query's candidates are brought to a common scale."""
-
-
-def fuse(rankings: Sequence[Ranking], weights: Sequence[float] | None = None, *, scaling: str = "min-max") -> FusedRanking:
+def fuse(rankings: Sequence[Ranking], weights: Sequence[float] | None = None) -> FusedRanking:
     """Fuse rankings of one query; documents that a ranking does not hold get nothing from it.
 
     Parameters
@@ -62,9 +66,7 @@ def fuse(rankings: Sequence[Ranking], weights: Sequence[float] | None = None, *,
     rankings : sequence of (doc_nums, scores)
         Each best first, without a document twice.
     weights : sequence of float or None
-        None: reciprocal rank fusion. Given: a weighted sum of scaled scores.
-    scaling : str
-        Name in `SCALINGS`.
+        None: reciprocal rank fusion. Given: a mixture.
     """
     doc_nums = np.unique(np.concatenate([np.empty(0, np.int32), *(numbers for numbers, _ in rankings)]))
     parts = np.zeros((len(rankings), len(doc_nums)), np.float64)
@@ -73,13 +75,11 @@ def fuse(rankings: Sequence[Ranking], weights: Sequence[float] | None = None, *,
         if weights is None:
             parts[i, at] = 1.0 / (RRF_CONSTANT + np.arange(1, len(numbers) + 1))
         else:
-            parts[i, at] = weights[i] * SCALINGS[scaling](scores.astype(np.float64))
+            parts[i, at] = weights[i] * masses(scores.astype(np.float64))
     return _ranked(doc_nums, parts)
 
 
-def fuse_scores(
-    doc_nums: Int32s, scores: Sequence[Floats], weights: Sequence[float] | None = None, *, scaling: str = "min-max"
-) -> FusedRanking:
+def fuse_scores(doc_nums: Int32s, scores: Sequence[Floats], weights: Sequence[float] | None = None) -> FusedRanking:
     """Fuse the scores that several fields give the same candidates.
 
     Parameters
@@ -88,7 +88,7 @@ def fuse_scores(
         Distinct candidates, in any order.
     scores : sequence of (n,) float32
         One array per field.
-    weights, scaling
+    weights : sequence of float or None
         As in `fuse`; one field without weights keeps its scores.
     """
     order = np.argsort(doc_nums, kind="stable")
@@ -97,7 +97,7 @@ def fuse_scores(
         return _ranked(ordered, scores[0][order].astype(np.float64)[None])
     if weights is None:
         return fuse([_best_first(ordered, each[order]) for each in scores])
-    return fuse([(ordered, each[order]) for each in scores], weights, scaling=scaling)
+    return fuse([(ordered, each[order]) for each in scores], weights)
 
 
 def _best_first(doc_nums: Int32s, scores: Floats) -> Ranking:

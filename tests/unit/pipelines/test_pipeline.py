@@ -62,8 +62,11 @@ def naive(search, searchers, queries, number, k, depth=None):
 
     def scaled(pairs):
         scores = [score for _, score in pairs]
-        low, high = min(scores, default=0), max(scores, default=0)
-        return {doc: (score - low) / (high - low) if high > low else 1.0 for doc, score in pairs}
+        if not scores:
+            return {}
+        deviation = np.std(scores) or 1.0
+        shares = np.exp((np.array(scores) - np.mean(scores)) / deviation)
+        return dict(zip((doc for doc, _ in pairs), (shares / shares.sum()).tolist(), strict=True))
 
     def joined(parts, weights):
         total = {}

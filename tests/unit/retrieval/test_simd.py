@@ -1,19 +1,20 @@
-"""Explicit vectors against plain loops, and rows through their bytes and back."""
+"""Explicit vectors against plain loops, rows through their bytes and back, and dot products of extreme bytes."""
 
 import numpy as np
 import pytest
 from numba import njit
 
+from lexmax.index.kernels.dot_products import LANES, dot_rows, pack_lanes
 from lexmax.index.kernels.rows import PAD, pack_rows, unpack_rows
-from lexmax.retrieval.kernels import simd as lanes
+from lexmax.retrieval.kernels import simd
 
 
 @njit
 def slots_passing(scores, start, threshold):
     found = [0 for _ in range(0)]
-    bits = lanes.passing(scores, start, threshold)
+    bits = simd.passing(scores, start, threshold)
     while bits != 0:
-        found.append(lanes.lowest(bits))
+        found.append(simd.lowest(bits))
         bits &= bits - 1
     return found
 
@@ -50,12 +51,12 @@ def test_rows_through_bytes_and_back(n_terms, width):
 
 @njit
 def score_narrow(rows, start, n, terms, weights):
-    return lanes.score_narrow_row(rows, start, n, terms, weights)
+    return simd.score_narrow_row(rows, start, n, terms, weights)
 
 
 @njit
 def score_wide(rows, start, n, terms, weights):
-    return lanes.score_wide_row(rows, start, n, terms, weights)
+    return simd.score_wide_row(rows, start, n, terms, weights)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
@@ -75,3 +76,12 @@ def test_scores_of_rows(n_terms, width, score, dtype):
             expected = int(weight_of[ranks[span]] @ impacts[span].astype(np.int64))
             n = indptr[d + 1] - indptr[d]
             assert score(rows, (width + 1) * indptr[d], n, terms, weights) == expected
+
+
+@pytest.mark.parametrize("byte", [1, 127, 128, 255])
+@pytest.mark.parametrize("signed", [-128, -127, 127])
+def test_no_sum_of_products_saturates(byte, signed):
+    dim = 1536
+    rows, out = np.full((3, dim), byte, np.uint8), np.empty((3, LANES), np.int32)
+    dot_rows(rows, pack_lanes(np.full((LANES, dim), signed, np.int8))[0], np.arange(LANES, dtype=np.int32), out)
+    assert np.array_equal(out, np.broadcast_to(dim * byte * signed + np.arange(LANES), out.shape))
