@@ -120,7 +120,7 @@ def build_index(
         raise TypeError("build_index takes sources (files) or documents (Python objects), one of them")
     names = None if sources is None else source_names(sources)
     chosen = field_encoders(DEFAULT_ENCODERS if encoders is None else encoders, device=device)
-    expression = search or default_search({name: each.encoder.representation for name, each in chosen.items()})
+    expression = search or default_search({name: each.encoder for name, each in chosen.items()})
     check_search(expression, chosen)
     path = Path(out)
     finished = _finished(path, names)

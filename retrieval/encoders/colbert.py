@@ -24,8 +24,11 @@ from .tower import check_choices, chosen
 from .wordpieces import Wordpieces, batches_by_length
 
 if TYPE_CHECKING:
+    import torch
+
     from .networks.masked_lm import Dtype
     from .networks.token_network import TokenNetwork, TokenRow
+    from .networks.trunk import Trunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,9 @@ class ColbertEncoder:
         self._queries = SideReader(self._wordpieces, self._query_side())
         self._network: TokenNetwork | None = None
         self._lock = threading.Lock()
+        self.document_side = ColbertSide(self, self._documents, pooled=config.pool_factor > 1)
+        self.query_side = ColbertSide(self, self._queries, pooled=False)
+        """The two sides' ways through the network; see `.shared_pass`."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -135,15 +141,15 @@ class ColbertEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode documents; text ``i`` of the result belongs to ``texts[i]``. The first call loads torch and the network."""
-        matrices = self._vectors(self._documents.rows(texts))
-        if self._config.pool_factor > 1:
-            factor, n_protected = self._config.pool_factor, self._config.protected_tokens
-            matrices = [pool_tokens(matrix, factor=factor, n_protected=n_protected) for matrix in matrices]
-        return MultiVectors.of(matrices, self.dim)
+        return self._encode(self.document_side, texts)
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
         """Encode queries; text ``i`` of the result belongs to ``texts[i]``, expansion tokens included."""
-        return MultiVectors.of(self._vectors(self._queries.rows(texts)), self.dim)
+        return self._encode(self.query_side, texts)
+
+    def pooled(self, matrix: Floats) -> Floats:
+        """Merge a document's vectors as the settings have it."""
+        return pool_tokens(matrix, factor=self._config.pool_factor, n_protected=self._config.protected_tokens)
 
     def document_spans(self, text: str) -> list[Span] | None:
         """What each vector of a document stands for.
@@ -179,13 +185,14 @@ class ColbertEncoder:
                 self._network = TokenNetwork(self._layout, device=self._device, dtype=self._config.dtype)
             return self._network
 
-    def _vectors(self, rows: Sequence[TokenRow]) -> list[Floats]:
-        network = self.load()
-        matrices: list[Floats] = [np.empty((0, self.dim), np.float32)] * len(rows)
+    def _encode(self, side: ColbertSide, texts: Sequence[str]) -> MultiVectors:
+        rows, network = side.rows(texts), self.load()
+        results: list[Floats] = [np.empty((0, self.dim), np.float32)] * len(rows)
         for batch in batches_by_length([row.ids for row in rows], self._batch_size):
-            for i, matrix in zip(batch, network.vectors([rows[i] for i in batch]), strict=True):
-                matrices[i] = matrix
-        return matrices
+            chosen = [rows[i] for i in batch]
+            for i, result in zip(batch, side.results(chosen, network.trunk.states([row.row for row in chosen])), strict=True):
+                results[i] = result
+        return side.joined(results)
 
     def _document_side(self) -> SideTokens:
         files, length = self._layout.document, self._length("document_length", self._config.document_length)
@@ -235,3 +242,33 @@ class ColbertEncoder:
                 "put the tokenizer files of this model into its folder"
             )
         return number
+
+
+class ColbertSide:
+    """One side of a ColBERT; see `.shared_pass.NetworkSide`."""
+
+    def __init__(self, encoder: ColbertEncoder, reader: SideReader, *, pooled: bool) -> None:
+        self._encoder, self._reader, self._pooled = encoder, reader, pooled
+
+    @property
+    def trunk(self) -> Trunk:
+        """The network's trunk, loaded."""
+        return self._encoder.load().trunk
+
+    @property
+    def facts(self) -> str:
+        """Whatever changes the vectors."""
+        return f"{self._encoder.fingerprint} {self._reader.side}"
+
+    def rows(self, texts: Sequence[str]) -> list[TokenRow]:
+        """Rows of tokens of the texts, cut to the side's length."""
+        return self._reader.rows(texts)
+
+    def results(self, rows: Sequence[TokenRow], states: Sequence[torch.Tensor]) -> list[Floats]:
+        """Token vectors of each text from the trunk's states."""
+        matrices = self._encoder.load().vectors_of(states, rows)
+        return [self._encoder.pooled(matrix) for matrix in matrices] if self._pooled else matrices
+
+    def joined(self, results: Sequence[Floats]) -> MultiVectors:
+        """Join texts."""
+        return MultiVectors.of(results, self._encoder.dim)

@@ -179,13 +179,13 @@ class _DenseNetwork:
     """A loaded transformer, its pooling and its projections."""
 
     def __init__(self, layout: DenseLayout, *, device: str, dtype: Dtype) -> None:
-        from .networks.loading import load_network, placed
+        from .networks.loading import load_network, place
 
         # Vectors are made of hidden states: a network's own pooler is not asked.
         network = load_network(layout.folder, "AutoModel", may_lack=["pooler."], hint="are these the weights of this network?")
         import torch
 
-        self._network = placed(network, layout.folder, device=device, dtype=dtype)
+        self._network = place(network, layout.folder, device=device, dtype=dtype)
         self._layers = [_read_layer(files, device) for files in layout.projections]
         self._pooling, self._normalize = layout.pooling, layout.normalize
         self._device = torch.device(device)

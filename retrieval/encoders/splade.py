@@ -17,7 +17,7 @@ from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
 from .base import fingerprint_of
 from .checkpoints.splade import Activation, Layout, Pooling, TableFiles
-from .tower import Tower, TowerEncoder, check_choices, keep_largest
+from .tower import Tower, TowerEncoder, TowerSide, check_choices, keep_largest
 
 if TYPE_CHECKING:
     from .networks.masked_lm import Dtype
@@ -110,6 +110,8 @@ class SpladeEncoder(TowerEncoder):
             lexical=config.lexical in ("query", "both"),
             prompt=layout.query_prompt,
         )
+        self.query_side = TowerSide(self._query, self._query_side) if config.queries == "model" else None
+        """Queries' way through the tower; None where they are bags of words."""
         # A network that both sides need is read now, so that a broken checkpoint fails here; others wait.
         if config.queries == "model" and self._query is self._document:
             self._document.load()

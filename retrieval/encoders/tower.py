@@ -6,11 +6,12 @@ only terms that stand in the text itself ("lexical").
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,10 +19,14 @@ from ...index.arrays import Floats
 from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
 from .checkpoints.splade import ACTIVATIONS, POOLINGS, Layout, TowerFiles
+from .networks.trunk import Row
 from .wordpieces import Wordpieces, batches_by_length
 
 if TYPE_CHECKING:
+    import torch
+
     from .networks.masked_lm import Dtype, MaskedLanguageModel
+    from .networks.trunk import Trunk
 
 
 CHOICES: Mapping[str, Sequence[str]] = {
@@ -138,17 +143,25 @@ class Tower:
 
     def encode(self, texts: Sequence[str], settings: SideSettings) -> SparseVectors:
         """Encode texts; row ``i`` belongs to ``texts[i]``."""
-        model = self.load()
-        ids = self.wordpieces.encode([settings.prompt + text for text in texts], max_length=settings.max_length)
-        rows: list[tuple[Any, Any]] = [((), ())] * len(texts)
-        for batch in batches_by_length(ids, self._batch_size):
-            weights = model.term_weights([ids[i] for i in batch], pooling=self.files.pooling, activation=self.files.activation)
-            if settings.lexical:
-                weights *= self._presence([ids[i] for i in batch])
-            for i, row in zip(batch, weights, strict=True):
-                (terms,) = np.nonzero(row)
-                rows[i] = (terms, row[terms])
-        return keep_largest(SparseVectors.from_rows(rows), settings.top_k)
+        side, model = TowerSide(self, settings), self.load()
+        rows = side.rows(texts)
+        results: list[Any] = [None] * len(texts)
+        for batch in batches_by_length([row.row.ids for row in rows], self._batch_size):
+            ids = [rows[i].row.ids for i in batch]
+            weights = model.term_weights(ids, pooling=self.files.pooling, activation=self.files.activation)
+            for i, result in zip(batch, self.pruned(weights, ids, settings), strict=True):
+                results[i] = result
+        return side.joined(results)
+
+    def pruned(self, weights: Floats, ids: Sequence[Sequence[int]], settings: SideSettings) -> list[tuple[Any, Any]]:
+        """Terms and weights that the side keeps of each text, from (n_texts, n_terms) weights."""
+        if settings.lexical:
+            weights = weights * self._presence(ids)
+        rows = []
+        for row in weights:
+            (terms,) = np.nonzero(row)
+            rows.append((terms, row[terms]))
+        return rows
 
     def _presence(self, ids: Sequence[Sequence[int]]) -> Floats:
         """1 where the text has the term, (n_texts, n_terms) float32; special tokens are in no text."""
@@ -157,6 +170,51 @@ class Tower:
             row[list(terms)] = 1
         presence[:, list(self.wordpieces.special_ids)] = 0
         return presence
+
+
+class TowerRow(NamedTuple):
+    """One text for a tower."""
+
+    row: Row
+
+
+class TowerSide:
+    """One side of a sparse encoder that passes through a tower; see `.shared_pass.NetworkSide`."""
+
+    def __init__(self, tower: Tower, settings: SideSettings) -> None:
+        self._tower, self._settings = tower, settings
+
+    @property
+    def trunk(self) -> Trunk | None:
+        """The tower's trunk, loaded."""
+        return self._tower.load().trunk
+
+    @property
+    def facts(self) -> str:
+        """Whatever changes the vectors."""
+        return json.dumps(dict(self._tower.facts(self._settings)), sort_keys=True)
+
+    def rows(self, texts: Sequence[str]) -> list[TowerRow]:
+        """Rows of tokens of the texts, cut to the side's length."""
+        settings = self._settings
+        cut = self._tower.wordpieces.encode([settings.prompt + text for text in texts], max_length=settings.max_length)
+        return [TowerRow(Row(tuple(ids), len(ids))) for ids in cut]
+
+    def n_truncated(self, texts: Sequence[str]) -> int:
+        """How many of the texts are longer than the side reads."""
+        settings, pieces = self._settings, self._tower.wordpieces
+        room = settings.max_length - len(pieces.head) - len(pieces.tail)
+        return sum(len(ids) > room for ids in pieces.pieces([settings.prompt + text for text in texts]))
+
+    def results(self, rows: Sequence[TowerRow], states: Sequence[torch.Tensor]) -> list[tuple[Any, Any]]:
+        """Terms and weights of each text from the trunk's states."""
+        files = self._tower.files
+        weights = self._tower.load().weights_of(states, pooling=files.pooling, activation=files.activation)
+        return self._tower.pruned(weights, [row.row.ids for row in rows], self._settings)
+
+    def joined(self, results: Sequence[tuple[Any, Any]]) -> SparseVectors:
+        """Join texts, each with its largest weights alone."""
+        return keep_largest(SparseVectors.from_rows(results), self._settings.top_k)
 
 
 class TowerEncoder:
@@ -185,20 +243,8 @@ class TowerEncoder:
             prompt=layout.document_prompt,
         )
         self._wordpieces = self._document.wordpieces
-        self._known: dict[str, tuple[Any, Any]] | None = None
-
-    def share_documents(self, other: TowerEncoder) -> bool:
-        """Encode each document once for both encoders, if they make the same vectors of documents; all stay in memory.
-
-        Returns
-        -------
-        bool
-            Whether they do.
-        """
-        if dict(self._document.facts(self._document_side)) != dict(other._document.facts(other._document_side)):
-            return False
-        other._known = self._known = {} if other._known is None else other._known
-        return True
+        self.document_side = TowerSide(self._document, self._document_side)
+        """Documents' way through the tower; see `.shared_pass`."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -212,12 +258,11 @@ class TowerEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
         """Encode documents; row ``i`` belongs to ``texts[i]``. The first call loads torch and the network."""
-        if self._known is None:
-            return self._document.encode(texts, self._document_side)
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        vectors = self._document.encode(new, self._document_side)
-        self._known.update({text: vectors.row(i) for i, text in enumerate(new)})
-        return SparseVectors.from_rows([self._known[text] for text in texts])
+        return self._document.encode(texts, self._document_side)
+
+    def n_truncated(self, texts: Sequence[str]) -> int:
+        """How many of the documents are longer than the encoder reads, and lose their ends."""
+        return self.document_side.n_truncated(texts)
 
     def surface_terms(self, text: str) -> set[str]:
         """Wordpieces of the text, special tokens left out."""

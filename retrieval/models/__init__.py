@@ -8,8 +8,8 @@ SHIPPED = {
     "lexmax-colbert": "colbert",
     "lexmax-dense": "dense",
 }
-DEFAULT_MODEL = "lexmax-inference-free"
-"""What encodes when nothing is said: of the models here the best for its cost; the table in README.md says why."""
+DEFAULT_ENCODERS = ("bm25", "lexmax-splade", "lexmax-colbert")
+"""Fields of an index when nothing is said; `pipelines.defaults` has the expression that goes with them."""
 
 
 def shipped_folder(name: str) -> Path | None:
@@ -23,7 +23,3 @@ def shipped_folder(name: str) -> Path | None:
 def shipped_names() -> list[str]:
     """Short names of the models that are here."""
     return [name for name in SHIPPED if shipped_folder(name) is not None]
-
-
-DEFAULT_ENCODERS = ("bm25", "lexmax-inference-free", "lexmax-colbert")
-"""Fields of an index when nothing is said."""

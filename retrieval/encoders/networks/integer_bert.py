@@ -1,7 +1,7 @@
 """A BERT of transformers in 8-bit integers on the CPU: the same weights, faster (`..kernels.bert`).
 
 Weights are rounded by a scale for each output; packed checkpoints hold such numbers already and lose nothing. It is fast where
-the processor multiplies bytes (AVX-512 VNNI), and gives the same numbers elsewhere.
+the processor multiplies bytes (AVX-512 VNNI, AVX2), and gives the same numbers elsewhere.
 """
 
 from __future__ import annotations

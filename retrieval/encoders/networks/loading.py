@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ....index.errors import MissingDependencyError, RepresentationError
-from ....index.kernels.dot_products import VNNI
+from ....index.kernels.dot_products import AVX2, VNNI
 from .packed import is_packed, packed_files, unpack
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def fastest_dtype(device: str) -> Literal["float32", "bfloat16", "int8"]:
 
     if not device.startswith("cpu"):
         return "bfloat16"
-    if VNNI:
+    if VNNI or AVX2:
         return "int8"
     found: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bfloat16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"
 
 
-def placed(network: Any, folder: Path, *, device: str, dtype: str) -> Any:
+def place(network: Any, folder: Path, *, device: str, dtype: str) -> Any:
     """Bring a network to a device and a precision.
 
     Parameters

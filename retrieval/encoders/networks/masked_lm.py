@@ -15,6 +15,7 @@ padding costs nothing, and a block stays in cache.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -26,7 +27,8 @@ import numpy.typing as npt
 from ....index.arrays import Floats
 from ....index.errors import RepresentationError
 from ..checkpoints.splade import Activation, Pooling
-from .loading import load_network, padded, placed
+from .loading import load_network, padded, place
+from .trunk import Row, Trunk, shared_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +41,7 @@ Dtype = Literal["float32", "bfloat16", "int8"]
 
 LOGITS_PER_BLOCK = {"cpu": 1 << 21}  # 8 MB, about a core's cache; other devices want few, large launches
 LOGITS_PER_BLOCK_ELSEWHERE = 1 << 26
+_HEAD_LOCK = threading.Lock()
 MIN_TERMS_PER_BLOCK = 64  # 256 MB of logits would take a million tokens in one batch
 
 
@@ -69,7 +72,8 @@ class MaskedLanguageModel:
 
         self._decoder = _split_decoder(folder, network)
         self.n_terms = self._decoder.out_features
-        self._network = placed(network, folder, device=device, dtype=dtype)
+        self.trunk, self._network = _split_trunk(network, folder, device=device, dtype=dtype)
+        """The transformer under the head; None where the two cannot be taken apart."""
         self._integers: IntegerVocabulary | None = None
         if dtype == "int8":
             from .integer_bert import IntegerVocabulary
@@ -95,12 +99,25 @@ class MaskedLanguageModel:
         """
         import torch
 
+        if not any(map(len, ids)):
+            return np.zeros((len(ids), self.n_terms), np.float32)
         with torch.inference_mode():
-            lengths = [len(row) for row in ids]
-            pooled = torch.zeros(len(ids), self.n_terms, device=self._device)
-            if sum(lengths) == 0:
-                return _as_floats(pooled)
-            features = self._features(ids)
+            return self._pooled(self._features(ids), [len(row) for row in ids], pooling, activation)
+
+    def weights_of(self, states: Sequence[torch.Tensor], *, pooling: Pooling, activation: Activation) -> Floats:
+        """Weights of all terms for texts whose trunk states, (n_tokens, hidden) each, are known; as `term_weights`."""
+        import torch
+
+        if not any(map(len, states)):
+            return np.zeros((len(states), self.n_terms), np.float32)
+        with torch.inference_mode():
+            return self._pooled(self._head(torch.cat(list(states))), [len(each) for each in states], pooling, activation)
+
+    def _pooled(self, features: torch.Tensor, lengths: Sequence[int], pooling: Pooling, activation: Activation) -> Floats:
+        import torch
+
+        with torch.inference_mode():
+            pooled = torch.zeros(len(lengths), self.n_terms, device=self._device)
             if self._integers is not None and pooling == "max":
                 return _as_floats(_activate(self._integers.pooled(features, lengths), activation))
             ends = list(accumulate(lengths))
@@ -161,9 +178,17 @@ class MaskedLanguageModel:
 
     def _features(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return what the decoder sees: (tokens of all texts end to end, hidden), padding left out."""
+        import torch
+
+        if self.trunk is not None:
+            return self._head(torch.cat(self.trunk.states([Row(tuple(row), len(row)) for row in ids])))
         inputs, mask = (tensor.to(self._device) for tensor in padded(ids, self._padding_id))
         features: torch.Tensor = self._network(input_ids=inputs, attention_mask=mask).logits
         return features[mask.bool()]
+
+    def _head(self, states: torch.Tensor) -> torch.Tensor:
+        """Return what the decoder sees of trunk states (n_tokens, hidden)."""
+        return _through_head(self._network, states)
 
     def _logits(self, features: torch.Tensor, block: slice) -> torch.Tensor:
         import torch
@@ -191,6 +216,66 @@ def _split_decoder(folder: Path, network: Any) -> torch.nn.Linear:
     if whole.shape != halves.shape or not torch.allclose(whole, halves, rtol=1e-3, atol=1e-3):
         raise RepresentationError(f"{folder}: {type(network).__name__} does not end in its vocabulary layer")
     return decoder
+
+
+class _Given:
+    """Makes the stub that stands for a trunk under its head: it returns the states that it was given."""
+
+    @staticmethod
+    def module(config: Any) -> torch.nn.Module:
+        import torch
+        from transformers.modeling_outputs import BaseModelOutput
+
+        class Stub(torch.nn.Module):
+            states: torch.Tensor | None = None
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.config = config
+
+            def forward(self, *_: Any, **__: Any) -> Any:
+                return BaseModelOutput(last_hidden_state=self.states)
+
+        return Stub()
+
+
+def _through_head(network: Any, states: torch.Tensor) -> torch.Tensor:
+    """Run a head, whose trunk was replaced by a stub, on states (n_tokens, hidden); one call at a time."""
+    import torch
+
+    ids = torch.zeros((1, len(states)), dtype=torch.long, device=states.device)
+    dtype = next(network.parameters()).dtype
+    with _HEAD_LOCK:
+        stub = getattr(network, network.base_model_prefix)
+        stub.states = states.to(dtype)[None]
+        features: torch.Tensor = network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+        stub.states = None
+    return features
+
+
+def _split_trunk(network: Any, folder: Path, *, device: str, dtype: Dtype) -> tuple[Trunk | None, Any]:
+    """Take the transformer from under its head; returns both, or None and the whole network where they do not come apart."""
+    import torch
+
+    trunk, prefix = network.base_model, network.base_model_prefix
+    if trunk is network or not hasattr(network, prefix):
+        return None, place(network, folder, device=device, dtype=dtype)
+    ids = torch.arange(min(8, network.config.vocab_size))[None]
+    with torch.inference_mode():
+        whole = network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+        states = trunk(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0]
+        setattr(network, prefix, _Given.module(network.config))
+        try:
+            halves = _through_head(network, states)
+            fits = whole.shape == halves.shape and torch.allclose(whole, halves, rtol=1e-4, atol=1e-4)
+        except Exception:  # a head that wants more of its trunk than the last states raises what it likes
+            fits = False
+    if not fits:
+        setattr(network, prefix, trunk)
+        return None, place(network, folder, device=device, dtype=dtype)
+    shared = shared_trunk(trunk, folder, device=device, dtype=dtype)
+    kind = torch.float32 if dtype == "int8" else getattr(torch, dtype)
+    return shared, network.to(device=device, dtype=kind)
 
 
 def _activate(logits: torch.Tensor, activation: Activation) -> torch.Tensor:

@@ -18,7 +18,8 @@ import numpy as np
 from ....index.arrays import Floats
 from ....index.errors import RepresentationError
 from ..checkpoints.colbert_layout import ColbertLayout, Projection
-from .loading import load_network, placed, read_tensors
+from .loading import load_network, read_tensors
+from .trunk import Row, shared_trunk
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,11 @@ class TokenRow(NamedTuple):
     ids: list[int]
     n_attended: int
     kept: list[bool]
+
+    @property
+    def row(self) -> Row:
+        """What the trunk reads."""
+        return Row(tuple(self.ids), self.n_attended)
 
 
 class TokenNetwork:
@@ -69,26 +75,21 @@ class TokenNetwork:
         network = load_network(layout.folder, "AutoModel", may_lack=["pooler."], hint="are these the weights of this network?")
         import torch
 
-        kind = torch.float32 if dtype == "int8" else getattr(torch, dtype)
-        self._network = placed(network, layout.folder, device=device, dtype=dtype)
+        kind = self._kind = torch.float32 if dtype == "int8" else getattr(torch, dtype)
+        self.trunk = shared_trunk(network, layout.folder, device=device, dtype=dtype)
         self._projections = [(_read_projection(files, device, kind), files.activation) for files in layout.projections]
-        self._device = torch.device(device)
-        self._padding_id = network.config.pad_token_id or 0
 
     def vectors(self, rows: Sequence[TokenRow]) -> list[Floats]:
         """Vectors of the kept tokens of each text, (n_kept, dim) float32 of unit length."""
+        return self.vectors_of(self.trunk.states([row.row for row in rows]), rows)
+
+    def vectors_of(self, states: Sequence[torch.Tensor], rows: Sequence[TokenRow]) -> list[Floats]:
+        """Vectors of texts whose trunk states, (n_tokens, hidden) each, are known; as `vectors`."""
         import torch
 
         with torch.inference_mode():
-            width = max(len(row.ids) for row in rows)
-            ids = torch.full((len(rows), width), self._padding_id)
-            mask, kept = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
-            for i, row in enumerate(rows):
-                ids[i, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
-                mask[i, : row.n_attended] = 1
-                kept[i, : len(row.ids)] = torch.tensor(row.kept, dtype=torch.bool)
-            hidden = self._network(input_ids=ids.to(self._device), attention_mask=mask.to(self._device)).last_hidden_state
-            vectors = hidden[kept.to(self._device)]
+            kept = torch.tensor([kept for row in rows for kept in row.kept], dtype=torch.bool, device=self.trunk.device)
+            vectors = torch.cat(list(states))[kept].to(self._kind)
             for tensors, activation in self._projections:
                 vectors = _project(vectors, tensors, activation)
             vectors = torch.nn.functional.normalize(vectors.float(), dim=-1)

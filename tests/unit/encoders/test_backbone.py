@@ -51,7 +51,7 @@ def test_masked_positions_with_the_largest_logits_are_ignored(raw, pooling):
         features[attention_mask == 0] = 1e6
         return SimpleNamespace(logits=features)
 
-    model._network = network
+    model._network, model.trunk = network, None
     model._decoder.weight.data.abs_()
     model._decoder.bias.data[:] = 2
     found = model.term_weights([[2, 5, 3], [2, 5, 6, 7, 3]], pooling=pooling, activation="relu")
@@ -90,7 +90,7 @@ def test_old_layer_norm_names_load(raw, tmp_path):
     assert any(name.endswith("gamma") for name in old)
     save_file(old, path, metadata={"format": "pt"})
     model = MaskedLanguageModel(folder)
-    norm = model._network.bert.embeddings.LayerNorm
+    norm = model.trunk._network.embeddings.LayerNorm
     assert torch.equal(norm.weight, torch.full_like(norm.weight, 1.5))
     assert torch.equal(norm.bias, torch.full_like(norm.bias, 0.5))
 
