@@ -5,43 +5,21 @@
     run    query_id Q0 doc_id rank score tag      ranks from 1, best first
     qrels  query_id 0 doc_id relevance
 
-Fields are parted by white space, so no id may hold any.
+Fields are separated by white space, so no id may hold any.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..index.errors import DatasetError
+from ..retrieval.runs import Run, check_ids, write_run
 
-Run = Mapping[str, Sequence[tuple[str, float]]]  # query_id -> (doc_id, score), best first
+__all__ = ["Qrels", "Run", "add_judgment", "read_qrels", "read_run", "write_qrels", "write_run"]
+
 Qrels = Mapping[str, Mapping[str, int]]  # query_id -> doc_id -> relevance; above 0 is relevant
-
-
-def write_run(path: Path | str, run: Run, *, tag: str) -> None:
-    """Write a TREC run file; scores keep every digit, so the order survives.
-
-    Parameters
-    ----------
-    tag : str
-        Names the system in the last column: the fingerprint of the index. No white space.
-
-    Raises
-    ------
-    ValueError
-        When the tag is empty or holds white space.
-    DatasetError
-        When an id does; nothing is written then.
-    """
-    if len(tag.split()) != 1:
-        raise ValueError(f"the tag of a run must be one word, not {tag!r}")
-    _check_ids(run, (doc_id for ranking in run.values() for doc_id, _ in ranking))
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for query_id, ranking in run.items():
-            for rank, (doc_id, score) in enumerate(ranking, 1):
-                file.write(f"{query_id} Q0 {doc_id} {rank} {float(score)!r} {tag}\n")
 
 
 def read_run(path: Path | str) -> dict[str, list[tuple[str, float]]]:
@@ -81,7 +59,7 @@ def write_qrels(path: Path | str, qrels: Qrels) -> None:
     DatasetError
         When an id holds white space; nothing is written then.
     """
-    _check_ids(qrels, (doc_id for judged in qrels.values() for doc_id in judged))
+    check_ids(qrels, (doc_id for judged in qrels.values() for doc_id in judged))
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
         for query_id, judged in qrels.items():
             for doc_id, relevance in judged.items():
@@ -129,12 +107,6 @@ def add_judgment(
             path=path,
             line=line,
         )
-
-
-def _check_ids(query_ids: Mapping[str, object], doc_ids: Iterator[str]) -> None:
-    for an_id in (*query_ids, *doc_ids):
-        if len(an_id.split()) != 1:
-            raise DatasetError(f"a TREC file cannot carry the id {an_id!r}: its fields are parted by white space")
 
 
 def _rows(path: Path | str, n_fields: int) -> Iterator[tuple[int, list[str]]]:

@@ -33,6 +33,7 @@ from .progress import Progress
 COMMIT_EVERY_S = 120.0
 """What a crash can cost at most: work since the last commit."""
 Source = str | os.PathLike[str]
+Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def build_index(
     sources: Source | Sequence[Source] | None = None, out: Source | None = None, *,
     documents: Iterable[Any] | None = None, encoders: Sequence[str | EncoderSpec] | FieldEncoders | None = None,
     search: str | None = None, fields: Fields | None = None, bad: BadRecords | None = None,
-    progress: Progress | None = None, notice: Callable[[str], None] | None = None, commit_every_s: float = COMMIT_EVERY_S,
+    progress: Progress | None = None, notice: Notice | None = None, commit_every_s: float = COMMIT_EVERY_S,
     limits: BufferLimits | None = None, reorder: bool | None = None, split_long: bool = False, device: str = "cpu",
 ) -> BuildReport:  # fmt: skip
     """Build an index; run again after an interruption, a build from files continues after the last commit.
@@ -127,10 +128,7 @@ def build_index(
     if finished is not None:
         return BuildReport(n_added=0, n_resumed=finished.n_docs, finished=True)
     with _open_or_create(path, names, chosen, expression, limits) as collection:
-        if names is None:
-            corpus = as_documents(documents, fields, bad=bad, notice=notice)
-        else:
-            corpus = read_corpus(names, fields=fields, bad=bad, notice=notice)
+        corpus = _corpus(names, documents, fields, bad, notice)
         writer = _Writer(
             collection, {name: each.encoder for name, each in chosen.items()}, bad, progress, split_long=split_long
         )
@@ -147,7 +145,7 @@ def add_to_index(
     sources: Source | Sequence[Source] | None, path: Source, *, documents: Iterable[Any] | None = None,
     encoders: Mapping[str, Encoder] | None = None, models: Mapping[str, str] | None = None, device: str = "cpu",
     replace: bool = False, fields: Fields | None = None, bad: BadRecords | None = None, progress: Progress | None = None,
-    notice: Callable[[str], None] | None = None,
+    notice: Notice | None = None,
 ) -> BuildReport:  # fmt: skip
     """Add documents to an index in one commit, in all its fields: all documents or, after an error, none.
 
@@ -173,7 +171,7 @@ def add_to_index(
     """
     if (sources is None) == (documents is None):
         raise TypeError("add_to_index takes sources (files) or documents (Python objects), one of them")
-    with Collection.open(path) as collection:
+    with Collection.open(Path(path)) as collection:
         records = {name: collection.manifest.fields[name] for name in collection.fields}
         known = dict(encoders or {})
         for name in known.keys() & records.keys():
@@ -182,10 +180,7 @@ def add_to_index(
         used = {**known, **index_encoders(missing, models=models, device=device)}
         if sources is not None and fields is None and collection.corpus and collection.corpus.get("fields"):
             fields = Fields.from_dict(collection.corpus["fields"])
-        if sources is None:
-            corpus = as_documents(documents, fields, bad=bad, notice=notice)
-        else:
-            corpus = read_corpus(source_names(sources), fields=fields, bad=bad, notice=notice)
+        corpus = _corpus(None if sources is None else source_names(sources), documents, fields, bad, notice)
         writer = _Writer(collection, {name: used[name] for name in records}, bad, progress, replace=replace)
         report = writer.run(corpus, None, float("inf"))
         collection.commit()
@@ -195,6 +190,19 @@ def add_to_index(
 def source_names(sources: Source | Sequence[Source]) -> list[str]:
     """Names of one source or several, paths of any kind, as strings."""
     return [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(source) for source in sources]
+
+
+def _corpus(
+    names: list[str] | None,
+    documents: Iterable[Any] | None,
+    fields: Fields | None,
+    bad: BadRecords | None,
+    notice: Notice | None,
+) -> Corpus:
+    """Open files, or else Python objects."""
+    if names is not None:
+        return read_corpus(names, fields=fields, bad=bad, notice=notice)
+    return as_documents(() if documents is None else documents, fields, bad=bad, notice=notice)
 
 
 def _finished(path: Path, names: list[str] | None) -> Manifest | None:

@@ -342,9 +342,17 @@ class Retriever:
             raise RepresentationError(f"{snapshot.path}: no default search: give an expression over the fields {names}")
         return default
 
-    def search_fields(self, search: str | None = None) -> tuple[str, ...]:
-        """Names of the fields of a search expression, by default of the retriever's."""
-        return self._pipeline(self._current(), search).search.fields
+    def search_fields(self, search: str | None = None, options: Options | None = None) -> tuple[str, ...]:
+        """Names of the fields of a search expression, by default of the retriever's; ``options`` are checked too.
+
+        Raises
+        ------
+        ExpressionError, RepresentationError, ValueError, TypeError
+            A malformed expression, a field that is not there, unknown options.
+        """
+        pipeline = self._pipeline(self._current(), search)
+        pipeline.options(self._options_of(pipeline, options))
+        return pipeline.search.fields
 
     def encoders(self, names: Sequence[str] | None = None) -> dict[str, Encoder]:
         """Encoders by field, loaded when first needed; by default of the default search.

@@ -7,9 +7,9 @@ in parallel over one copy of the index.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import uvicorn
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Receive
 
+from ..index.errors import StorageError
 from .errors import BodyLimit, OneErrorShape, RefusedError, refused
 from .schemas import DocumentAnswer, ErrorBody, IndexInfo, Limits, ManyAnswer, OneAnswer, Status, search_body
 from .service import Service
@@ -65,7 +66,7 @@ def create_app(retriever: "Retriever", limits: Limits = DEFAULT_LIMITS, reload_e
     app = FastAPI(
         title="lexmax",
         version=version("lexmax"),
-        description="Learned-sparse search over one index. Every error has the shape of `ErrorBody`.",
+        description="Search over one index of several vector fields. Every error has the shape of `ErrorBody`.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -118,41 +119,34 @@ def server_config(app: FastAPI, host: str, port: int) -> uvicorn.Config:
     return uvicorn.Config(app, host=host, port=port, log_config=None, server_header=False, timeout_graceful_shutdown=GRACE_S)
 
 
-def serve(
-    path: Path | str,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    *,
-    model: str | None = None,
-    device: str = "cpu",
-    limits: Limits = DEFAULT_LIMITS,
-    reload_every_s: float = 5.0,
-) -> None:
-    """Open the index at ``path`` and serve it until SIGINT or SIGTERM; requests under way are answered.
+def serve(open_retriever: Callable[[], "Retriever"], host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Listen, open the index, and serve it until SIGINT or SIGTERM; requests under way are answered.
 
     Parameters
     ----------
-    path : Path or str
-        The index folder.
+    open_retriever : callable
+        Opens the index; called once the address is bound, so that a port in use is known at once.
     host, port
         Where to listen; by default this machine alone is answered.
-    model, device : str
-        Where the encoder's model is now, when it has moved, and where it runs.
-    limits, reload_every_s
-        See `create_app`.
 
     Raises
     ------
     LexmaxError
         When the index cannot be opened.
-    SystemExit
-        When uvicorn cannot listen on ``host`` and ``port``.
+    StorageError
+        When the address is in use or not allowed.
     """
-    from ..retrieval.retriever import Retriever
-
-    retriever = Retriever.open(path, model=model, device=device)
-    app = create_app(retriever, limits, reload_every_s)
-    uvicorn.Server(server_config(app, host, port)).run()
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as failure:
+            raise StorageError(f"cannot listen on {host}:{port}: {failure.strerror}; choose another --port") from failure
+        app = create_app(open_retriever())
+        uvicorn.Server(server_config(app, host, port)).run(sockets=[listener])
+    finally:
+        listener.close()
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

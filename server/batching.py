@@ -1,8 +1,7 @@
-"""Joins waiting queries into one call of the encoder.
+"""Joins waiting queries into one call of the encoders.
 
-An encoder takes little longer for sixteen queries than for one, so queries that arrive while it is busy
-wait and go together into its next batch. An idle encoder starts at once: no query is delayed in the hope of
-company.
+An encoder takes little longer for sixteen queries than for one, so queries that arrive while it is busy wait and go together into its
+next batch, with those that are encoded for the same fields. An idle encoder starts at once: no query is delayed in the hope of company.
 
 ::
 
@@ -11,19 +10,24 @@ company.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..retrieval.encoders.base import Vectors
+from ..index.representations import Vectors
+
+Encoded = Mapping[str, Vectors]
+"""Field -> vectors of queries."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     texts: Sequence[str]
-    vectors: asyncio.Future[Vectors]  # done early when its request was cancelled
+    fields: tuple[str, ...]
+    search: str | None
+    vectors: asyncio.Future[Encoded]  # done early when its request was cancelled
 
 
 class Batcher:
@@ -34,12 +38,12 @@ class Batcher:
     Parameters
     ----------
     encode : callable
-        Texts to vectors, one row a text; called in the encoder thread only.
+        Texts and a search expression to vectors of its fields, one row per text; called in the encoder thread only.
     max_batch : int
         Most texts in one call. A request with more goes alone, in one piece.
     """
 
-    def __init__(self, encode: Callable[[Sequence[str]], Vectors], *, max_batch: int) -> None:
+    def __init__(self, encode: Callable[[Sequence[str], str | None], Encoded], *, max_batch: int) -> None:
         self._encode_texts = encode
         self._max_batch = max_batch
         self._queue: deque[_Waiting] = deque()
@@ -47,8 +51,8 @@ class Batcher:
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def encode(self, texts: Sequence[str]) -> Vectors:
-        """Return one row a text, in order; raises what the encoder raises about these texts.
+    async def encode(self, texts: Sequence[str], fields: tuple[str, ...] = (), search: str | None = None) -> Encoded:
+        """Return one row per text, in order, for each of the fields that ``search`` names; raises what an encoder raises.
 
         Raises
         ------
@@ -57,7 +61,7 @@ class Batcher:
         """
         if self._closed:
             raise RuntimeError("this Batcher is closed")
-        waiting = _Waiting(texts, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(texts, fields, search, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
@@ -75,13 +79,14 @@ class Batcher:
             await self._encode(batch)
 
     def _take(self) -> list[_Waiting]:
-        """Pop what waits, oldest first, as far as it fits into one batch."""
+        """Pop what waits for the same fields, oldest first, as far as it fits into one batch."""
         batch: list[_Waiting] = []
         n_texts = 0
         while self._queue:
             waiting = self._queue[0]
             if not waiting.vectors.done():
-                if batch and n_texts + len(waiting.texts) > self._max_batch:
+                full = n_texts + len(waiting.texts) > self._max_batch
+                if batch and (full or waiting.fields != batch[0].fields):
                     break
                 batch.append(waiting)
                 n_texts += len(waiting.texts)
@@ -91,7 +96,7 @@ class Batcher:
     async def _encode(self, batch: list[_Waiting]) -> None:
         parts = [waiting.texts for waiting in batch]
         try:
-            encoded = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_parts, parts)
+            encoded = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode_parts, parts, batch[0].search)
         except Exception as error:
             if len(batch) == 1:
                 if not batch[0].vectors.done():
@@ -106,12 +111,13 @@ class Batcher:
             if not waiting.vectors.done():
                 waiting.vectors.set_result(vectors)
 
-    def _encode_parts(self, parts: list[Sequence[str]]) -> list[Vectors]:
+    def _encode_parts(self, parts: list[Sequence[str]], search: str | None) -> list[Encoded]:
         """Encode all parts in one call and cut the rows apart again (in the encoder thread)."""
         texts = [text for part in parts for text in part]
-        vectors = self._encode_texts(texts)
-        if len(vectors) != len(texts):
-            raise RuntimeError(f"the encoder gave {len(vectors)} rows for {len(texts)} texts")
+        encoded = self._encode_texts(texts, search)
+        for vectors in encoded.values():
+            if len(vectors) != len(texts):
+                raise RuntimeError(f"the encoder gave {len(vectors)} rows for {len(texts)} texts")
         ends = np.cumsum([len(part) for part in parts])
         rows = np.split(np.arange(len(texts), dtype=np.int64), ends[:-1])
-        return [vectors.select(part) for part in rows]
+        return [{name: vectors.select(part) for name, vectors in encoded.items()} for part in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..retrieval.commands.options import Command, add_index, add_model_options
+from ..retrieval.commands.options import Command, add_index, add_model_options, add_search_options, open_retriever
 from ..retrieval.terminal import compiling, require, say
 
 
@@ -15,6 +15,7 @@ def add_serve_command(command: Command) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port (default 8000)")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    add_search_options(parser)
     add_model_options(parser)
 
 
@@ -27,5 +28,5 @@ def _serve(options: argparse.Namespace) -> int:
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     say(f"serving {options.index} on http://{options.host}:{options.port} (OpenAPI at /openapi.json); stop with Ctrl-C")
     with compiling():
-        serve(options.index, options.host, options.port, model=options.model, device=options.device)
+        serve(lambda: open_retriever(options), options.host, options.port)
     return 0

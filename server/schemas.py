@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, RootModel, Tag, create_model
 
+from ..retrieval.searchers.explanation import Explanation
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -26,8 +28,12 @@ class Limits:
         Results for one query.
     max_batch : int
         Queries in one request, and in one call of the encoder.
+    max_hits : int
+        Results of one request: queries times ``k``.
     max_text_chars : int
-        Characters (code points) of one query or filter.
+        Characters (code points) of one query or filter expression.
+    max_search_chars : int
+        Characters of a search expression.
     max_body_bytes : int
         Bytes of one request body.
     max_waiting : int
@@ -41,7 +47,9 @@ class Limits:
 
     max_k: int = 1000
     max_batch: int = 256
+    max_hits: int = 20_000
     max_text_chars: int = 20_000
+    max_search_chars: int = 1_000
     max_body_bytes: int = 4 * 1024 * 1024
     max_waiting: int = 1024
 
@@ -59,11 +67,13 @@ class SearchOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     k: int
-    filter: str | None
-    explain: bool = Field(False, description="Say for every result which terms made its score.")
-    alpha: float = Field(1.0, gt=0, le=1, description="1 is exact; less skips more blocks and may miss results.")
-    beta: float = Field(1.0, gt=0, le=1, description="Share of the query's terms that is kept, heaviest first.")
-    mu: float = Field(1.0, gt=0, le=1, description="Below alpha, superblocks of 128 documents may be skipped whole.")
+    search: str | None
+    filter: str | dict[str, Any] | None
+    options: dict[str, dict[str, Any]] | None = Field(
+        None, description='Options of each field\'s search, as {"colbert": {"n_probe": 64}}.'
+    )
+    explain: bool = Field(False, description="Explain every score: stages, fields, terms and tokens.")
+    timings: bool = Field(False, description="Give the milliseconds of each stage.")
     include_text: bool = Field(True, description="Without it `text` is null in every result.")
 
 
@@ -75,6 +85,7 @@ class SearchOne(SearchOptions):
             "examples": [
                 {"query": "how do vaccines work"},
                 {"query": "solar cells", "k": 5, "filter": "year >= 2020", "explain": True},
+                {"query": "wind", "search": "(bm25 + splade) > colbert", "options": {"colbert": {"n_probe": 64}}},
             ]
         }
     )
@@ -117,7 +128,14 @@ def search_body(limits: Limits) -> Any:
             Annotated[int, BeforeValidator(_whole)],
             Field(10, ge=1, le=limits.max_k, description="Results wanted for a query."),
         ),
-        "filter": (text | None, Field(None, description="Condition on metadata that every result meets.")),
+        "search": (
+            Annotated[str, Field(max_length=limits.max_search_chars)] | None,
+            Field(None, description="Search expression, as `(bm25 + splade) > colbert`; by default the index's."),
+        ),
+        "filter": (
+            text | dict[str, Any] | None,
+            Field(None, description="Condition on metadata that every result meets: an expression or a tree."),
+        ),
     }
     one = create_model("SearchOne", __base__=SearchOne, __doc__=SearchOne.__doc__, query=(text, ...), **options)
     many = create_model("SearchMany", __base__=SearchMany, __doc__=SearchMany.__doc__, queries=(texts, ...), **options)
@@ -129,34 +147,6 @@ def search_body(limits: Limits) -> Any:
             custom_error_message="expected an object with exactly one of `query` and `queries`",
         ),
     ]
-
-
-class TermMatch(BaseModel):
-    """A term that query and document share, and its part of the score."""
-
-    term: str
-    score: float
-    query_weight: float
-    document_weight: float
-    query_expanded: bool = Field(description="The encoder added the term: it does not stand in the query.")
-    document_expanded: bool = Field(description="The encoder added the term: it does not stand in the document.")
-
-
-class TokenMatch(BaseModel):
-    """A token of the query and the document's token most similar to it; spans are (0, 0) for special tokens."""
-
-    score: float
-    query_token: str
-    document_token: str
-    query_span: tuple[int, int] = Field(description="Where it stands in the query.")
-    document_span: tuple[int, int] = Field(description="Where it stands in title and text, joined by a space.")
-
-
-class Explanation(BaseModel):
-    """Why a result has its score: the scores of ``terms``, or of ``tokens``, sum to it."""
-
-    terms: list[TermMatch]
-    tokens: list[TokenMatch]
 
 
 class DocumentAnswer(BaseModel):
@@ -186,31 +176,37 @@ class Hit(BaseModel):
 _TERM: dict[str, Any] = {"term": "solar", "score": 2.5, "query_weight": 1.25, "document_weight": 2.0}
 _TERM |= {"query_expanded": False, "document_expanded": False}
 _HIT: dict[str, Any] = {"doc_id": "4983", "score": 2.5, "title": "Solar cells", "text": "Cells that ..."}
-_HIT |= {"metadata": {"year": 2021}, "explanation": {"terms": [_TERM], "tokens": []}}
+_FIELD: dict[str, Any] = {"field": "bm25", "score": 2.5, "contribution": 2.5, "terms": [_TERM], "tokens": []}
+_STAGE: dict[str, Any] = {"stage": "bm25", "rank": 1, "score": 2.5, "fields": [_FIELD]}
+_HIT |= {"metadata": {"year": 2021}, "explanation": {"score": 2.5, "stages": [_STAGE]}}
 
 
 class OneAnswer(BaseModel):
     """Results of one query, best first."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_HIT], "took_ms": 3.1}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_HIT], "took_ms": 3.1, "timings_ms": None}]})
 
     results: list[Hit]
     took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
+    timings_ms: dict[str, float] | None = Field(None, description="Milliseconds of each stage, when asked for.")
 
 
 class ManyAnswer(BaseModel):
     """Results of several queries: one list a query, in the order of the queries, each best first."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [[_HIT], []], "took_ms": 4.7}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [[_HIT], []], "took_ms": 4.7, "timings_ms": None}]})
 
     results: list[list[Hit]]
     took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
+    timings_ms: dict[str, float] | None = Field(None, description="Milliseconds of each stage, when asked for.")
 
 
 class IndexInfo(RootModel[dict[str, Any]]):
     """Facts about the index: its encoder, its size, its snapshot."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"n_documents": 5183, "fingerprint": "bm25:0f3a"}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"n_docs": 5183, "search": "bm25", "fields": {"bm25": {"representation": "sparse"}}}]}
+    )
 
 
 class Status(BaseModel):
@@ -222,6 +218,8 @@ class Status(BaseModel):
 ErrorType = Literal[
     "invalid_request",
     "invalid_filter",
+    "invalid_search",
+    "invalid_options",
     "representation",
     "not_found",
     "method_not_allowed",

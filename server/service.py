@@ -5,17 +5,18 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..retrieval.encoders.base import Vectors
+from ..index.errors import RepresentationError
+from ..index.representations import Vectors
+from ..retrieval.pipelines.expression import ExpressionError
 from .batching import Batcher
 from .errors import RefusedError
 from .schemas import (
     DocumentAnswer,
-    Explanation,
     Hit,
     IndexInfo,
     Limits,
@@ -23,12 +24,11 @@ from .schemas import (
     OneAnswer,
     SearchMany,
     SearchOne,
-    TermMatch,
-    TokenMatch,
 )
 
 if TYPE_CHECKING:
-    from ..retrieval.retriever import Result, Retriever
+    from ..retrieval.results import Result
+    from ..retrieval.retriever import Retriever
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Service:
     def __init__(self, retriever: "Retriever", limits: Limits) -> None:
         self.ready = False
         self._retriever = retriever
-        self._max_waiting = limits.max_waiting
+        self._limits = limits
         self._n_waiting = 0
         self._batcher = Batcher(retriever.encode, max_batch=limits.max_batch)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lexmax-search")
@@ -54,8 +54,12 @@ class Service:
         """Answer a search with the JSON of a ``OneAnswer`` or ``ManyAnswer``."""
         started = time.perf_counter()
         texts = [body.query] if isinstance(body, SearchOne) else body.queries
+        if len(texts) * body.k > self._limits.max_hits:
+            message = f"{len(texts)} queries with k = {body.k}: at most {self._limits.max_hits} results per request"
+            raise RefusedError(422, "invalid_request", message)
         with self._admitted(len(texts)):
-            vectors = await self._batcher.encode(texts)
+            fields = await self._in_thread(lambda: self._fields(body))
+            vectors = await self._batcher.encode(texts, fields, body.search)
             return await self._in_thread(lambda: self._answer(body, texts, vectors, started))
 
     async def document(self, doc_id: str) -> DocumentAnswer:
@@ -97,7 +101,7 @@ class Service:
     @contextlib.contextmanager
     def _admitted(self, n_queries: int) -> Iterator[None]:
         """Hold a place for every query from here to its answer; 503 when there are too few."""
-        if self._n_waiting + n_queries > self._max_waiting:
+        if self._n_waiting + n_queries > self._limits.max_waiting:
             message = f"{self._n_waiting} queries are waiting already: try again in a second"
             raise RefusedError(503, "overloaded", message, {"Retry-After": "1"})
         self._n_waiting += n_queries
@@ -109,12 +113,25 @@ class Service:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _answer(self, body: SearchOne | SearchMany, texts: list[str], vectors: Vectors, started: float) -> str:
+    def _fields(self, body: SearchOne | SearchMany) -> tuple[str, ...]:
+        """Fields that the search names; 422 for a malformed expression or unknown options."""
+        try:
+            return self._retriever.search_fields(body.search, body.options)
+        except ExpressionError as error:
+            raise RefusedError(422, "invalid_search", str(error)) from None
+        except RepresentationError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise RefusedError(422, "invalid_options", str(error)) from None
+
+    def _answer(
+        self, body: SearchOne | SearchMany, texts: list[str], vectors: Mapping[str, Vectors], started: float
+    ) -> str:  # fmt: skip
         """Search and write the JSON: in a thread, since a full batch of results takes long to write."""
         try:
             found = self._retriever.search_vectors(
-                vectors, texts, body.k,
-                filter=body.filter, explain=body.explain, alpha=body.alpha, beta=body.beta, mu=body.mu,
+                vectors, texts, body.k, search=body.search, filter=body.filter, options=body.options,
+                explain=body.explain, timings=body.timings,
             )  # fmt: skip
         except ValueError as error:
             # A word on the filter is a plain ValueError; subclasses (UnicodeError, Arrow's) are bugs.
@@ -123,24 +140,20 @@ class Service:
             raise RefusedError(422, "invalid_filter", str(error)) from None
         hits = [[_hit(result, include_text=body.include_text) for result in results] for results in found]
         took_ms = (time.perf_counter() - started) * 1000
+        timings_ms = dict(found[0].timings_ms) if body.timings else None
         if isinstance(body, SearchOne):
-            return OneAnswer(results=hits[0], took_ms=took_ms).model_dump_json()
-        return ManyAnswer(results=hits, took_ms=took_ms).model_dump_json()
+            return OneAnswer(results=hits[0], took_ms=took_ms, timings_ms=timings_ms).model_dump_json()
+        return ManyAnswer(results=hits, took_ms=took_ms, timings_ms=timings_ms).model_dump_json()
 
 
 def _hit(result: "Result", *, include_text: bool) -> Hit:
-    explanation = None
-    if result.explanation is not None:
-        terms = [TermMatch.model_validate(match, from_attributes=True) for match in result.explanation.terms]
-        tokens = [TokenMatch.model_validate(match, from_attributes=True) for match in result.explanation.tokens]
-        explanation = Explanation(terms=terms, tokens=tokens)
     return Hit(
         doc_id=result.doc_id,
         score=result.score,
         title=result.title,
         text=result.text if include_text else None,
         metadata=dict(result.metadata),
-        explanation=explanation,
+        explanation=result.explanation,
     )
 
 

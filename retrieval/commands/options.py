@@ -116,7 +116,7 @@ def tell_encoders(specs: list[EncoderSpec], device: str) -> None:
     told = []
     for spec in specs:
         precision = precision_of(spec, device)
-        told.append(f"{spec.name} ({spec.model}, {precision})" if precision else spec.name)
+        told.append(f"{spec.name} ({spec.model or spec.kind}, {precision})" if precision else spec.name)
     say("fields: " + ", ".join(told))
 
 

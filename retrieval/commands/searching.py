@@ -10,7 +10,8 @@ from ..terminal import compiling, progress_bar, say, write
 from .options import Command, add_index, add_model_options, add_search_options, models_of, open_retriever
 
 if TYPE_CHECKING:
-    from ..retriever import Result, Results, Retriever
+    from ..results import Result, Results
+    from ..retriever import Retriever
 
 QUERIES_AT_ONCE = 256
 LISTED_AT_ONCE = 1024

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeGuard, cast
+from typing import Any, Literal, Protocol
 
-from ...index.errors import RepresentationError
 from ...index.representations.multivectors import MultiVectors
 from ...index.representations.sparse import SparseVectors
 from ...index.representations.sparse_multivectors import SparseMultiVectors
@@ -21,7 +20,9 @@ class _Fingerprinted(Protocol):
     Attributes
     ----------
     kind : str
-        The method's name in the registry: "bm25", "splade", "colbert", ...
+        The method's name in the table of methods: "bm25", "splade", "colbert", ...
+    representation : str
+        What it makes: "sparse", "tokens" or "sparse-tokens".
     settings : mapping
         Everything JSON-serialisable that is needed to make this encoder again with ``load_encoder(kind, **settings)``,
         including ``model`` (folder or id) when there is one.
@@ -31,6 +32,7 @@ class _Fingerprinted(Protocol):
     """
 
     kind: str
+    representation: str
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -121,23 +123,6 @@ class SparseTokenEncoder(_Fingerprinted, Protocol):
 
 Encoder = SparseEncoder | MultiVectorEncoder | SparseTokenEncoder
 Vectors = SparseVectors | MultiVectors | SparseMultiVectors
-
-
-def makes_tokens(encoder: Encoder) -> TypeGuard[MultiVectorEncoder]:
-    """Whether the encoder makes token vectors rather than sparse ones."""
-    return hasattr(type(encoder), "document_spans")
-
-
-def makes_sparse_tokens(encoder: Encoder) -> TypeGuard[SparseTokenEncoder]:
-    """Whether the encoder makes sparse token vectors."""
-    return encoder.kind == "slim"
-
-
-def as_sparse(encoder: Encoder) -> SparseEncoder:
-    """Return the encoder as one of sparse vectors; raises RepresentationError when it makes token vectors of any kind."""
-    if makes_tokens(encoder) or makes_sparse_tokens(encoder):
-        raise RepresentationError(f"encoder {encoder.kind} makes token vectors, not sparse ones")
-    return cast(SparseEncoder, encoder)
 
 
 def fingerprint_of(kind: str, facts: Mapping[str, Any]) -> str:

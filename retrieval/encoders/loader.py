@@ -6,21 +6,17 @@ hub. Only safetensors, JSON and text files are fetched; code that comes with a c
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...index.errors import LexmaxError
 from ..models import SHIPPED, shipped_folder, shipped_names
-from .checkpoints.colbert import colbert_family, read_colbert_layout
+from .checkpoints.colbert import colbert_family
 from .checkpoints.splade import TableFiles, read_layout
-from .colbert import ColbertConfig, ColbertEncoder
-from .inference_free import InferenceFreeConfig, InferenceFreeEncoder
-from .slim import SlimConfig, SlimEncoder
-from .splade import SpladeConfig, SpladeEncoder
+from .methods import METHODS, check_settings, imported, method_of
 
 FETCHED = ["*.safetensors", "*.json", "*.txt", "artifact.metadata"]
-KINDS = ("splade", "inference-free", "colbert", "slim")
 
 
 def load_model_encoder(
@@ -30,7 +26,7 @@ def load_model_encoder(
     device: str = "cpu",
     batch_size: int = 32,
     **options: Any,
-) -> SpladeEncoder | InferenceFreeEncoder | ColbertEncoder | SlimEncoder:
+) -> Any:
     """Make the neural encoder of a checkpoint.
 
     Parameters
@@ -56,37 +52,34 @@ def load_model_encoder(
     ValueError, TypeError
         When an option is unknown or out of range.
     """
-    if kind not in (None, *KINDS):
-        raise ValueError(f"kind is {kind!r}: a model is {' or '.join(KINDS)}")
+    if kind is not None and method_of(kind).layout is None:
+        raise ValueError(f"kind is {kind!r}: it has no model")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: it must be >= 1")
+    if kind is not None:
+        check_settings(kind, options)
     root = resolve_model(model)
-    if kind == "colbert" or (kind is None and colbert_family(root)):
-        _check_options(ColbertConfig, options)
-        return ColbertEncoder(
-            ColbertConfig(model=_lasting_name(model), **options),
-            read_colbert_layout(root), device=device, batch_size=batch_size,
-        )  # fmt: skip
-    layout = read_layout(root)
-    if kind == "slim":
-        _check_options(SlimConfig, options)
-        return SlimEncoder(
-            SlimConfig(model=_lasting_name(model), **options), layout, device=device, batch_size=batch_size
-        )  # fmt: skip
     if kind is None:
-        kind = "inference-free" if isinstance(layout.query, TableFiles) else "splade"
-    _check_options(InferenceFreeConfig if kind == "inference-free" else SpladeConfig, options)
-    if kind == "inference-free":
-        return InferenceFreeEncoder(
-            InferenceFreeConfig(model=_lasting_name(model), **options),
-            layout, device=device, batch_size=batch_size,
-        )  # fmt: skip
-    config = SpladeConfig(model=_lasting_name(model), **options)
-    if config.query_model is not None:
-        other = read_layout(resolve_model(config.query_model))
+        kind = _recognised(root)
+        check_settings(kind, options)
+    method = METHODS[kind]
+    layout = imported(str(method.layout))(root)
+    if kind == "dense":
+        config = imported(method.settings)(batch_size=batch_size, **options)
+        return imported(method.encoder)(config, layout, device=device)
+    config = imported(method.settings)(model=_lasting_name(model), **options)
+    if getattr(config, "query_model", None) is not None:
+        other = imported(str(method.layout))(resolve_model(config.query_model))
         layout = replace(layout, query=other.query, query_prompt=other.query_prompt)
         config = replace(config, query_model=_lasting_name(config.query_model))
-    return SpladeEncoder(config, layout, device=device, batch_size=batch_size)
+    return imported(method.encoder)(config, layout, device=device, batch_size=batch_size)
+
+
+def _recognised(root: Path) -> str:
+    """Kind of a model by its files; raises RepresentationError for one that is not recognised."""
+    if colbert_family(root):
+        return "colbert"
+    return "inference-free" if isinstance(read_layout(root).query, TableFiles) else "splade"
 
 
 def resolve_model(model: str) -> Path:
@@ -125,15 +118,6 @@ def resolve_model(model: str) -> Path:
     )
 
 
-def shipped_defaults(model: str, device: str) -> dict[str, Any]:
-    """Settings of a model that comes with lexmax, where none are given: the precision in which a device runs it fastest."""
-    if model not in SHIPPED or Path(model).is_dir():  # a folder of that name comes first
-        return {}
-    from .networks.loading import fastest_dtype
-
-    return {"dtype": fastest_dtype(device)}
-
-
 def _has_weights(folder: Path) -> bool:
     return any(True for pattern in ("*.safetensors", "pytorch_model*.bin") for _ in folder.rglob(pattern))
 
@@ -142,12 +126,3 @@ def _lasting_name(model: str) -> str:
     """Name that finds the same model from any working directory."""
     folder = Path(model).expanduser()
     return str(folder.resolve()) if folder.is_dir() else model
-
-
-def _check_options(
-    config: type[SpladeConfig | InferenceFreeConfig | ColbertConfig | SlimConfig], options: dict[str, Any]
-) -> None:  # fmt: skip
-    known = {field.name for field in fields(config)} - {"model"}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise TypeError(f"unknown options {', '.join(unknown)}: {config.__name__} takes {', '.join(sorted(known))}")

@@ -1,56 +1,81 @@
-"""From a name and settings to an encoder: the one table of methods."""
+"""From a kind, a model and settings to an encoder; and back from what an index recorded."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from ...index.errors import EncoderMismatchError
 from ...index.manifest import EncoderRecord
+from ..models import SHIPPED
 from .base import Encoder
-from .lexical import LexicalEncoder
-from .precomputed import VectorsEncoder
-from .precomputed_tokens import TokenVectorsEncoder
-
-KINDS = ("bm25", "splade", "inference-free", "colbert", "slim", "vectors")
+from .methods import KINDS, check_settings, imported, method_of
 
 
-def load_encoder(kind: str | None = None, *, model: str | None = None, device: str = "cpu", **options: Any) -> Encoder:
+def load_encoder(kind: str | None = None, *, model: str | None = None, device: str = "cpu", **settings: Any) -> Encoder:
     """Make an encoder.
 
     Parameters
     ----------
     kind : str or None
-        "bm25", "splade", "inference-free", "colbert", "slim" or "vectors" (ready-made, no encoder); None: bm25 without a
-        model, else what the model's files say, which is never "slim".
+        "bm25", "splade", "inference-free", "colbert", "slim", "dense" or "vectors" (ready-made, no encoder); None: bm25 without
+        a model, else what the model's files state, which is never "slim".
     model : str or None
-        A folder, or a model id that is looked up in the Hugging Face cache, then on the hub.
+        A folder, or a model id that is looked up in the Hugging Face cache, then on the hub. None: the model of this kind that
+        comes with lexmax.
     device : str
         Where a model runs: "cpu", "cuda", ...
-    **options
-        The encoder's own settings, such as ``k1`` or ``document_top_k``.
+    **settings
+        The encoder's own, such as ``k1`` or ``document_top_k``. A model that comes with lexmax takes the precision that the
+        device runs fastest, unless ``dtype`` is given.
 
     Raises
     ------
     ValueError, TypeError
-        Unknown kind or option, or a model missing or too much.
+        Unknown kind or setting, a value of another type, or a model missing or too much.
     RepresentationError
         The model's files are not of this kind, or not recognised.
-    """
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f"unknown encoder {kind!r}; there are {', '.join(KINDS)}")
-    if kind == "bm25" or (kind is None and model is None):
-        if model is not None:
-            raise ValueError("bm25 takes no model")
-        return LexicalEncoder(**options)
-    if kind == "vectors":
-        if model is not None:
-            raise ValueError("an index of ready-made vectors takes no model")
-        return TokenVectorsEncoder(**options) if "dim" in options else VectorsEncoder(**options)
-    if model is None:
-        raise ValueError(f"encoder {kind!r} needs a model: a folder or a model id")
-    from .loader import load_model_encoder
 
-    return load_model_encoder(model, kind=kind, device=device, **options)
+    >>> load_encoder("bm25", stemmer="german").settings["stemmer"]
+    'german'
+    """
+    if kind is None and model is None:
+        kind = "bm25"
+    if kind is not None:
+        method = method_of(kind)
+        if method.layout is None and model is not None:
+            raise ValueError(f"{kind} takes no model" if kind == "bm25" else "an index of ready-made vectors takes no model")
+        if method.layout is not None and model is None:
+            model = method.shipped
+            if model is None:
+                raise ValueError(f"encoder {kind!r} needs a model: a folder or a model id")
+    if model is not None:
+        settings = {**default_settings(model, device), **settings}
+    return _made(kind, model, device, settings)
+
+
+def default_settings(model: str, device: str) -> dict[str, Any]:
+    """Settings of a model that comes with lexmax, where none are given: the precision that the device runs fastest."""
+    if model not in SHIPPED or Path(model).is_dir():  # a folder of that name comes first
+        return {}
+    from .networks.loading import fastest_dtype
+
+    return {"dtype": fastest_dtype(device)}
+
+
+def _made(kind: str | None, model: str | None, device: str, settings: dict[str, Any]) -> Encoder:
+    if model is not None:
+        from .loader import load_model_encoder
+
+        return cast(Encoder, load_model_encoder(model, kind=kind, device=device, **settings))
+    if kind not in KINDS:
+        raise ValueError(f"unknown encoder {kind!r}; there are {', '.join(KINDS)}")
+    if kind == "vectors" and "dim" in settings:
+        from .precomputed import TokenVectorsEncoder
+
+        return cast(Encoder, TokenVectorsEncoder(**settings))
+    check_settings(kind, settings)
+    return cast(Encoder, imported(method_of(kind).encoder)(**settings))
 
 
 def encoder_of(record: EncoderRecord, *, model: str | None = None, **overrides: Any) -> Encoder:
@@ -71,9 +96,11 @@ def encoder_of(record: EncoderRecord, *, model: str | None = None, **overrides: 
         The encoder that its settings give today is another one.
     """
     settings: dict[str, Any] = {**record.settings, **overrides}
-    if model is not None:
-        settings["model"] = model
-    encoder = load_encoder(record.kind, **settings)
+    place = model if model is not None else settings.get("model")
+    settings.pop("model", None)
+    if model is not None and method_of(record.kind).layout is None:
+        raise ValueError(f"an encoder of kind {record.kind} takes no model")
+    encoder = _made(record.kind, place, settings.pop("device", "cpu"), settings)
     check_encoder(record, encoder)
     return encoder
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..terminal import json_or_text, split_setting
 from .base import Encoder
+from .methods import METHODS, check_settings
 from .registry import load_encoder
 
 STORAGE = ("nbits", "exact", "n_centroids")
@@ -26,7 +27,7 @@ class EncoderSpec:
     name : str
         Of the field.
     model : str or None
-        None: BM25.
+        None: of the kind, the one that comes with lexmax; BM25 has none.
     kind : str or None
         None: what the model's files state.
     settings, storage : mapping
@@ -41,7 +42,18 @@ class EncoderSpec:
 
 
 def parse_encoder_spec(text: str) -> EncoderSpec:
-    """Read ``[NAME=]MODEL[,SETTING=VALUE]...``; raises ValueError for another form."""
+    """Read ``[NAME=]MODEL[,SETTING=VALUE]...``.
+
+    >>> parse_encoder_spec("tokens=lexmax-colbert,nbits=2").storage
+    {'nbits': 2}
+
+    Raises
+    ------
+    ValueError, TypeError
+        A text of another form; of a known kind, a setting that it does not take.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"an encoder is typed as a string, not as {type(text).__name__}")
     head, *texts = text.split(",")
     name, equals, model = head.partition("=")
     if not equals or not FIELD.fullmatch(name):
@@ -49,17 +61,24 @@ def parse_encoder_spec(text: str) -> EncoderSpec:
     if not model:
         raise ValueError(f"an encoder is [NAME=]MODEL[,SETTING=VALUE]..., not {text!r}")
     pairs = [split_setting(each, f"a setting of {model!r}") for each in texts]
+    keys = [key for key, _ in pairs]
+    twice = [key for key in keys if keys.count(key) > 1 or key in ("model", "device")]
+    if twice:
+        raise ValueError(f"{text!r}: {twice[0]} is given twice, or is no setting")
     values = {key: json_or_text(value) for key, value in pairs}
     storage = {key: values.pop(key) for key in STORAGE if key in values}
     kind = values.pop("kind", None)
-    if model == "bm25":
-        kind, model_name = "bm25", None
-    else:
-        model_name = model
     short = re.sub(r"[^A-Za-z0-9_-]", "-", PurePath(model).name.removeprefix("lexmax-"))
-    return EncoderSpec(name=name or short, model=model_name, kind=kind, settings=values, storage=storage)
+    place: str | None = model
+    if model in METHODS and kind is None and not Path(model).is_dir():  # bm25, or a kind whose model comes with lexmax
+        kind, place = model, None
+    if kind is not None:
+        check_settings(kind, values)
+    if not name and not FIELD.fullmatch(short):
+        raise ValueError(f"{text!r}: name the field, as in NAME={text}")
+    return EncoderSpec(name=name or short, model=place, kind=kind, settings=values, storage=storage)
 
 
 def load_spec(spec: EncoderSpec, *, device: str = "cpu") -> Encoder:
-    """Load the encoder of a spec."""
+    """Load the encoder of a spec; errors are those of `registry.load_encoder`."""
     return load_encoder(spec.kind, model=spec.model, device=device, **spec.settings)

@@ -34,8 +34,8 @@ from ...index.multivector.colbertv2 import ColbertV2Codec
 from ...index.representations.multivectors import MultiVectors
 from ..build import BuildReport
 from ..corpora.reading import Fields
-from ..encoders.base import MultiVectorEncoder
-from ..encoders.precomputed_tokens import TokenVectorsEncoder
+from ..encoders.base import Encoder
+from ..encoders.precomputed import TokenVectorsEncoder
 from ..fields import FieldEncoder
 from ..progress import Progress
 from .importing import DocumentsById, read_ids, write_index
@@ -47,7 +47,7 @@ Array = npt.NDArray[Any]
 
 
 def import_plaid(
-    folder: Path | str, out: Path | str, *, encoder: MultiVectorEncoder | None = None, documents: Sequence[str] = (),
+    folder: Path | str, out: Path | str, *, encoder: Encoder | None = None, documents: Sequence[str] = (),
     fields: Fields | None = None, ids: Path | str | None = None, name: str = "vectors", field: str = "tokens",
     storage: Mapping[str, Any] | None = None, progress: Progress | None = None, limits: BufferLimits | None = None,
 ) -> BuildReport:  # fmt: skip
@@ -59,7 +59,7 @@ def import_plaid(
         The other program's index folder; it is only read.
     out : Path or str
         The index folder, made anew.
-    encoder : MultiVectorEncoder or None
+    encoder : Encoder or None
         What encodes queries from now on. That this model made the vectors cannot be verified beyond their dim: with another
         one, answers are meaningless. None: the index is searched by vectors alone.
     documents : sequence of str
@@ -94,9 +94,10 @@ def import_plaid(
         Stanford's files need torch.
     """
     plaid = PlaidFolder(Path(folder))
-    if encoder is not None and encoder.dim != plaid.codec.dim:
+    dim = getattr(encoder, "dim", None)
+    if encoder is not None and dim != plaid.codec.dim:
         raise RepresentationError(
-            f"{folder} holds token vectors of dim {plaid.codec.dim}, and {encoder.kind} makes some of dim {encoder.dim}: "
+            f"{folder} holds token vectors of dim {plaid.codec.dim}, and {encoder.kind} makes some of dim {dim}: "
             "give the model that made them"
         )
     doc_ids = map(str, count()) if ids is None else iter(_read_ids(Path(ids), plaid.n_passages))

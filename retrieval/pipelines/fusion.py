@@ -48,14 +48,15 @@ class FusedRanking:
 def masses(scores: Doubles) -> Doubles:
     """Distribute a mass of 1 over documents: the softmax of their standardised scores.
 
-    ``z = (s - mean) / std`` over the given documents (population std; 0 where all scores are equal), ``p = exp(z) / sum exp(z)``.
+    ``p = exp(z) / sum exp(z)`` with ``z = (s - mean) / std`` over the given documents (population std; 0 where all are equal).
     """
     if not len(scores):
         return scores
     deviation = scores.std()
     z = (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
     shares: Doubles = np.exp(z - z.max())
-    return shares / shares.sum()
+    shares /= shares.sum()
+    return shares
 
 
 def fuse(rankings: Sequence[Ranking], weights: Sequence[float] | None = None) -> FusedRanking:

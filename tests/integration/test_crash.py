@@ -35,7 +35,8 @@ try:
     collection = Collection.open(path, limits=BufferLimits(n_postings=400))
 except IndexNotFoundError:
     record = EncoderRecord(kind="bm25", fingerprint="bm25:0", settings={})
-    fields = {name: NewField(encoder=record, options={"bm25": {"k1": 1.2, "b": b}}) for name, b in (("bm25", 0.75), ("short", 0.0))}
+    weights = {"bm25": 0.75, "short": 0.0}
+    fields = {name: NewField(encoder=record, options={"bm25": {"k1": 1.2, "b": b}}) for name, b in weights.items()}
     collection = Collection.create(path, fields)
 segments = collection.snapshot().segments if collection.manifest.generation else []
 live = {doc_id for s in segments for i, doc_id in enumerate(s.documents.doc_ids.to_arrow().to_pylist())

@@ -9,8 +9,9 @@ import pytest
 from lexmax import Retriever, load_encoder
 from lexmax.__main__ import main
 from lexmax.retrieval.encoders.dense import load_dense_encoder
-from lexmax.retrieval.encoders.loader import shipped_defaults
-from lexmax.retrieval.models import DEFAULT_MODEL, SHIPPED, shipped_folder, shipped_names
+from lexmax.retrieval.encoders.registry import default_settings
+from lexmax.retrieval.encoders.shared_pass import SharedPass
+from lexmax.retrieval.models import DEFAULT_ENCODERS, SHIPPED, shipped_folder, shipped_names
 
 DOCUMENTS = {
     "heart": "Low levels of 25-hydroxyvitamin D were associated with a higher risk of cardiovascular mortality.",
@@ -36,9 +37,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_named_is_there_and_small():
-    assert DEFAULT_MODEL in shipped_names()
+    assert set(DEFAULT_ENCODERS) <= {"bm25", *shipped_names()}
     assert set(shipped_names()) == set(SHIPPED)
-    folder = shipped_folder(DEFAULT_MODEL).parent
+    folder = shipped_folder("lexmax-colbert").parent
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 60e6
     for name in shipped_names():
         assert (shipped_folder(name) / "README.md").is_file()
@@ -46,7 +47,7 @@ def test_what_is_named_is_there_and_small():
 
 @pytest.mark.parametrize("model", ["lexmax-splade", "lexmax-inference-free", "lexmax-colbert"])
 def test_a_shipped_model_finds_what_is_meant(corpus, tmp_path, model):
-    assert main(["build", str(corpus), "--out", str(tmp_path / "i"), "--model", model]) == 0
+    assert main(["build", str(corpus), "--out", str(tmp_path / "i"), "--encoder", model]) == 0
     with Retriever.open(tmp_path / "i") as retriever:
         assert {
             query: hits[0].doc_id for query, hits in zip(QUERIES, retriever.search_batch(list(QUERIES), k=3), strict=True)
@@ -79,20 +80,46 @@ def test_in_8_bit_integers_the_shipped_network_says_the_same():
     assert np.concatenate(cosines).min() > 0.98
 
 
-def test_shipped_models_take_the_fastest_precision_and_say_so(corpus, tmp_path, monkeypatch, capsys):
-    assert main(["build", str(corpus), "--out", str(tmp_path / "i"), "--model", "lexmax-splade"]) == 0
-    dtype = shipped_defaults("lexmax-splade", "cpu")["dtype"]
-    assert f"encoding with lexmax-splade in {dtype}" in capsys.readouterr().err
-    assert main(["build", str(corpus), "--out", str(tmp_path / "j"), "--model", "lexmax-splade", "--set", "dtype=float32"]) == 0
+def test_shipped_models_take_the_fastest_precision_from_everywhere(corpus, tmp_path, monkeypatch, capsys):
+    dtype = default_settings("lexmax-splade", "cpu")["dtype"]
+    assert main(["build", str(corpus), "--out", str(tmp_path / "i"), "--encoder", "lexmax-splade"]) == 0
+    assert f"splade (lexmax-splade, {dtype})" in capsys.readouterr().err
+    with Retriever.open(tmp_path / "i") as retriever:
+        assert retriever.fingerprint == load_encoder(model="lexmax-splade").fingerprint == load_encoder("splade").fingerprint
+    assert main(["build", str(corpus), "--out", str(tmp_path / "j"), "--encoder", "lexmax-splade,dtype=float32"]) == 0
     with Retriever.open(tmp_path / "j") as retriever:
-        assert "dtype" not in retriever.encoder.settings  # the default of the library
+        assert "dtype" not in retriever.encoders()["splade"].settings  # the default of other models
+        assert retriever.fingerprint == load_encoder(model="lexmax-splade", dtype="float32").fingerprint
     (tmp_path / "lexmax-splade").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert shipped_defaults("lexmax-splade", "cpu") == {}
+    assert default_settings("lexmax-splade", "cpu") == {}
 
 
-def test_build_takes_the_default_and_says_so(corpus, tmp_path, capsys):
+def test_the_default_index_has_three_fields_and_finds_what_is_meant(corpus, tmp_path, capsys):
     assert main(["build", str(corpus), "--out", str(tmp_path / "i")]) == 0
-    assert f"encoding with {DEFAULT_MODEL}" in capsys.readouterr().err
-    assert main(["info", str(tmp_path / "i"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["encoder"]["settings"]["model"] == DEFAULT_MODEL
+    assert "fields: bm25, splade (lexmax-splade, " in capsys.readouterr().err
+    with Retriever.open(tmp_path / "i") as retriever:
+        assert retriever.fields == ("bm25", "splade", "colbert")
+        assert retriever.default_search == "(bm25 + splade + colbert) > 0.15*bm25 + 0.25*splade + 0.6*colbert"
+        answers = retriever.search_batch(list(QUERIES), k=3, explain=True)
+        assert [hits[0].doc_id for hits in answers] == list(QUERIES.values())
+        best = answers[0][0]
+        assert sum(field.contribution for field in best.explanation.stages[-1].fields) == pytest.approx(best.score)
+
+
+def test_one_pass_gives_the_vectors_that_each_encoder_makes():
+    texts = [*DOCUMENTS.values(), "", "short", "word " * 600]
+    encoders = {name: load_encoder(model=f"lexmax-{name}") for name in ("splade", "inference-free", "colbert")}
+    shared = SharedPass(encoders)
+    for encode in ("encode_documents", "encode_queries"):
+        together = getattr(shared, encode)(texts)
+        for name, encoder in encoders.items():
+            alone = getattr(encoder, encode)(texts)
+            if name == "colbert":
+                assert np.array_equal(alone.offsets, together[name].offsets)
+                assert np.abs(alone.tokens - together[name].tokens).max() < 1e-5
+            else:
+                assert np.array_equal(alone.terms, together[name].terms)
+                assert np.abs(alone.weights - together[name].weights).max() < 1e-5
+    sides = [encoders["splade"].document_side, encoders["colbert"].document_side, encoders["splade"].query_side]
+    assert len({id(side.trunk) for side in sides}) == 1

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lexmax.index.errors import RepresentationError
-from lexmax.retrieval.encoders.base import as_sparse, makes_sparse_tokens
 from lexmax.retrieval.encoders.loader import load_model_encoder
 from lexmax.retrieval.encoders.networks import masked_lm as backbone
 from lexmax.retrieval.encoders.registry import load_encoder
@@ -86,12 +85,10 @@ def test_settings_make_the_same_encoder_again(encoder, raw):
 
 
 def test_kind_and_vocabulary(encoder, raw, models):
-    assert makes_sparse_tokens(encoder)
+    assert encoder.representation == "sparse-tokens"
     assert load_encoder(model=str(raw)).kind == "splade"  # nothing in the files says SLIM
     assert list(encoder.vocabulary) == models.VOCABULARY
     assert encoder.surface_terms("Sunny [CLS]") == {"sun", "##ny"}
-    with pytest.raises(RepresentationError, match="makes token vectors"):
-        as_sparse(encoder)
 
 
 def test_wrong_choices_are_refused(raw, models, tmp_path):

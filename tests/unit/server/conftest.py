@@ -11,36 +11,17 @@ import pytest
 import uvicorn
 
 from lexmax.index.documents import Document
+from lexmax.index.errors import RepresentationError
 from lexmax.index.representations.sparse import SparseVectors
+from lexmax.retrieval.pipelines.expression import parse
+from lexmax.retrieval.results import Result, Results
+from lexmax.retrieval.searchers.explanation import Explanation, FieldExplanation, StageExplanation, TermMatch
 from lexmax.server.app import create_app, server_config
 
 DEADLINE_S = 30
 
 
-@dataclass(frozen=True)
-class TermMatch:
-    term: str
-    score: float
-    query_weight: float
-    document_weight: float
-    query_expanded: bool
-    document_expanded: bool
-
-
-@dataclass(frozen=True)
-class Explanation:
-    terms: list[TermMatch]
-    tokens: tuple[()] = ()
-
-
-@dataclass(frozen=True)
-class Result:
-    doc_id: str
-    score: float
-    title: str
-    text: str
-    metadata: dict[str, Any]
-    explanation: Explanation | None
+FIELDS = ("bm25",)
 
 
 DOCUMENTS = [
@@ -79,14 +60,26 @@ class FakeRetriever:
         assert gate is None or gate.wait(DEADLINE_S)
         assert not self.closed, "used after close"
 
-    def encode(self, texts):
+    def search_fields(self, search=None, options=None):
+        fields = FIELDS if search is None else parse(search).fields
+        unknown = sorted(set(fields) - {"bm25", "splade"})
+        if unknown:
+            raise RepresentationError(f"there is no field {unknown[0]!r}")
+        if options and set(options) - set(fields):
+            raise ValueError(f"options for the field {next(iter(options))!r}")
+        return fields
+
+    def encode(self, texts, search=None):
         self.batches.append(list(texts))
         self._use(self.encoder_open)
         if "poison" in texts:
             raise ZeroDivisionError("/secret/model.safetensors")
-        return SparseVectors.from_rows([([self._number(text)], [1.5]) for text in texts])
+        vectors = SparseVectors.from_rows([([self._number(text)], [1.5]) for text in texts])
+        return dict.fromkeys(self.search_fields(search), vectors)
 
-    def search_vectors(self, queries, texts, k=10, *, filter=None, explain=False, alpha=1.0, beta=1.0, mu=1.0):
+    def search_vectors(
+        self, queries, texts, k=10, *, search=None, filter=None, options=None, explain=False, timings=False
+    ):  # fmt: skip
         self.searched.append(list(texts))
         self._use(self.search_open)
         if self.search_error is not None:
@@ -94,12 +87,20 @@ class FakeRetriever:
         if filter == "bad":
             raise ValueError("filter: expected a comparison at column 4")
         for i, text in enumerate(texts):
-            assert queries.row(i)[0].tolist() == [self._number(text)], "another request's row"
-        self.options.append({"k": k, "filter": filter, "explain": explain, "alpha": alpha, "beta": beta, "mu": mu})
-        match = TermMatch("solar", 3.0, 1.5, 2.0, False, True)
-        explanation = Explanation([match]) if explain else None
-        found = [Result(d.doc_id, 3.0, d.title, d.text, dict(d.metadata), explanation) for d in DOCUMENTS[:k]]
-        return [found for _ in texts]
+            for vectors in queries.values():
+                assert vectors.row(i)[0].tolist() == [self._number(text)], "another request's row"
+        assert tuple(queries) == self.search_fields(search)
+        self.options.append({"k": k, "search": search, "filter": filter, "options": options, "explain": explain})
+        match = TermMatch(term="solar", score=3.0, query_weight=1.5, document_weight=2.0, query_expanded=False,
+                          document_expanded=True)  # fmt: skip
+        field = FieldExplanation(field="bm25", score=3.0, contribution=3.0, terms=[match])
+        stage = StageExplanation(stage="bm25", rank=1, score=3.0, fields=[field])
+        explanation = Explanation(score=3.0, stages=[stage]) if explain else None
+        found = [
+            Result(doc_id=d.doc_id, score=3.0, title=d.title, text=d.text, metadata=dict(d.metadata), explanation=explanation)
+            for d in DOCUMENTS[:k]
+        ]
+        return [Results(found, {"bm25": 1.5} if timings else None) for _ in texts]
 
     def warm(self):
         self.search_vectors(self.encode(["warm up"]), ["warm up"], 1)
