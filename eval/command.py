@@ -10,7 +10,14 @@ import json
 import sys
 from pathlib import Path
 
-from ..retrieval.commands.options import Command, add_search_options, add_model_options, open_retriever
+from ..retrieval.commands.options import (
+    Command,
+    add_model_options,
+    add_search_options,
+    encoder_specs,
+    open_retriever,
+    tell_encoders,
+)
 from ..retrieval.terminal import compiling, progress_bar, require, say, write
 
 
@@ -26,31 +33,20 @@ def add_eval_command(command: Command) -> None:
     parser.add_argument("--run-out", metavar="FILE", help="write the ranking as a TREC run file")
     parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
     _add_suite_options(parser)
-    add_search_options(parser)
+    add_search_options(parser, several=True)
     add_model_options(parser)
 
 
-SUITE = """\
-instead of DATASET and --index. A SPEC is one of
-
-  bm25                          BM25
-  MODEL                         a sparse or token model: folder, short name or id
-  dense:MODEL                   a dense single-vector model of sentence-transformers, searched exactly
-  rerank:FIRST>SECOND           the 100 best of system FIRST, ordered by the token vectors of system SECOND
-  rerank:FIRST>model:MODEL      ... of a model that encodes no other documents than those of FIRST
-  rerank:FIRST+OTHER>SECOND     ... the 100 best of each of several systems
-  fusion:A+B                    systems fused by reciprocal rank
-  fusion:A*0.3+B*0.7            systems fused by weighted scores, each query's from 0 to 1
-
-bm25 and MODEL take settings: bm25,k1=0.9 or MODEL,kind=slim,dtype=bfloat16. FIRST, OTHER, SECOND, A and B
-are names of systems before it. A shell needs quotes around > and *: --system 'rr=rerank:bm25>colbert'"""
-
-
 def _add_suite_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("several systems on several collections", SUITE)
+    group = parser.add_argument_group(
+        "several searches on several collections",
+        "instead of DATASET and --index: one index per collection, with all --encoder fields, answers every --search",
+    )
     group.add_argument("--suite", nargs="+", metavar="FOLDER", help="BEIR folders")
-    group.add_argument("--system", action="append", default=[], metavar="NAME=SPEC",
-                       help="repeatable; the others are tested against the first")  # fmt: skip
+    group.add_argument("--encoder", action="append", default=[], metavar="SPEC",
+                       help="a vector field, [NAME=]MODEL[,SETTING=VALUE]..., as in lexmax build; repeatable")  # fmt: skip
+    group.add_argument("--dense", action="append", default=[], metavar="SPEC",
+                       help="a dense single-vector model as baseline, ranked exactly; repeatable")  # fmt: skip
     group.add_argument("--documents", type=int, default=0, metavar="N",
                        help="for a quick look: of each collection the documents judged, and others up to so many in all; "
                        "figures are then higher than those of whole collections (default: all)")  # fmt: skip
@@ -70,6 +66,9 @@ def _eval(options: argparse.Namespace) -> int:
 
     dataset = load_dataset(options.dataset, split=options.split)
     measures = options.measures or DEFAULT_MEASURES
+    if options.encoder or options.dense or len(options.search) > 1:
+        raise ValueError("--encoder, --dense and several --search go with --suite")
+    options.search = options.search[0] if options.search else None
     with compiling(), open_retriever(options) as retriever:
         with progress_bar("queries", total=len(dataset.queries)) as bar:
             report = evaluate_index(retriever, dataset, k=options.k, measures=measures, progress=bar)
@@ -82,21 +81,24 @@ def _eval(options: argparse.Namespace) -> int:
 def _eval_suite(options: argparse.Namespace) -> int:
     from .suite.comparison import evaluate_suite
     from .suite.corpora import Workplace
-    from .suite.systems import parse_systems
+    from .suite.systems import load_dense, load_fields, parse_searches
 
-    other = [name for name in ("dataset", "index", "model", "measures", "run_out") if getattr(options, name)]
-    if other:
-        raise ValueError(f"--suite compares --systems by nDCG@10: it does not go with {', '.join(other)}")
+    other = [name for name in ("dataset", "index", "model", "measures", "run_out", "option") if getattr(options, name)]
+    if other or options.exhaustive:
+        raise ValueError(f"--suite compares searches by nDCG@10: it does not go with {', '.join(other or ['exhaustive'])}")
     options.resumes = True
     if not options.work:
         raise ValueError("--suite needs --work DIR, where indexes are kept")
-    systems = parse_systems(options.system)
+    specs = encoder_specs(options.encoder)
+    systems = parse_searches(options.search, [spec.name for spec in specs])
+    fields = load_fields(options.encoder, device=options.device)
+    systems += load_dense(options.dense, device=options.device)
+    tell_encoders(specs, options.device)
     work = Workplace(
         folder=Path(options.work), say=say, bar=lambda sources: progress_bar("documents", sources=sources)
     )  # fmt: skip
     with compiling():
-        report = evaluate_suite(options.suite, systems, work, split=options.split, device=options.device,
-                                n_documents=options.documents)  # fmt: skip
+        report = evaluate_suite(options.suite, systems, fields, work, split=options.split, n_documents=options.documents)
     text = json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n" if options.json else report.to_markdown()
     sys.stdout.write(text)
     return 0

@@ -148,8 +148,8 @@ def index_encoders(
 
 
 def add_field(
-    path: Path | str, spec: str | EncoderSpec, *, encoder: Encoder | None = None, search: str | None = None, device: str = "cpu",
-    progress: Progress | None = None, commit_every_s: float = 120.0,
+    path: Path | str, spec: str | EncoderSpec, *, encoder: Encoder | None = None, search: str | None = None,
+    device: str = "cpu", progress: Progress | None = None, commit_every_s: float = 120.0,
 ) -> int:  # fmt: skip
     """Add a vector field to an index, filled from its stored texts; run again after an interruption, it continues.
 

@@ -60,7 +60,7 @@ class Retriever:
         self._given, self._models, self._device = dict(encoders or {}), dict(models or {}), device
         self._search, self._options, self._exhaustive = search, dict(options or {}), exhaustive
         self._encoders: dict[str, Encoder] = {}
-        self._lock = threading.RLock()
+        self._lock, self._encoder_lock, self._reload_lock = threading.RLock(), threading.Lock(), threading.Lock()
         self._state: _State | None = _State(snapshot)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         for names, what in ((self._given, "an encoder"), (self._models, "a model")):
@@ -364,7 +364,7 @@ class Retriever:
         """
         names = self.search_fields() if names is None else names
         records = self._current().snapshot.manifest.fields
-        with self._lock:
+        with self._encoder_lock:
             for name in names:
                 if name not in self._encoders:
                     self._encoders[name] = self._given.get(name) or index_encoder(
@@ -398,7 +398,7 @@ class Retriever:
         RepresentationError
             The default search does not fit the new commit's fields; likewise.
         """
-        with self._lock:
+        with self._reload_lock:
             old = self._current()
             newest = manifests.read(old.snapshot.path)
             current = old.snapshot.manifest

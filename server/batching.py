@@ -1,7 +1,8 @@
 """Joins waiting queries into one call of the encoders.
 
-An encoder takes little longer for sixteen queries than for one, so queries that arrive while it is busy wait and go together into its
-next batch, with those that are encoded for the same fields. An idle encoder starts at once: no query is delayed in the hope of company.
+An encoder takes little longer for sixteen queries than for one, so queries that arrive while it is busy wait and go together
+into its next batch, with those that are encoded for the same fields. An idle encoder starts at once: no query is delayed in the
+hope of company.
 
 ::
 

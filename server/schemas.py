@@ -201,12 +201,13 @@ class ManyAnswer(BaseModel):
     timings_ms: dict[str, float] | None = Field(None, description="Milliseconds of each stage, when asked for.")
 
 
-class IndexInfo(RootModel[dict[str, Any]]):
-    """Facts about the index: its encoder, its size, its snapshot."""
+_INDEX = {"n_docs": 5183, "search": "bm25", "fields": {"bm25": {"representation": "sparse"}}}
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"n_docs": 5183, "search": "bm25", "fields": {"bm25": {"representation": "sparse"}}}]}
-    )
+
+class IndexInfo(RootModel[dict[str, Any]]):
+    """Facts about the index: its fields with their encoders, its size, its default search."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_INDEX]})
 
 
 class Status(BaseModel):

@@ -58,7 +58,7 @@ class Service:
             message = f"{len(texts)} queries with k = {body.k}: at most {self._limits.max_hits} results per request"
             raise RefusedError(422, "invalid_request", message)
         with self._admitted(len(texts)):
-            fields = await self._in_thread(lambda: self._fields(body))
+            fields = self._fields(body)
             vectors = await self._batcher.encode(texts, fields, body.search)
             return await self._in_thread(lambda: self._answer(body, texts, vectors, started))
 
@@ -120,7 +120,9 @@ class Service:
         except ExpressionError as error:
             raise RefusedError(422, "invalid_search", str(error)) from None
         except RepresentationError:
-            raise
+            known = ", ".join(self._retriever.fields)
+            message = f"the search names a field that the index does not have; it has {known}"
+            raise RefusedError(422, "invalid_search", message) from None
         except (ValueError, TypeError) as error:
             raise RefusedError(422, "invalid_options", str(error)) from None
 

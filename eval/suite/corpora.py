@@ -1,14 +1,13 @@
 """BEIR folders as a suite takes them, and where the indexes of their corpora are kept.
 
-A workplace is a folder; in it an index is named by its collection, the digest of the corpus and the fingerprint of the encoder,
-so that what comes again is not built again, and a build that was cut goes on.
+A workplace is a folder; in it an index is named by its collection and the digest of the corpus. It gets the fields that suites
+ask for, so that nothing is encoded twice, and a build that was cut continues.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,11 @@ from pathlib import Path
 from ...index.documents import Document
 from ...index.errors import DatasetError, IndexNotFoundError
 from ...index.manifest import read as read_manifest
-from ...index.storage import replace_file
 from ...retrieval.build import build_index
 from ...retrieval.corpora.reading import read_corpus
-from ...retrieval.encoders.base import Encoder, MultiVectorEncoder
+from ...retrieval.encoders.registry import check_encoder
+from ...retrieval.encoders.specs import EncoderSpec
+from ...retrieval.fields import FieldEncoder, add_field
 from ...retrieval.progress import Progress
 from ...retrieval.retriever import Retriever
 from ..datasets import COLLECTIONS, Dataset, load_dataset
@@ -117,64 +117,40 @@ def load_collection(name: str, split: str = "test", *, n_documents: int = 0) -> 
     return Collection(folder=folders[0], digest=_digest_of(doc_ids), dataset=dataset, doc_ids=doc_ids)
 
 
-def open_index(encoder: Encoder, collection: Collection, work: Workplace) -> Retriever:
-    """Open the index of a collection, which is built when it is not there yet, or finished when it is not whole.
+def open_index(fields: Mapping[str, FieldEncoder], collection: Collection, work: Workplace) -> Retriever:
+    """Open the index of a collection: built when it is not there, finished when it is not whole, with the fields it lacks added.
 
-    Errors are those of `build_index` and `Retriever.open`.
+    Errors are those of `build_index`, `add_field` and `Retriever.open`.
     """
-    path = collection.place(encoder.fingerprint, work)
-    if not is_complete(path):
-        if collection.doc_ids is None:
-            _build(collection.sources, path, encoder, work)
-        else:
-            _build_of(collection.documents(), path, encoder, work)
-    return Retriever.open(path, encoder=encoder)
-
-
-def open_index_of(
-    doc_ids: Iterable[str], encoder: MultiVectorEncoder, collection: Collection, work: Workplace
-) -> Retriever:  # fmt: skip
-    """Open an index that holds the documents ``doc_ids``: the whole collection's if there is one, else one of these alone.
-
-    Errors are those of `open_index`.
-    """
-    whole = collection.place(encoder.fingerprint, work)
-    if is_complete(whole):
-        return Retriever.open(whole, encoder=encoder)
-    wanted = set(doc_ids)
-    path = whole.with_name(f"{whole.name}-of-{_digest_of(wanted)[:12]}")
-    if not is_complete(path):
-        _build_of((document for document in collection.documents() if document.doc_id in wanted), path, encoder, work)
-    return Retriever.open(path, encoder=encoder)
-
-
-def is_complete(path: Path) -> bool:
-    """Whether there is an index whose build came to its end."""
+    path = work.folder / f"{collection.folder.name}-{collection.digest[:12]}"
     try:
-        return read_manifest(path).build is None
+        manifest = read_manifest(path)
     except IndexNotFoundError:
-        return False
+        manifest = None
+    if manifest is None or manifest.build is not None:
+        kept = fields if manifest is None else {name: fields[name] for name in manifest.fields if name in fields}
+        _build(kept, collection, path, work)
+    manifest = read_manifest(path)
+    for name, each in fields.items():
+        record = manifest.fields.get(name)
+        if record is not None:
+            check_encoder(record.encoder, each.encoder)
+        if record is None or not record.complete:
+            work.say(f"adding the field {name} to {path}")
+            with work.bar(collection.sources) as bar:
+                spec = EncoderSpec(name=name, storage=each.storage)
+                add_field(path, spec, encoder=each.encoder, progress=bar)
+    return Retriever.open(path, search=" + ".join(fields), encoders={name: each.encoder for name, each in fields.items()})
 
 
-def _build(sources: Sequence[str], path: Path, encoder: Encoder, work: Workplace) -> None:
+def _build(fields: Mapping[str, FieldEncoder], collection: Collection, path: Path, work: Workplace) -> None:
     work.say(f"building {path}")
-    with work.bar(sources) as bar:
-        build_index(sources, path, encoder=encoder, progress=bar)
-
-
-def _build_of(documents: Iterable[Document], path: Path, encoder: Encoder, work: Workplace) -> None:
-    """Build an index of some documents, whose texts lie in a file beside it so long."""
-    corpus = path.with_name(f"{path.name}.jsonl")
-    corpus.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(corpus, "".join(map(_line, documents)).encode())
-    _build([str(corpus.resolve())], path, encoder, work)
-    corpus.unlink()
+    with work.bar(collection.sources) as bar:
+        if collection.doc_ids is None:
+            build_index(collection.sources, path, encoders=fields, progress=bar)
+        else:
+            build_index(out=path, documents=collection.documents(), encoders=fields, progress=bar)
 
 
 def _digest_of(doc_ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(doc_ids)).encode()).hexdigest()
-
-
-def _line(document: Document) -> str:
-    """One document as a line of a corpus, with what encoders see of it."""
-    return json.dumps({"_id": document.doc_id, "title": document.title, "text": document.text}) + "\n"

@@ -66,10 +66,14 @@ def models_of(options: argparse.Namespace) -> dict[str, str]:
     return dict(split_setting(text, "--model") for text in options.model)
 
 
-def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """Add which search answers and how hard it tries, for `open_retriever`."""
+def add_search_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add which search answers and how hard it tries, for `open_retriever`; ``several``: --search can be repeated."""
     group = parser.add_argument_group("search", EXPRESSION_HELP)
-    group.add_argument("--search", metavar="EXPR", help="search expression (default: the one that the index stores)")
+    about = "search expression (default: the one that the index stores)"
+    if several:
+        group.add_argument("--search", metavar="[NAME=]EXPR", action="append", default=[], help=f"{about}; repeat with --suite")
+    else:
+        group.add_argument("--search", metavar="EXPR", help=about)
     group.add_argument("--option", action="append", default=[], metavar="FIELD.NAME=VALUE",
                        help="an option of a field's search, such as colbert.n_probe=64; repeatable")  # fmt: skip
     group.add_argument("--exhaustive", action="store_true",

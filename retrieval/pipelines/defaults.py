@@ -1,9 +1,9 @@
 """The default search expression of an index, by the encoders of its fields.
 
-A token field orders candidates best and reads the least of a long query; BM25 is the reverse. Where there is a token field, the 100
-best documents of every field are candidates, every field scores all of them, and the scores are mixed with fixed weights, which the
-softmax of `fusion.masses` makes safe: a field that is not sure cannot outvote the others. The weights were chosen on questions
-that belong to no evaluation collection; docs/measurements.md has the experiment.
+A token field orders candidates best and reads the least of a long query; BM25 is the reverse. Where there is a token field, the
+100 best documents of every field are candidates, every field scores all of them, and the scores are mixed with fixed weights,
+which the softmax of `fusion.masses` makes safe: a field that is not sure cannot outvote the others. The weights were chosen on
+questions that belong to no evaluation collection; docs/measurements.md has the experiment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def default_search(encoders: Mapping[str, Described]) -> str:
     Returns
     -------
     str
-        One field: its name. Several without a token field: their fusion by ranks. With one: all of them, ordered by the mixture.
+        One field: its name. Several without a token field: their fusion by ranks. With one: all, ordered by the mixture.
     """
     names = list(encoders)
     fused = " + ".join(names)

@@ -7,8 +7,8 @@ from token_vectors import clustered, unit
 from lexmax import IndexFormatError
 from lexmax.index.multivector import residual
 from lexmax.index.multivector.clustering import MAX_CENTROIDS, default_n_centroids, train
-from lexmax.index.multivector.residual import STEPS, Codec, allowed_bits
 from lexmax.index.multivector.config import MultiVectorConfig
+from lexmax.index.multivector.residual import STEPS, Codec, allowed_bits
 from lexmax.index.storage import ArrayFile
 
 

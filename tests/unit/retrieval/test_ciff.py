@@ -13,9 +13,9 @@ from lexmax.index.collection import NewField
 from lexmax.index.documents import Document
 from lexmax.index.errors import DuplicateDocumentError, IndexFormatError, RepresentationError, StorageError
 from lexmax.index.snapshot import Snapshot
-from lexmax.retrieval.fields import encoder_record
 from lexmax.retrieval.encoders.precomputed import VectorsEncoder
 from lexmax.retrieval.exchange import ciff
+from lexmax.retrieval.fields import encoder_record
 
 FROM_ANOTHER_TOOL = Path(__file__).parents[2] / "data" / "ciff-toolkit.ciff"
 

@@ -36,6 +36,7 @@ class FakeRetriever:
     """Finds every document for every query; a text's vector is one term, so mixed-up rows show."""
 
     fingerprint: str = "fake:0123456789abcdef"
+    fields: tuple[str, ...] = ("bm25", "splade")
     batches: list[list[str]] = field(default_factory=list)
     searched: list[list[str]] = field(default_factory=list)
     options: list[dict[str, Any]] = field(default_factory=list)

@@ -1,5 +1,5 @@
 import json
-import sys
+import socket
 from types import SimpleNamespace
 
 import httpx
@@ -27,7 +27,8 @@ def test_one_query(shared_client):
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     body = response.json()
-    assert sorted(body) == ["results", "took_ms"]
+    assert sorted(body) == ["results", "timings_ms", "took_ms"]
+    assert body["timings_ms"] is None
     assert body["took_ms"] > 0
     assert body["results"] == [
         {"doc_id": "a", "score": 3.0, "title": "Solar", "text": "Solar cells",
@@ -47,17 +48,40 @@ def test_explanations_and_no_texts(shared_client):
     (hit,) = shared_client.post("/v1/search", json=options).json()["results"]
     assert hit["text"] is None
     assert hit["title"] == "Solar"
+    term = {"term": "solar", "score": 3.0, "query_weight": 1.5, "document_weight": 2.0,
+            "query_expanded": False, "document_expanded": True}  # fmt: skip
+    field = {"field": "bm25", "score": 3.0, "contribution": 3.0, "terms": [term], "tokens": []}
     assert hit["explanation"] == {
-        "terms": [
-            {"term": "solar", "score": 3.0, "query_weight": 1.5, "document_weight": 2.0,
-             "query_expanded": False, "document_expanded": True}
-        ],
-        "tokens": [],
-    }  # fmt: skip
+        "score": 3.0,
+        "stages": [{"stage": "bm25", "rank": 1, "score": 3.0, "fields": [field]}],
+    }
+
+
+def test_timings_on_request(shared_client):
+    body = shared_client.post("/v1/search", json={"queries": ["x"], "timings": True}).json()
+    assert body["timings_ms"] == {"bm25": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        ({"search": "bm25 +"}, "invalid_search", "expected a field"),
+        ({"search": "colbert"}, "invalid_search", "it has bm25, splade"),
+        ({"options": {"splade": {}}}, "invalid_options", "splade"),
+        ({"k": 1000, "queries": ["x"] * 21}, "invalid_request", "at most 20000 results"),
+    ],
+)
+def test_searches_that_cannot_be_answered_are_refused(shared_client, body, kind, message):
+    query = {} if "queries" in body else {"query": "x"}
+    response = shared_client.post("/v1/search", json=query | body)
+    assert response.status_code == 422
+    assert response.json()["error"]["type"] == kind
+    assert message in response.json()["error"]["message"]
 
 
 def test_options_reach_the_retriever(client, retriever):
-    options = {"k": 7, "filter": "year > 2020", "explain": True, "alpha": 0.5, "beta": 0.25, "mu": 0.125}
+    options = {"k": 7, "filter": {"year": {">": 2020}}, "explain": True, "search": "bm25 + splade",
+               "options": {"splade": {"alpha": 0.5}}}  # fmt: skip
     assert client.post("/v1/search", json={"query": "x"} | options).status_code == 200
     assert retriever.options[-1] == options
 
@@ -111,8 +135,8 @@ def test_addresses_that_are_not_there(shared_client, method, address, status, ki
         (b'{"query": "x", "queries": ["x"]}', "exactly one of"),
         (b'{"query": "x", "explain": 0}', "explain: "),
         (b'{"query": "x", "k": 1001}', "k: "),
-        (b'{"query": "x", "alpha": NaN}', "alpha: "),
-        (b'{"query": "x", "beta": 1e999}', "beta: "),
+        (b'{"query": "x", "options": 3}', "options: "),
+        (b'{"query": "x", "search": 1}', "search: "),
         (b'{"query": "x", "\\ud800": 1}', "body: "),
         (b'{"query": "x", "K": 1}', "K: "),
         (b'{"query": "\\ud800"}', "query: "),
@@ -200,8 +224,8 @@ BODIES = st.fixed_dictionaries(
         "k": st.integers(-1, 1001) | JSON,
         "filter": st.text() | JSON,
         "explain": st.booleans() | JSON,
-        "alpha": st.floats(0, 1) | JSON,
-        "beta": st.floats(0, 1) | JSON,
+        "search": st.sampled_from(["bm25", "bm25 + splade", "x", "a > b"]) | JSON,
+        "options": st.dictionaries(st.sampled_from(["bm25", "splade"]), st.dictionaries(st.text(), JSON)) | JSON,
         "include_text": st.booleans() | JSON,
         "other": JSON,
     },
@@ -249,18 +273,19 @@ def test_create_app_refuses_a_period_that_is_none(retriever):
         create_app(retriever, reload_every_s=0)
 
 
-def test_serve_opens_the_index_and_listens_at_home(retriever, monkeypatch):
-    opened, configs = [], []
-
-    def open_index(path, **options):
-        opened.append((path, options))
-        return retriever
-
-    fake = SimpleNamespace(Retriever=SimpleNamespace(open=open_index))
-    monkeypatch.setitem(sys.modules, "lexmax.retrieval.retriever", fake)
-    monkeypatch.setattr(app_module.uvicorn, "Server", lambda config: SimpleNamespace(run=lambda: configs.append(config)))
-    serve("some/index", model="moved/model", device="cuda")
-    (config,) = configs
-    assert opened == [("some/index", {"model": "moved/model", "device": "cuda"})]
-    assert (config.host, config.port, config.workers) == ("127.0.0.1", 8000, 1)
+def test_serve_binds_before_it_opens_the_index(retriever, monkeypatch):
+    ran = []
+    monkeypatch.setattr(
+        app_module.uvicorn, "Server", lambda config: SimpleNamespace(run=lambda **given: ran.append((config, given)))
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(StorageError, match="cannot listen on 127"):
+            serve(lambda: pytest.fail("opened"), port=taken.getsockname()[1])
+    serve(lambda: retriever, port=0)
+    ((config, given),) = ran
+    assert config.host == "127.0.0.1"
+    assert config.workers == 1
     assert config.app.title == "lexmax"
+    assert len(given["sockets"]) == 1

@@ -16,19 +16,21 @@ class Encoder:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, texts):
+    def __call__(self, texts, search=None):
         self.batches.append(list(texts))
         assert self.gate.wait(10)
         if "short" in texts:
-            return SparseVectors.from_rows([])
-        return SparseVectors.from_rows([([int(text)], [1.0]) for text in texts])
+            return {"bm25": SparseVectors.from_rows([])}
+        vectors = SparseVectors.from_rows([([int(text)], [1.0]) for text in texts])
+        return dict.fromkeys((search or "bm25").split("+"), vectors)
 
 
 def within_deadline(work):
     asyncio.run(asyncio.wait_for(work, 20))
 
 
-def rows(vectors):
+def rows(encoded):
+    vectors = encoded["bm25"]
     return [int(vectors.row(i)[0][0]) for i in range(len(vectors))]
 
 
@@ -152,5 +154,20 @@ def test_close_encodes_what_waits_and_takes_no_more():
             encoder.gate.set()
             await closing
             assert [rows(task.result()) for task in waiting] == [[1], [2]]
+
+    within_deadline(run())
+
+
+def test_requests_of_other_fields_wait_for_the_next_batch():
+    async def run():
+        encoder = Encoder()
+        async with busy(encoder) as batcher:
+            both = ("bm25", "splade")
+            asked = [("1", ("bm25",), "bm25"), ("2", ("bm25",), "bm25"), ("3", both, "bm25+splade"), ("4", ("bm25",), "bm25")]
+            waiting = [asyncio.create_task(batcher.encode([text], fields, search)) for text, fields, search in asked]
+            await asyncio.sleep(0.01)
+        answers = await asyncio.gather(*waiting)
+        assert encoder.batches == [["0"], ["1", "2"], ["3"], ["4"]]
+        assert [tuple(answer) for answer in answers] == [("bm25",), ("bm25",), both, ("bm25",)]
 
     within_deadline(run())

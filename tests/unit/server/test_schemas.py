@@ -15,7 +15,15 @@ def test_the_shape_follows_the_key():
     one, many = BODY.validate_python({"query": "a"}), BODY.validate_python({"queries": ["a", "b"]})
     assert isinstance(one, SearchOne)
     assert isinstance(many, SearchMany)
-    defaults = {"k": 10, "filter": None, "explain": False, "alpha": 1.0, "beta": 1.0, "mu": 1.0, "include_text": True}
+    defaults = {
+        "k": 10,
+        "search": None,
+        "filter": None,
+        "options": None,
+        "explain": False,
+        "timings": False,
+        "include_text": True,
+    }
     assert one.model_dump() == defaults | {"query": "a"}
 
 
@@ -27,8 +35,9 @@ def test_the_shape_follows_the_key():
         {"k": 3.0},
         {"filter": "x" * 8},
         {"filter": None},
-        {"alpha": 1},
-        {"beta": 0.25},
+        {"filter": {"year": 3}},
+        {"search": "a + b"},
+        {"options": {"a": {"n_probe": 3}}},
         {"explain": True},
     ],
 )
@@ -55,8 +64,8 @@ def test_refused_bodies(body):
     [
         {"k": 0}, {"k": 21}, {"k": True}, {"k": "3"}, {"k": 3.5}, {"k": 21.0}, {"k": float("inf")},
         {"k": None}, {"k": 10**400}, {"explain": 0},
-        {"explain": "true"}, {"include_text": 1}, {"include_text": None}, {"alpha": 0}, {"alpha": 1.5},
-        {"alpha": float("nan")}, {"alpha": "1"}, {"alpha": True}, {"beta": -1}, {"beta": float("inf")},
+        {"explain": "true"}, {"include_text": 1}, {"include_text": None}, {"search": 1}, {"search": "x" * 1001},
+        {"options": {"a": 1}}, {"options": []}, {"alpha": 1},
         {"filter": 1}, {"filter": "x" * 9}, {"K": 3}, {"unknown": None},
     ],
 )  # fmt: skip

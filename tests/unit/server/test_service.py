@@ -9,7 +9,7 @@ def test_close_waits_for_searches_in_every_stage(retriever):
     async def run():
         service = Service(retriever, Limits())
         retriever.encoder_open.clear()
-        queries = [SearchOne(query=f"q{i}", k=1, filter=None) for i in range(3)]
+        queries = [SearchOne(query=f"q{i}", k=1, search=None, filter=None) for i in range(3)]
         searches = [asyncio.create_task(service.search(query)) for query in queries]
         while not retriever.batches:
             await asyncio.sleep(0.001)
