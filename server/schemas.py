@@ -201,7 +201,7 @@ class ManyAnswer(BaseModel):
     timings_ms: dict[str, float] | None = Field(None, description="Milliseconds of each stage, when asked for.")
 
 
-_INDEX = {"n_docs": 5183, "search": "bm25", "fields": {"bm25": {"representation": "sparse"}}}
+_INDEX: dict[str, Any] = {"n_docs": 5183, "search": "bm25", "fields": {"bm25": {"representation": "sparse"}}}
 
 
 class IndexInfo(RootModel[dict[str, Any]]):

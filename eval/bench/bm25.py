@@ -19,14 +19,15 @@ import numpy.typing as npt
 
 from ...index.errors import DatasetError, MissingDependencyError
 from ...index.representations.sparse import SparseVectors
-from ...index.snapshot import Snapshot
 from ...index.sparse.bm25 import Bm25
+from ...index.sparse.field import SparseField
 from ...retrieval.build import build_index
 from ...retrieval.corpora.reading import read_corpus
 from ...retrieval.encoders.lexical import LexicalEncoder
 from ...retrieval.searchers.blockmax import BlockMaxSearcher
 from ..datasets import load_dataset
 from .engines import Opened
+from .fields import only_field
 from .judge import Judge
 from .report import Report, Row, make_row
 from .timing import interleave
@@ -74,7 +75,7 @@ def run_bm25_bench(
     with tempfile.TemporaryDirectory(prefix="lexmax-bench-") as folder:
         say("building lexmax")
         start = time.perf_counter()
-        build_index([corpus], folder, encoder=encoder)
+        build_index([corpus], folder, encoders={"bm25": encoder})
         facts["lexmax"] = (time.perf_counter() - start, sum(p.stat().st_size for p in Path(folder).rglob("inverted.lex")))
         say("building bm25s")
         bm25s, build_s, n_bytes = _open_bm25s(counts, encoder.bm25)
@@ -135,8 +136,8 @@ def _judge(counts: _Counts, bm25: Bm25, depth: int) -> Judge:
 
 
 def _open_lexmax(folder: str, counts: _Counts) -> Opened:
-    snapshot = Snapshot.open(folder)
-    searcher = BlockMaxSearcher(snapshot)
+    field = only_field(folder, SparseField, "sparse vectors")
+    searcher = BlockMaxSearcher(field)
 
     def prepare(query: Query) -> SparseVectors:
         words = [counts.stems[term] for term in query.terms.tolist()]
@@ -144,7 +145,7 @@ def _open_lexmax(folder: str, counts: _Counts) -> Opened:
         return SparseVectors(indptr, terms, query.weights.astype(np.float32), words)
 
     return Opened(
-        searches={"lexmax": lambda query, k: searcher.search(snapshot.query_vectors(query), k)},
+        searches={"lexmax": lambda query, k: searcher.search(field.query_vectors(query), k)},
         prepare=prepare,
         documents=lambda hits: np.asarray(hits.doc_nums, np.int64),
     )

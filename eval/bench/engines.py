@@ -16,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.arrays import Int32s, Int64s
-from ...index.collection import Collection
+from ...index.collection import Collection, NewField
 from ...index.documents import Document
 from ...index.kernels import kernel
 from ...index.manifest import EncoderRecord
 from ...index.representations.sparse import SparseVectors
-from ...index.snapshot import Snapshot
+from ...index.sparse.field import SparseField
 from ...retrieval.hits import Hits
-from ...retrieval.searchers.blockmax import BlockMaxSearcher, SearchOptions
+from ...retrieval.searchers.blockmax import BlockMaxSearcher, SparseOptions
 from ...retrieval.searchers.exhaustive import ExhaustiveSearcher
 from ...retrieval.searchers.queries import prepare as integer_query
+from .fields import only_field
 from .timing import Search
 from .workload import Query, Rows
 
@@ -87,7 +88,7 @@ class Engine:
 def build_lexmax(rows: Rows, folder: Path, *, reorder: bool = False) -> float:
     """Add, commit: durable on disk. With ``reorder``, documents are put in the order of graph bisection."""
     start = time.perf_counter()
-    with Collection.create(folder, encoder=ENCODER) as collection:
+    with Collection.create(folder, {"vectors": NewField(encoder=ENCODER)}) as collection:
         for first in range(0, len(rows), ADD_DOCS):
             last = min(first + ADD_DOCS, len(rows))
             span = slice(int(rows.indptr[first]), int(rows.indptr[last]))
@@ -96,7 +97,8 @@ def build_lexmax(rows: Rows, folder: Path, *, reorder: bool = False) -> float:
                 np.array(rows.terms[span]),
                 rows.impacts[span].astype(np.float32),
             )
-            collection.add([Document(doc_id=str(number), text="") for number in range(first, last)], vectors)
+            documents = [Document(doc_id=str(number), text="") for number in range(first, last)]
+            collection.add(documents, {"vectors": vectors})
         if reorder:
             collection.compact(reorder=True)
         collection.commit()
@@ -105,11 +107,11 @@ def build_lexmax(rows: Rows, folder: Path, *, reorder: bool = False) -> float:
 
 def open_lexmax(folder: Path, *, n_threads: int = 1) -> Opened:
     """Open for the block-max searcher, each of its ways forced, several threads for one query, and the oracle."""
-    snapshot = Snapshot.open(folder)
-    fast, oracle = BlockMaxSearcher(snapshot), ExhaustiveSearcher(snapshot)
+    field = only_field(folder, SparseField, "sparse vectors")
+    fast, oracle = BlockMaxSearcher(field), ExhaustiveSearcher(field)
 
-    def way(path: str) -> Search:
-        options = SearchOptions(path=path)
+    def way(algorithm: str) -> Search:
+        options = SparseOptions(algorithm=algorithm)
         return lambda vectors, k: fast.search(vectors, k, options=options)
 
     def prepare(query: Query) -> SparseVectors:
@@ -117,7 +119,7 @@ def open_lexmax(folder: Path, *, n_threads: int = 1) -> Opened:
         return SparseVectors(indptr, query.terms.astype(np.int32), query.weights.astype(np.float32))
 
     def rounded(query: Query) -> Query:
-        integers = integer_query(snapshot, prepare(query), 0)
+        integers = integer_query(field, prepare(query), 0)
         return Query(integers.terms, integers.weights)
 
     def documents(hits: Hits) -> npt.NDArray[np.int64]:

@@ -23,10 +23,11 @@ import numpy as np
 from ...index.arrays import Int64s
 from ...index.errors import DatasetError, MissingDependencyError
 from ...index.representations.sparse import SparseVectors
-from ...index.snapshot import Snapshot
+from ...index.sparse.field import SparseField
 from ...index.sparse.vocabulary import Vocabulary
 from .build import BuildFacts, build_apart
 from .engines import LEXMAX, Opened, open_lexmax
+from .fields import only_field
 from .generator import Recipe, generate_documents, generate_queries
 from .judge import Judge
 from .peers import ENGINES
@@ -162,7 +163,9 @@ def _queries(bench: SparseBench, rows: Rows) -> tuple[dict[str, list[Query]], st
     """Queries by kind, and where they come from."""
     frequencies = rows.document_frequencies()
     if bench.query_vectors:
-        vocabulary: Vocabulary | None = Snapshot.open(bench.index).vocabulary if bench.index else None
+        vocabulary: Vocabulary | None = None
+        if bench.index:
+            vocabulary = only_field(bench.index, SparseField, "sparse vectors").vocabulary
         records = read_query_vectors(bench.query_vectors, bench.n_queries)
         vectors, how = number_terms(records, vocabulary, frequencies)
         kinds, source = {"given": vectors}, f"{bench.query_vectors} ({how})"

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,14 +16,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...index.arrays import Floats, Int64s
-from ...index.collection import Collection
+from ...index.collection import Collection, NewField
 from ...index.documents import Document
 from ...index.manifest import EncoderRecord
 from ...index.multivector.config import MultiVectorConfig
+from ...index.multivector.field import TokenField
 from ...index.representations.multivectors import MultiVectors
-from ...index.snapshot import Snapshot
 from ...retrieval.searchers.centroid import CentroidOptions, CentroidSearcher
 from ...retrieval.searchers.maxsim import MaxSimSearcher
+from .fields import only_field
 from .token_sets import TokenSet
 from .token_worker import timed
 
@@ -108,10 +109,12 @@ def build_lexmax(tokens: Path, index: Path, *, nbits: int, exact: bool) -> Mappi
 
 
 def _write(tokens: TokenSet, folder: Path, config: MultiVectorConfig, n_docs: int) -> None:
-    with Collection.create(folder, encoder=ENCODER, multivector=config) as collection:
+    new = NewField(encoder=ENCODER, representation="tokens", options=asdict(config))
+    with Collection.create(folder, {"tokens": new}) as collection:
         for first in range(0, n_docs, ADD_DOCS):
             last = min(first + ADD_DOCS, n_docs)
-            collection.add([Document(doc_id=str(number), text="") for number in range(first, last)], tokens.rows(first, last))
+            documents = [Document(doc_id=str(number), text="") for number in range(first, last)]
+            collection.add(documents, {"tokens": tokens.rows(first, last)})
         collection.commit()
 
 
@@ -125,10 +128,10 @@ class LexmaxTokens:
     slow = False
 
     def __init__(self, tokens: Path, index: Path, *, name: str) -> None:
-        self._searcher = CentroidSearcher(Snapshot.open(index / "index"))
+        self._searcher = CentroidSearcher(only_field(index / "index", TokenField, "token vectors"))
         self._options = {name: CentroidOptions()}
         self.rows = {name: name}
-        exact = any(segment.tokens.exact is not None for segment in self._searcher.snapshot.segments)
+        exact = any(segment.part.exact is not None for segment in self._searcher.field.segments)
         for probe, gathered, candidates, n_exact in GRID:
             for last in (n_exact, 0) if exact else (0,):
                 row = f"{name}-{probe}-{gathered}-{candidates}-{last}"
@@ -157,7 +160,7 @@ class Oracle:
     slow = True
 
     def __init__(self, tokens: Path, index: Path) -> None:
-        self._searcher = MaxSimSearcher(Snapshot.open(index / "index"))
+        self._searcher = MaxSimSearcher(only_field(index / "index", TokenField, "token vectors"))
         self.rows = {ORACLE: ORACLE}
 
     def prepare(self, number: int, tokens: Floats) -> MultiVectors:

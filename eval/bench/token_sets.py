@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from ...index.arrays import Int64s
 from ...index.errors import DatasetError, RepresentationError
+from ...index.multivector.field import TokenField
 from ...index.representations.multivectors import MultiVectors
-from ...index.snapshot import Snapshot
+from .fields import only_field, undeleted
 
 DECODED_DOCS = 4096
 
@@ -112,17 +113,15 @@ def read_index(path: Path | str, queries: MultiVectors) -> TokenSet:
     RepresentationError
         The index holds sparse vectors, is empty, has deleted documents, or has another dim than the queries.
     """
-    snapshot = Snapshot.open(path)
-    codec = snapshot.codec
+    field = undeleted(only_field(path, TokenField, "token vectors"))
+    codec = field.codec
     if codec is None:
         raise RepresentationError(f"{path} holds no token vectors: build one with a multi-vector encoder")
-    if any(segment.live is not None for segment in snapshot.segments):
-        raise RepresentationError(f"{path} has deleted documents: run `lexmax compact {path}` first")
     if codec.dim != queries.dim:
         raise RepresentationError(f"queries of dim {queries.dim} for {path} of dim {codec.dim}")
     tokens, widths = [], []
-    for segment in snapshot.segments:
-        part = segment.tokens
+    for segment in field.segments:
+        part = segment.part
         widths.append(np.diff(part.offsets))
         for first in range(0, part.n_docs, DECODED_DOCS):
             decoded = part.tokens(codec, first, min(first + DECODED_DOCS, part.n_docs))

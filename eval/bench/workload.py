@@ -16,9 +16,10 @@ import numpy.typing as npt
 from ...index.arrays import Int32s, Int64s
 from ...index.errors import DatasetError, RepresentationError
 from ...index.representations.sparse import SparseVectors
-from ...index.snapshot import Snapshot
+from ...index.sparse.field import SparseField
 from ...index.sparse.quantize import fit_scale, quantize
 from ...index.sparse.vocabulary import Vocabulary
+from .fields import only_field, undeleted
 
 TOP_WEIGHT = 32
 """The heaviest term of every query: the range of BMP's query weights, which its wheel stretches any other weights to."""
@@ -100,12 +101,10 @@ def read_index_rows(path: Path | str) -> Rows:
     Raises
     ------
     RepresentationError
-        The index has deleted documents.
+        The index has deleted documents, or not one sparse field.
     """
-    snapshot = Snapshot.open(path)
-    if any(segment.live is not None for segment in snapshot.segments):
-        raise RepresentationError(f"{path} has deleted documents: run `lexmax compact {path}` first")
-    parts = [segment.inverted.rows() for segment in snapshot.segments]
+    field = undeleted(only_field(path, SparseField, "sparse vectors"))
+    parts = [segment.inverted.rows() for segment in field.segments]
     widths = np.concatenate([np.empty(0, np.int64), *(np.diff(part.indptr) for part in parts)])
     return Rows(
         np.concatenate([[0], np.cumsum(widths)]).astype(np.int64),

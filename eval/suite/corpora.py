@@ -118,7 +118,7 @@ def load_collection(name: str, split: str = "test", *, n_documents: int = 0) -> 
 
 
 def open_index(fields: Mapping[str, FieldEncoder], collection: Collection, work: Workplace) -> Retriever:
-    """Open the index of a collection: built when it is not there, finished when it is not whole, with the fields it lacks added.
+    """Open the index of a collection: built when it is not there, finished when it is not whole, its missing fields added.
 
     Errors are those of `build_index`, `add_field` and `Retriever.open`.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from ...retrieval.retriever import Retriever
 from ..evaluate import Ranking, without_query
 from ..latency import percentiles_ms
 from .corpora import Collection, Workplace, open_index
-from .dense_vectors import DenseRanker, open_dense
+from .dense_vectors import open_dense
 from .systems import System
 
 DEPTH = 100
@@ -85,12 +86,11 @@ def run_systems(
     for system in systems:
         if system.dense is not None:
             ranker = open_dense(system.dense, collection, work)
-            field_costs[system.name] = _dense_cost(ranker, collection)
-            rankings[system.name], query_ms[system.name] = _ask(lambda texts, r=ranker: r.rank(texts, DEPTH + 1), collection)
+            field_costs[system.name] = FieldCost(unit="numbers", per_document=ranker.encoder.dim, per_query=ranker.encoder.dim)
+            rankings[system.name], query_ms[system.name] = _ask(partial(ranker.rank, k=DEPTH + 1), collection)
         elif retriever is not None:
-            rankings[system.name], query_ms[system.name] = _ask(
-                lambda texts, r=retriever, s=system.search: r.rank(texts, DEPTH + 1, search=s), collection
-            )
+            rank = partial(retriever.rank, k=DEPTH + 1, search=system.search)
+            rankings[system.name], query_ms[system.name] = _ask(rank, collection)
     if retriever is not None:
         retriever.close()
     return rankings, Costs(documents_per_s=documents_per_s, fields=field_costs, query_ms=query_ms)
@@ -134,10 +134,6 @@ def _field_costs(
         per_document = info[name]["postings_per_doc" if unit == "terms" else "tokens_per_doc"]
         costs[name] = FieldCost(unit=unit, per_document=per_document, per_query=n_units / len(queries))
     return costs, len(documents) / documents_s
-
-
-def _dense_cost(ranker: DenseRanker, collection: Collection) -> FieldCost:
-    return FieldCost(unit="numbers", per_document=ranker.encoder.dim, per_query=ranker.encoder.dim)
 
 
 def _units(encoded: Vectors | Floats | Any) -> tuple[Unit, int]:

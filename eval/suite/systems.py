@@ -37,7 +37,7 @@ def parse_searches(texts: Iterable[str], fields: Sequence[str]) -> list[System]:
     ValueError
         A malformed expression, one that names no field, or a name that comes twice.
     """
-    systems = []
+    systems: list[System] = []
     for text in texts:
         name, equals, expression = text.partition("=")
         if not equals:
@@ -57,7 +57,7 @@ def load_dense(texts: Iterable[str], *, device: str = "cpu") -> list[System]:
     """
     from ...retrieval.encoders.registry import load_encoder
 
-    systems = []
+    systems: list[System] = []
     for text in texts:
         spec = parse_encoder_spec(text)
         encoder = load_encoder("dense", model=spec.model, device=device, **spec.settings)

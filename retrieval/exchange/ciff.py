@@ -81,7 +81,7 @@ def import_ciff(
 
 
 def export_ciff(index: Path | str, path: Path | str, *, field: str | None = None) -> int:
-    """Write a sparse field of an index as a CIFF file: live documents in order, impacts as tf; of BM25, term counts and lengths.
+    """Write a sparse field of an index as CIFF: live documents in order, impacts as tf; of BM25, term counts and lengths.
 
     Terms are the vocabulary's strings, or term numbers where there is no vocabulary. Scores of another engine, divided by the
     scale that the header's description names, are those of lexmax.

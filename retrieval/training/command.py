@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..commands.options import Command
+from ..commands.options import Command, add_model_options, models_of
 from ..terminal import progress_bar, require_models, say
 from .train_command import DATA_HELP, LoadDataset, add_train_options, run_train
 
@@ -52,8 +52,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 def _add_index_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", required=True, metavar="IDX", help="index of a corpus that holds the passages")
-    parser.add_argument("--model", metavar="DIR_OR_ID", help="where the index's encoder is now (default: where it was)")
-    parser.add_argument("--device", default="cpu", help="where a model runs: cpu, cuda, ... (default cpu)")
+    parser.add_argument("--search", metavar="EXPR", help="search expression (default: the one that the index stores)")
+    add_model_options(parser)
 
 
 def _add_score_options(score: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def _mine(options: argparse.Namespace) -> int:
     from .mining import mine_negatives
 
     with (
-        Retriever.open(options.index, model=options.model, device=options.device) as retriever,
+        Retriever.open(options.index, search=options.search, models=models_of(options), device=options.device) as retriever,
         progress_bar("queries", sources=[options.data]) as bar,
     ):
         report = mine_negatives(
@@ -134,7 +134,7 @@ def _augment(options: argparse.Namespace) -> int:
     from .augment import round_trip
 
     with (
-        Retriever.open(options.index, model=options.model, device=options.device) as retriever,
+        Retriever.open(options.index, search=options.search, models=models_of(options), device=options.device) as retriever,
         progress_bar("pairs", sources=[options.data]) as bar,
     ):
         report = round_trip(options.data, retriever, options.out, k=options.k, progress=bar)

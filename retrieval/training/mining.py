@@ -12,7 +12,8 @@ import numpy as np
 
 from ...index.documents import Document
 from ..progress import Progress
-from ..retriever import Result, Retriever
+from ..results import Result
+from ..retriever import Retriever
 from .data import Example, read_examples, writing_records
 
 QUERIES_AT_ONCE = 256

@@ -97,7 +97,7 @@ def test_options_are_made_and_checked():
     with pytest.raises(ValueError, match="algorithm must be one of auto, blockmax"):
         make_options("sparse", {"algorithm": "fast"})
     for value in ("many", 1.5, True, None, [3]):
-        with pytest.raises(TypeError, match="option n_probe is .* a whole number"):
+        with pytest.raises(TypeError, match=r"option n_probe is .* a whole number"):
             make_options("tokens", {"n_probe": value})
     with pytest.raises(TypeError, match="options must be a SlimOptions or a mapping"):
         make_options("sparse-tokens", CentroidOptions())
