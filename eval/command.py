@@ -60,15 +60,16 @@ def _eval(options: argparse.Namespace) -> int:
     if not options.dataset or not options.index:
         raise ValueError("eval takes a DATASET and --index IDX, or --suite with folders")
     from .datasets import load_dataset
+
+    if options.encoder or options.dense or len(options.search) > 1:
+        raise ValueError("--encoder, --dense and several --search go with --suite")
+    options.search = options.search[0] if options.search else None
     from .evaluate import evaluate_index
     from .measures import DEFAULT_MEASURES
     from .runs import write_run
 
     dataset = load_dataset(options.dataset, split=options.split)
     measures = options.measures or DEFAULT_MEASURES
-    if options.encoder or options.dense or len(options.search) > 1:
-        raise ValueError("--encoder, --dense and several --search go with --suite")
-    options.search = options.search[0] if options.search else None
     with compiling(), open_retriever(options) as retriever:
         with progress_bar("queries", total=len(dataset.queries)) as bar:
             report = evaluate_index(retriever, dataset, k=options.k, measures=measures, progress=bar)

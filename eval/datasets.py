@@ -99,7 +99,7 @@ def _read_queries(path: Path) -> dict[str, str]:
 
 
 def _qrels_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, three columns); a first line with no number in its third column is the header."""
+    """Yield (line number, three columns); a first line whose third column is no number of any form is the header."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -110,8 +110,17 @@ def _qrels_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 continue
             if len(columns) != 3:
                 raise DatasetError(f"3 columns parted by tabs are expected, found {len(columns)}", path=path, line=number)
-            if number > 1 or columns[2].lstrip("-").isdigit():
+            if number > 1 or _is_number(columns[2]):
                 yield number, columns
+
+
+def _is_number(text: str) -> bool:
+    """Whether a column is a number: as wide as `add_judgment` reads it or wider, which then names what is wrong with it."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _load_ir_datasets(dataset_id: str, split: str) -> Dataset:

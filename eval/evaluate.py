@@ -5,32 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .datasets import Dataset
 from .latency import percentiles_ms
 from .measures import DEFAULT_MEASURES, evaluate_queries, parse_measure
 from .runs import Qrels, Run
+from .tables import markdown_table
+
+if TYPE_CHECKING:
+    from ..retrieval.retriever import Retriever
 
 Ranking = list[tuple[str, float]]
 """(doc_id, score), best first."""
-
-
-class Ranker(Protocol):
-    """What is evaluated; ``lexmax.Retriever`` is one."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the encoder and its settings, in one word."""
-        ...
-
-    def info(self) -> dict[str, Any]:
-        """Return facts about the index, JSON-serialisable."""
-        ...
-
-    def rank(self, texts: Sequence[str], k: int) -> list[Ranking]:
-        """Return (doc_id, score), best first, at most ``k`` for each text."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +29,8 @@ class Report:
     dataset : str
         Collection and split.
     n_queries : int
+    n_judged, n_missing : int
+        Documents with a positive judgment, and how many of them the index does not have.
     measures : mapping
         Measure -> mean over queries.
     latency_ms : mapping
@@ -58,6 +47,8 @@ class Report:
 
     dataset: str
     n_queries: int
+    n_judged: int
+    n_missing: int
     measures: Mapping[str, float]
     latency_ms: Mapping[str, float]
     index: Mapping[str, Any]
@@ -65,11 +56,29 @@ class Report:
     run: Run = field(repr=False)
     per_query: Mapping[str, Mapping[str, float]] = field(repr=False)
 
+    @property
+    def warning(self) -> str | None:
+        """What is wrong where the index has not all documents that answer the queries; None where it has."""
+        if not self.n_missing:
+            return None
+        if self.n_missing == self.n_judged:
+            return (
+                f"none of the {self.n_judged:,} documents judged relevant in {self.dataset} is in the index, so every measure "
+                "is 0: it is another collection's index, or its doc_ids are not those of the judgments"
+            )
+        return (
+            f"{self.n_missing:,} of the {self.n_judged:,} documents judged relevant in {self.dataset} are not in the index: "
+            "measures are lower than for the whole collection"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the summary as what ``json.dumps`` takes, without run and single queries."""
         return {
             "dataset": self.dataset,
             "n_queries": self.n_queries,
+            "n_judged": self.n_judged,
+            "n_missing": self.n_missing,
+            "warning": self.warning,
             "measures": dict(self.measures),
             "latency_ms": dict(self.latency_ms),
             "index": dict(self.index),
@@ -80,10 +89,11 @@ class Report:
         columns = {"dataset": self.dataset, "queries": str(self.n_queries)}
         columns |= {measure: f"{value:.4f}" for measure, value in self.measures.items()}
         columns |= {f"{percent} ms": f"{value:.2f}" for percent, value in self.latency_ms.items()}
-        aligns = ["---", *["---:"] * (len(columns) - 1)]
-        table = [f"| {' | '.join(row)} |" for row in (columns.keys(), aligns, columns.values())]
+        table = markdown_table([list(columns), list(columns.values())])
         facts = {n: v for n, v in self.index.items() if not isinstance(v, dict | list)}
         facts["encoder"] = self.fingerprint
+        if self.warning:
+            table = [f"**Warning:** {self.warning}.", "", *table]
         return "\n".join([*table, "", *(f"- {name}: {value}" for name, value in facts.items())]) + "\n"
 
 
@@ -98,7 +108,7 @@ def without_query(ranking: Ranking, query_id: str, qrels: Qrels) -> Ranking:
 
 
 def evaluate_index(
-    retriever: Ranker,
+    retriever: Retriever,
     dataset: Dataset,
     *,
     k: int = 1000,
@@ -139,9 +149,12 @@ def evaluate_index(
         if progress is not None:
             progress(len(run))
     per_query = evaluate_queries(dataset.qrels, run, measures)
+    judged = sorted({doc_id for row in dataset.qrels.values() for doc_id, relevance in row.items() if relevance > 0})
     return Report(
         dataset=dataset.name,
         n_queries=len(run),
+        n_judged=len(judged),
+        n_missing=int((retriever.snapshot.find(judged) < 0).sum()),
         measures={measure: sum(values.values()) / len(values) for measure, values in per_query.items()},
         latency_ms=percentiles_ms(times_s),
         index=retriever.info(),

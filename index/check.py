@@ -26,7 +26,7 @@ def check_index(path: Path | str) -> list[str]:
         manifest = manifests.read(folder)
     except IndexFormatError as problem:
         return [str(problem)]
-    return list(_problems(folder, manifest))
+    return list(dict.fromkeys(_problems(folder, manifest)))  # each segment reports a file that all share
 
 
 def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:

@@ -20,8 +20,8 @@ from . import manifest as manifests
 from .documents import Document, DocumentBuffer
 from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError
 from .filling import fill_field
-from .manifest import FIELD_NAME, EncoderRecord, FieldRecord, Manifest
-from .metadata import extend_fields
+from .manifest import FIELD_NAME, REPRESENTATIONS, EncoderRecord, FieldRecord, Manifest
+from .metadata import check_text, extend_fields
 from .multivector.writer import TokenWriter
 from .representations import Vectors
 from .segment_store import SegmentStore
@@ -51,6 +51,11 @@ class NewField:
         Strings of the encoder's fixed term numbers.
     scale : float or None
         Impact = weight x scale; None: fitted to the first segment.
+
+    Raises
+    ------
+    ValueError
+        An unknown representation, or a vocabulary or scale where there is none.
     """
 
     encoder: EncoderRecord
@@ -58,6 +63,12 @@ class NewField:
     options: Mapping[str, Any] = field(default_factory=dict)
     vocabulary: Sequence[str] | None = None
     scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.representation not in REPRESENTATIONS:
+            raise ValueError(f"unknown representation {self.representation!r}; there are {', '.join(REPRESENTATIONS)}")
+        if self.representation == "tokens" and not (self.vocabulary is None and self.scale is None):
+            raise ValueError("a field of token vectors has neither a vocabulary nor a scale")
 
     def record(self, *, complete: bool = True) -> FieldRecord:
         """Return what the manifest keeps of it."""
@@ -114,6 +125,7 @@ class Collection:
         folder.mkdir(parents=True, exist_ok=True)
         lock = ExitStack()
         lock.enter_context(write_lock(folder / LOCK_NAME))
+        lock.callback(_remove_empty, folder, is_new=is_new)
         try:
             if (folder / manifests.FILE_NAME).exists():
                 raise FileExistsError(f"{folder} holds an index already: remove it, add to it, or choose another folder")
@@ -125,8 +137,6 @@ class Collection:
         except BaseException:
             lock.close()
             raise
-        if is_new:
-            lock.callback(_remove_empty, folder)
         return collection
 
     @classmethod
@@ -196,8 +206,9 @@ class Collection:
             if len(documents) != len(rows):
                 raise RepresentationError(f"{len(documents)} documents with {len(rows)} vectors for the field {name}")
             self._store.writers[name].check(rows)
+        for document in documents:
+            _check_document(document)
         doc_ids = [document.doc_id for document in documents]
-        _check_ids(doc_ids)
         metadata = dict(self._store.metadata)
         for document in documents:
             if document.metadata:
@@ -272,8 +283,9 @@ class Collection:
         if name in self._store.records:
             raise ValueError(f"{self.path}: there is a field {name!r} already: drop it first, or choose another name")
         self._flush()
-        self._store.records[name] = new.record(complete=not self._store.segments)
-        self._store.writers[name] = self._store.new_writer(name, self._store.records[name])
+        record = new.record(complete=not self._store.segments)
+        self._store.writers[name] = self._store.new_writer(name, record)
+        self._store.records[name] = record
         self._set_vocabulary(name, new)
 
     def fill(
@@ -301,6 +313,8 @@ class Collection:
         ------
         ValueError
             There is no such field.
+        RepresentationError
+            Vectors of another kind than the field's, or of another number than the texts; what was committed stays.
         """
         if name not in self._store.records:
             raise ValueError(f"{self.path}: there is no field {name!r}; there are {', '.join(self._store.records)}")
@@ -312,7 +326,7 @@ class Collection:
         Raises
         ------
         ValueError
-            There is no such field, it is the only one, or the default search names it.
+            There is no such field, or it is the only one.
         """
         if name not in self._store.records:
             raise ValueError(f"{self.path}: there is no field {name!r}; there are {', '.join(self._store.records)}")
@@ -391,15 +405,22 @@ def check_field_name(name: str) -> None:
         raise ValueError(f"a field is called by 1 to 64 letters, digits, _ and -, a letter first, not {name!r}")
 
 
-def _check_ids(doc_ids: Sequence[str]) -> None:
-    for doc_id in doc_ids:
-        if not doc_id or len(doc_id.encode(errors="surrogatepass")) > MAX_DOCUMENT_ID_BYTES:
-            raise DatasetError(f"doc_id {doc_id[:40]!r} must have 1 to {MAX_DOCUMENT_ID_BYTES} bytes")
+def _check_document(document: Document) -> None:
+    """Raise DatasetError for what could not be stored."""
+    doc_id = document.doc_id
+    if not doc_id or len(doc_id.encode(errors="surrogatepass")) > MAX_DOCUMENT_ID_BYTES:
+        raise DatasetError(f"doc_id {doc_id[:40]!r} must have 1 to {MAX_DOCUMENT_ID_BYTES} bytes")
+    for name, text in (("doc_id", doc_id), ("title", document.title), ("text", document.text)):
+        try:
+            check_text(text)
+        except ValueError as problem:
+            raise DatasetError(f"document {doc_id!r}: the {name} holds {problem}") from None
 
 
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder that was made for an index which was never committed, and holds nothing but the lock."""
-    if not (folder / manifests.FILE_NAME).exists() and {path.name for path in folder.iterdir()} <= {LOCK_NAME}:
+def _remove_empty(folder: Path, *, is_new: bool) -> None:
+    """Remove the lock of an index that was never committed, and the folder that was made for it and holds nothing else."""
+    if not (folder / manifests.FILE_NAME).exists():
         (folder / LOCK_NAME).unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.rmdir()
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .errors import RepresentationError
 from .fields import FieldSegment, Part
 from .manifest import PartRecord
 from .registry import TABLE
@@ -30,12 +31,16 @@ def fill_field(
 ) -> int:  # fmt: skip
     """Fill a field that is not complete; see `Collection.fill`."""
     filling = _Filling(collection, name, encode, progress, commit_every_s)
-    for segment in collection._store.segments:
-        if name in segment.record.parts:
-            filling.n_filled += segment.record.n_docs
-        else:
-            filling.fill(segment)
-    filling.complete()
+    try:
+        for segment in collection._store.segments:
+            if name in segment.record.parts:
+                filling.n_filled += segment.record.n_docs
+            else:
+                filling.fill(segment)
+        filling.complete()
+    except BaseException:
+        collection._store.writers[name].clear()  # the next run encodes what no piece holds
+        raise
     return filling.n_encoded
 
 
@@ -63,6 +68,8 @@ class _Filling:
             texts = [document.content for document in segment.documents.documents.get_many(range(position, last))]
             vectors = self._encode(texts)
             writer.check(vectors)
+            if len(vectors) != len(texts):
+                raise RepresentationError(f"the encoder of {name} returned {len(vectors)} vectors for {len(texts)} texts")
             writer.extend(vectors)
             self.n_encoded, self.n_filled, position = self.n_encoded + len(texts), self.n_filled + len(texts), last
             if self._progress:

@@ -44,8 +44,8 @@ class PartRecord:
         Name of the folder that holds the files.
     n_postings, n_tokens : int
         Postings, and token vectors; 0 where the representation has none.
-    total_length : int
-        Sum of document lengths in tokens (BM25); 0 otherwise.
+    total_length, average_length : int, float
+        BM25: sum of the documents' lengths in tokens, and the average length that impacts were computed with; 0 otherwise.
     error : dict
         Measured quantisation error of impacts (`sparse.quantize`), or mean errors of token codes (`multivector.codes`).
     """
@@ -54,6 +54,7 @@ class PartRecord:
     n_postings: int = 0
     n_tokens: int = 0
     total_length: int = 0
+    average_length: float = 0.0
     error: dict[str, float] = field(default_factory=dict)
 
 

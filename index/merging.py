@@ -1,9 +1,11 @@
 """Which segments are merged when: small ones as they come, all of them at a compaction.
 
-Commits would leave one segment each. Whenever eight neighbouring segments at the end of the index are of one tier or smaller,
-they become one; a tier is eight times the size of the one below it. An index of N documents then has at most some
-``7 log8 N`` segments, and each document is rewritten ``log8 N`` times. Runs of more than `MERGED_DOCS` documents are left to
-``lexmax compact``, so that the cost of a commit does not grow with the index.
+Commits would leave one segment each. When eight or more neighbouring segments at the end of the index are of one tier or
+smaller, and together at least `GROWTH` times as large as the largest of them, they become one; a tier is eight times the size
+of the one below it. Because a merge lets every segment grow by that factor, a document is rewritten about ten times on its way
+into a segment of `MERGED_DOCS` documents, however small commits are, and some ``2 log8 N`` to ``7 log8 N`` segments of N
+documents stay. Runs of more than `MERGED_DOCS` documents are left to ``lexmax compact``, so that the cost of a commit does not
+grow with the index.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ FANOUT = 8
 """Segments of one tier that are merged into one of the next."""
 SMALL_DOCS = 64
 """Segments of fewer documents are of the lowest tier."""
+GROWTH = 1.5
+"""A merge above the lowest tier makes at least this many times its largest segment: a few small ones rewrite no large one."""
 MERGED_DOCS = 50_000
 """Largest segment that a commit writes by merging."""
 
@@ -37,8 +41,9 @@ def small_run(records: Sequence[SegmentRecord], size: Size) -> int:
         while n < len(tiers) and tiers[-1 - n] <= tier:
             n += 1
         run = records[len(records) - n :]
-        fits = sum(record.n_docs for record in run) <= MERGED_DOCS and sum(map(size, run)) <= 1
-        if n >= FANOUT and fits:
+        sizes = [record.n_docs for record in run]
+        fits = sum(sizes) <= MERGED_DOCS and sum(map(size, run)) <= 1
+        if n >= FANOUT and fits and (tier == 0 or sum(sizes) >= GROWTH * max(sizes)):
             return n
     return 0
 

@@ -32,7 +32,7 @@ _FITS = {("float64", "int64"), ("bigint", "int64"), ("json", "list<string>")}
 
 
 def type_of(value: Any) -> str | None:
-    """Return the type of one metadata value; None for a null or an empty list. Raises ValueError for what JSON cannot hold."""
+    """Return the type of one metadata value; None for a null or an empty list. Raises ValueError for what cannot be kept."""
     if value is None:
         return None
     if isinstance(value, bool):
@@ -44,12 +44,28 @@ def type_of(value: Any) -> str | None:
     if isinstance(value, float):
         return "float64"
     if isinstance(value, str):
+        check_text(value)
         return "string"
     if isinstance(value, list | tuple) and all(item is None or isinstance(item, str) for item in value):
+        for item in value:
+            check_text(item or "")
         return "list<string>" if any(value) or "" in value else None
     if isinstance(value, list | tuple | dict):
+        try:
+            check_text(json.dumps(value, ensure_ascii=False))
+        except (TypeError, RecursionError) as problem:
+            raise ValueError(f"what JSON cannot hold ({problem})") from None
         return "json"
     raise ValueError(f"a value of type {type(value).__name__}")
+
+
+def check_text(text: str) -> None:
+    """Raise ValueError for half of a surrogate pair, which UTF-8 cannot hold."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair, which is no Unicode text") from None
 
 
 def extend_fields(fields: dict[str, str], doc_id: str, metadata: Mapping[str, Any]) -> None:
@@ -64,8 +80,10 @@ def extend_fields(fields: dict[str, str], doc_id: str, metadata: Mapping[str, An
     for name, value in metadata.items():
         try:
             found = type_of(value)
-        except ValueError as problem:
-            raise DatasetError(f"document {doc_id!r}: metadata field {name!r} holds {problem}") from None
+            check_text(name)
+        except (ValueError, AttributeError) as problem:
+            reason = f"holds {problem}" if isinstance(name, str) else "has a name that is no string"
+            raise DatasetError(f"document {doc_id!r}: metadata field {name!r} {reason}") from None
         known = fields.get(name)
         if found is None or found == known or (known, found) in _FITS:
             continue

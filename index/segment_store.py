@@ -68,6 +68,10 @@ class SegmentStore:
             OpenSegment(segment, {name: each.segments[i].part for name, each in fields.items() if i < len(each.segments)})
             for i, segment in enumerate(opened)
         ]
+        for each in self.segments:  # of a field that is being filled the first segments have parts
+            for name, part in each.record.parts.items():
+                if name not in each.parts:
+                    each.parts[name] = self.writers[name].open(part)
         self._n_names = 0
 
     @property

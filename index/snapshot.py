@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from . import manifest as manifests
 from .arrays import Int64s, Mask
 from .documents import Document
 from .errors import IndexFormatError, RepresentationError
-from .filters import Filter
+from .filters import Filter, filter_key
 from .manifest import Manifest
 from .registry import AnyField, Opening, open_field
 from .segments import Segment
@@ -40,7 +39,7 @@ class Snapshot:
     def __init__(self, path: Path, manifest: Manifest, segments: Sequence[Segment], fields: Mapping[str, AnyField]) -> None:
         self.path, self.manifest, self.segments, self.fields = path, manifest, list(segments), fields
         self._bases = [segment.base for segment in segments]
-        self._masks: OrderedDict[str, list[Mask | None]] = OrderedDict()
+        self._masks: OrderedDict[tuple[str, str], list[Mask | None]] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
@@ -119,7 +118,7 @@ class Snapshot:
         """
         if filter is None:
             return [segment.live for segment in self.segments]
-        key = filter if isinstance(filter, str) else json.dumps(filter, sort_keys=True, default=str)
+        key = filter_key(filter)
         with self._lock:
             if key in self._masks:
                 self._masks.move_to_end(key)

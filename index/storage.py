@@ -76,7 +76,12 @@ def write_lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise IndexLockedError(f"{path.parent}: another writer holds the lock; wait for it to end") from None
-        yield
+        try:
+            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                raise IndexLockedError(f"{path.parent}: another writer has just removed the lock; try again")
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would not do where a forked child holds the descriptor
 
 
 class ArrayFileWriter:

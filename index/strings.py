@@ -76,7 +76,8 @@ class StringTable:
 
     def find(self, strings: Sequence[str]) -> Int32s:
         """Position of each string, -1 where it is absent."""
-        return find_strings(self._characters, self._offsets, self._hashes, self._order, *_pack(strings))
+        wanted = _pack(strings, errors="surrogatepass")  # what is no Unicode text is absent
+        return find_strings(self._characters, self._offsets, self._hashes, self._order, *wanted)
 
     def to_arrow(self) -> pa.LargeStringArray:
         """Return the strings as an Arrow column, without copying."""
@@ -84,8 +85,8 @@ class StringTable:
         return pa.LargeStringArray.from_buffers(len(self), *buffers)
 
 
-def _pack(strings: Sequence[str]) -> tuple[npt.NDArray[np.uint8], Int64s]:
-    encoded = [string.encode() for string in strings]  # not through pyarrow, which would import pandas
+def _pack(strings: Sequence[str], errors: str = "strict") -> tuple[npt.NDArray[np.uint8], Int64s]:
+    encoded = [string.encode(errors=errors) for string in strings]  # not through pyarrow, which would import pandas
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(string) for string in encoded], out=offsets[1:])
     return read_only(np.frombuffer(b"".join(encoded), np.uint8)), read_only(offsets)

@@ -65,6 +65,10 @@ class FieldWriter(Protocol):
         """Buffer vectors that passed `check`."""
         ...
 
+    def clear(self) -> None:
+        """Forget what is buffered."""
+        ...
+
     def flush(self, folder: str, earlier: Sequence[tuple[int, PartRecord]], *, more_to_come: bool) -> PartRecord:
         """Write what is buffered as a part."""
         ...

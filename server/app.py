@@ -1,14 +1,18 @@
 """The FastAPI application over one index, and the process that serves it.
 
-One request's way: body limit, strict validation, then the service: admission, a common encoder
-batch, a search in a thread. One process with one worker: the kernels release the GIL, so threads search
-in parallel over one copy of the index.
+The way of a request: body limit, strict validation, then the service: admission, a common encoder batch, a search in a thread.
+One process with one worker: the kernels release the GIL, so threads search in parallel over one copy of the index.
+
+The end: after SIGTERM or SIGINT requests have ``GRACE_S`` seconds to finish. What is left is answered with 503, and threads
+that still work ``CLOSE_S`` seconds later end with the process.
 """
 
 import asyncio
 import contextlib
+import logging
+import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -20,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive
 
 from ..index.errors import StorageError
-from .errors import BodyLimit, OneErrorShape, RefusedError, refused
+from .errors import BodyLimit, OneErrorShape, refused
 from .schemas import DocumentAnswer, ErrorBody, IndexInfo, Limits, ManyAnswer, OneAnswer, Status, search_body
 from .service import Service
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMITS = Limits()
 GRACE_S = 30  # what requests under way get at shutdown
+INTERRUPTED = 130  # exit status of a process that SIGINT ended
 
 T = TypeVar("T")
 
@@ -73,6 +78,7 @@ def create_app(retriever: "Retriever", limits: Limits = DEFAULT_LIMITS, reload_e
         redirect_slashes=False,
         responses=_errors(500),
     )
+    app.state.service = service
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
     app.add_middleware(OneErrorShape)  # the last one added stands outermost
     for kind in (HTTPException, RequestValidationError):  # the two that FastAPI answers by itself
@@ -109,44 +115,54 @@ def _add_routes(app: FastAPI, service: Service, body_type: Any) -> None:
     @app.get("/readyz", responses=_errors(503))
     async def readyz() -> Status:
         """Say that the index is open and warm."""
-        if not service.ready:
-            raise RefusedError(503, "unavailable", "not ready: warming up or shutting down", {"Retry-After": "1"})
+        service.check_ready()
         return Status()
 
 
-def server_config(app: FastAPI, host: str, port: int) -> uvicorn.Config:
+def server_config(app: FastAPI, host: str = "127.0.0.1", port: int = 8000, grace_s: int = GRACE_S) -> uvicorn.Config:
     """Return how uvicorn runs the app: logging is the caller's, and requests get time to end."""
-    return uvicorn.Config(app, host=host, port=port, log_config=None, server_header=False, timeout_graceful_shutdown=GRACE_S)
+    return uvicorn.Config(app, host=host, port=port, log_config=None, server_header=False, timeout_graceful_shutdown=grace_s)
 
 
-def serve(open_retriever: Callable[[], "Retriever"], host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Listen, open the index, and serve it until SIGINT or SIGTERM; requests under way are answered.
-
-    Parameters
-    ----------
-    open_retriever : callable
-        Opens the index; called once the address is bound, so that a port in use is known at once.
-    host, port
-        Where to listen; by default this machine alone is answered.
+@contextlib.contextmanager
+def bound(host: str = "127.0.0.1", port: int = 8000) -> Iterator[socket.socket]:
+    """Bind an address for `serve`, so that one in use is known before an index is opened; port 0 takes a free one.
 
     Raises
     ------
-    LexmaxError
-        When the index cannot be opened.
     StorageError
-        When the address is in use or not allowed.
+        When the address is in use, unknown or not allowed.
     """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
-        except OSError as failure:
-            raise StorageError(f"cannot listen on {host}:{port}: {failure.strerror}; choose another --port") from failure
-        app = create_app(open_retriever())
-        uvicorn.Server(server_config(app, host, port)).run(sockets=[listener])
+        except (OSError, OverflowError) as failure:
+            reason = getattr(failure, "strerror", None) or failure
+            raise StorageError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from failure
+        yield listener
+
+
+def serve(retriever: "Retriever", listener: socket.socket, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Serve an index until SIGINT or SIGTERM, then close it; requests under way are answered.
+
+    Parameters
+    ----------
+    retriever : Retriever
+        The open index.
+    listener : socket
+        As `bound` yields it.
+    limits : Limits
+        Bounds of what the server takes.
+    """
+    app = create_app(retriever, limits)
+    try:
+        uvicorn.Server(server_config(app)).run(sockets=[listener])
     finally:
-        listener.close()
+        if app.state.service.busy:
+            # Python would wait for the threads. They only read, so nothing is lost with them.
+            logging.shutdown()
+            os._exit(INTERRUPTED)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

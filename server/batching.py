@@ -1,8 +1,7 @@
 """Joins waiting queries into one call of the encoders.
 
-An encoder takes little longer for sixteen queries than for one, so queries that arrive while it is busy wait and go together
-into its next batch, with those that are encoded for the same fields. An idle encoder starts at once: no query is delayed in the
-hope of company.
+An encoder takes little longer for sixteen queries than for one, so queries that arrive while it is busy wait, and those for the
+same fields go together into its next batch. An idle encoder starts at once: no query is delayed in the hope of company.
 
 ::
 
@@ -10,8 +9,9 @@ hope of company.
 """
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ Encoded = Mapping[str, Vectors]
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     texts: Sequence[str]
-    fields: tuple[str, ...]
+    fields: frozenset[str]
     search: str | None
     vectors: asyncio.Future[Encoded]  # done early when its request was cancelled
 
@@ -51,9 +51,18 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lexmax-encode")
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
+        self._n_running = 0
 
-    async def encode(self, texts: Sequence[str], fields: tuple[str, ...] = (), search: str | None = None) -> Encoded:
+    async def encode(self, texts: Sequence[str], fields: Collection[str] = (), search: str | None = None) -> Encoded:
         """Return one row per text, in order, for each of the fields that ``search`` names; raises what an encoder raises.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        fields : collection of str
+            Names of the fields; requests with the same ones share a batch.
+        search : str or None
+            The search expression, None for the default one.
 
         Raises
         ------
@@ -62,36 +71,45 @@ class Batcher:
         """
         if self._closed:
             raise RuntimeError("this Batcher is closed")
-        waiting = _Waiting(texts, fields, search, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(texts, frozenset(fields), search, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await waiting.vectors
 
-    async def close(self) -> None:
-        """Take no more, encode what waits, end the thread."""
+    async def close(self, within_s: float = math.inf) -> bool:
+        """Take no more, encode what waits, end the thread; returns False when it is still at work after ``within_s``."""
         self._closed = True
         if self._worker is not None:
-            await self._worker
-        self._thread.shutdown()
+            await asyncio.wait({self._worker}, timeout=None if math.isinf(within_s) else within_s)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        return not self.busy
+
+    @property
+    def busy(self) -> bool:
+        """Whether the encoder runs, be it for a request that is gone."""
+        return self._n_running > 0
 
     async def _work(self) -> None:
         while batch := self._take():
             await self._encode(batch)
 
     def _take(self) -> list[_Waiting]:
-        """Pop what waits for the same fields, oldest first, as far as it fits into one batch."""
+        """Pop the oldest and what waits for the same fields, in order, as far as it fits into one batch."""
         batch: list[_Waiting] = []
-        n_texts = 0
-        while self._queue:
-            waiting = self._queue[0]
-            if not waiting.vectors.done():
-                full = n_texts + len(waiting.texts) > self._max_batch
-                if batch and (full or waiting.fields != batch[0].fields):
-                    break
+        left: deque[_Waiting] = deque()
+        n_texts, full = 0, False
+        for waiting in self._queue:
+            if waiting.vectors.done():
+                continue
+            same = not batch or waiting.fields == batch[0].fields
+            full = full or (same and bool(batch) and n_texts + len(waiting.texts) > self._max_batch)
+            if same and not full:
                 batch.append(waiting)
                 n_texts += len(waiting.texts)
-            self._queue.popleft()
+            else:
+                left.append(waiting)
+        self._queue = left
         return batch
 
     async def _encode(self, batch: list[_Waiting]) -> None:
@@ -114,6 +132,13 @@ class Batcher:
 
     def _encode_parts(self, parts: list[Sequence[str]], search: str | None) -> list[Encoded]:
         """Encode all parts in one call and cut the rows apart again (in the encoder thread)."""
+        self._n_running += 1
+        try:
+            return self._rows(parts, search)
+        finally:
+            self._n_running -= 1
+
+    def _rows(self, parts: list[Sequence[str]], search: str | None) -> list[Encoded]:
         texts = [text for part in parts for text in part]
         encoded = self._encode_texts(texts, search)
         for vectors in encoded.values():

@@ -23,10 +23,13 @@ def _serve(options: argparse.Namespace) -> int:
     import logging
 
     require("fastapi", "serve", "lexmax serve")
-    from .app import serve
+    from .app import bound, serve
 
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    say(f"serving {options.index} on http://{options.host}:{options.port} (OpenAPI at /openapi.json); stop with Ctrl-C")
-    with compiling():
-        serve(lambda: open_retriever(options), options.host, options.port)
+    with bound(options.host, options.port) as listener, compiling():
+        retriever = open_retriever(options)
+        host, port = listener.getsockname()[:2]
+        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        say(f"serving {options.index} on http://{at} (OpenAPI at /openapi.json); stop with Ctrl-C")
+        serve(retriever, listener)
     return 0

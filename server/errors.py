@@ -1,26 +1,30 @@
-"""How the server says no: one JSON shape for every error, and nothing about the machine in it.
+"""How the server refuses: one JSON shape for every error, and nothing about the machine in it.
 
 ::
 
-    malformed request, filter               422    no such address, document or index   404
+    malformed request, search, filter       422    no such address, document or index   404
     wrong encoder for the index             409    body over the limit                  413
-    the index cannot take the query         422    too much waiting, not ready          503
+    the index cannot take the query         422    too much waiting, not ready, ending  503
     anything else                           500    "internal error" and an id that the log carries
 
 Messages about files hold paths, so an error that is not listed here is logged and never sent.
 """
 
+import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..index.errors import EncoderMismatchError, IndexNotFoundError, RepresentationError
-from .schemas import ErrorBody, ErrorFacts, ErrorType
+from .schemas import BODY_FIELDS, ErrorBody, ErrorFacts, ErrorType
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +46,15 @@ class RefusedError(Exception):
         return JSONResponse(body.model_dump(), self.status, self.headers)
 
 
-def refused(error: Exception, scope: Scope) -> RefusedError:
+def refused(error: BaseException, scope: Scope) -> RefusedError:
     """Return what the client may know about an error; log the rest under the id that the client is given."""
     match error:
         case RefusedError():
             return error
         case RequestValidationError():
-            return RefusedError(422, "invalid_request", _validation_message(error))
+            return RefusedError(422, "invalid_request", _validation_message(error, scope))
+        case asyncio.CancelledError():
+            return RefusedError(503, "unavailable", "the server is shutting down", {"Retry-After": "1", "Connection": "close"})
         case HTTPException(status_code=404):
             return RefusedError(404, "not_found", "no such address: /openapi.json lists them")
         case HTTPException(status_code=405):
@@ -69,15 +75,41 @@ def refused(error: Exception, scope: Scope) -> RefusedError:
     return RefusedError(500, "internal", f"internal error; {told}", headers)
 
 
-def _validation_message(error: RequestValidationError) -> str:
-    """Say where and what, without the input: it may be long, or a NaN that JSON cannot carry."""
-    problems = []
-    for problem in error.errors()[:5]:
-        # A location is ("body", the shape that was chosen, then the field): the client knows the field alone.
-        field = ".".join(str(part)[:100] for part in problem["loc"][2:]) or "body"
-        reason = problem.get("ctx", {}).get("error", "") if problem["type"] == "json_invalid" else ""
-        problems.append(f"{field}: {problem['msg']}" + (f": {reason}" if reason else ""))
-    return "; ".join(problems)
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    """Tell that a name is unknown, with the nearest one, or all that there are."""
+    near = get_close_matches(name[:100], known, n=1)
+    advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"there is no {what} {name[:100]!r}: {advice}"
+
+
+def _validation_message(error: RequestValidationError, scope: Scope) -> str:
+    """Tell where and what, without the input: it may be long, or a NaN that JSON cannot carry."""
+    if not _is_json(scope):
+        return "the body is not declared as JSON: send it with the header Content-Type: application/json"
+    return "; ".join(_problem(problem) for problem in error.errors()[:5])
+
+
+def _is_json(scope: Scope) -> bool:
+    """Whether the body of a request is declared as JSON; true where there is no body."""
+    headers = Headers(scope=scope)
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    return not has_body or kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    # A location is ("body", the shape that was chosen, then the field): the client knows the field alone.
+    place = problem["loc"][2:]
+    field, reason = ".".join(str(part)[:100] for part in place) or "body", problem["msg"]
+    if problem["type"] == "extra_forbidden" and len(place) == 1:
+        reason = unknown("field", str(place[0]), [name for name in BODY_FIELDS if name not in ("query", "queries")])
+    elif problem["type"] == "query_or_queries" and isinstance(problem["input"], Mapping):
+        strange = [name for name in problem["input"] if name not in BODY_FIELDS]
+        meant = [(name, near) for name in strange[:5] for near in get_close_matches(name[:100], ["query", "queries"], n=1)]
+        reason += "".join(f"; did you mean {near!r} by {name[:100]!r}?" for name, near in meant[:1])
+    elif problem["type"] == "json_invalid":
+        reason += f": {problem.get('ctx', {}).get('error', '')}"
+    return f"{field}: {reason}"
 
 
 class OneErrorShape:
@@ -100,7 +132,7 @@ class OneErrorShape:
 
         try:
             await self.app(scope, receive, watched_send)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # cancelled: the end of the grace at shutdown
             if started:
                 raise
             await refused(error, scope).response()(scope, receive, send)

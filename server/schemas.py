@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, RootModel, Tag, create_model
 
+from ..index.filter_expressions import MAX_CHARS
 from ..retrieval.searchers.explanation import Explanation
 
 
@@ -30,8 +31,12 @@ class Limits:
         Queries in one request, and in one call of the encoder.
     max_hits : int
         Results of one request: queries times ``k``.
+    max_scored : int
+        Documents that the stages of a search find or score, at most, over all queries of a request.
     max_text_chars : int
-        Characters (code points) of one query or filter expression.
+        Characters (code points) of one query.
+    max_total_chars : int
+        Characters of all queries of a request.
     max_search_chars : int
         Characters of a search expression.
     max_body_bytes : int
@@ -48,7 +53,9 @@ class Limits:
     max_k: int = 1000
     max_batch: int = 256
     max_hits: int = 20_000
+    max_scored: int = 1_000_000
     max_text_chars: int = 20_000
+    max_total_chars: int = 200_000
     max_search_chars: int = 1_000
     max_body_bytes: int = 4 * 1024 * 1024
     max_waiting: int = 1024
@@ -94,13 +101,17 @@ class SearchOne(SearchOptions):
 
 
 class SearchMany(SearchOptions):
-    """Several queries under the same options."""
+    """Several queries with the same options."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"queries": ["solar cells", "wind power"], "k": 5, "include_text": False}]}
     )
 
     queries: list[str]
+
+
+BODY_FIELDS = tuple(dict.fromkeys([*SearchOne.model_fields, *SearchMany.model_fields]))
+"""Names of the fields of both shapes."""
 
 
 def _shape(body: object) -> str | None:
@@ -133,7 +144,7 @@ def search_body(limits: Limits) -> Any:
             Field(None, description="Search expression, as `(bm25 + splade) > colbert`; by default the index's."),
         ),
         "filter": (
-            text | dict[str, Any] | None,
+            Annotated[str, Field(max_length=MAX_CHARS)] | dict[str, Any] | None,
             Field(None, description="Condition on metadata that every result meets: an expression or a tree."),
         ),
     }
@@ -181,6 +192,9 @@ _STAGE: dict[str, Any] = {"stage": "bm25", "rank": 1, "score": 2.5, "fields": [_
 _HIT |= {"metadata": {"year": 2021}, "explanation": {"score": 2.5, "stages": [_STAGE]}}
 
 
+TIMINGS = "When asked for: milliseconds of each stage, for all queries of the request; `encode` includes waiting."
+
+
 class OneAnswer(BaseModel):
     """Results of one query, best first."""
 
@@ -188,20 +202,21 @@ class OneAnswer(BaseModel):
 
     results: list[Hit]
     took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
-    timings_ms: dict[str, float] | None = Field(None, description="Milliseconds of each stage, when asked for.")
+    timings_ms: dict[str, float] | None = Field(None, description=TIMINGS)
 
 
 class ManyAnswer(BaseModel):
-    """Results of several queries: one list a query, in the order of the queries, each best first."""
+    """Results of several queries: one list per query, in the order of the queries, each best first."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"results": [[_HIT], []], "took_ms": 4.7, "timings_ms": None}]})
 
     results: list[list[Hit]]
     took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
-    timings_ms: dict[str, float] | None = Field(None, description="Milliseconds of each stage, when asked for.")
+    timings_ms: dict[str, float] | None = Field(None, description=TIMINGS)
 
 
-_INDEX: dict[str, Any] = {"n_docs": 5183, "search": "bm25", "fields": {"bm25": {"representation": "sparse"}}}
+_BM25: dict[str, Any] = {"representation": "sparse", "encoder": {"kind": "bm25", "fingerprint": "bm25:0123456789abcdef"}}
+_INDEX: dict[str, Any] = {"generation": 1, "n_docs": 5183, "search": "bm25", "fields": {"bm25": _BM25}}
 
 
 class IndexInfo(RootModel[dict[str, Any]]):

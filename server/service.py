@@ -5,15 +5,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..index.errors import RepresentationError
-from ..index.representations import Vectors
-from ..retrieval.pipelines.expression import ExpressionError
 from .batching import Batcher
+from .checks import check_filter, check_search, check_size
 from .errors import RefusedError
 from .schemas import (
     DocumentAnswer,
@@ -27,10 +25,12 @@ from .schemas import (
 )
 
 if TYPE_CHECKING:
-    from ..retrieval.results import Result
+    from ..retrieval.results import Result, Results
     from ..retrieval.retriever import Retriever
 
 logger = logging.getLogger(__name__)
+
+CLOSE_S = 5.0  # what threads get to end after their requests were cut
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 class Service:
     """One retriever at work: its threads, its queue, its readiness.
 
-    Every call to the retriever runs in one of two thread pools, the encoder's and ``_threads``, so that
+    Every call to the retriever that takes long runs in one of two thread pools, the encoder's and ``_threads``, so that
     ``close`` can wait for all of them before the files under them are unmapped.
     """
 
@@ -49,18 +49,32 @@ class Service:
         self._n_waiting = 0
         self._batcher = Batcher(retriever.encode, max_batch=limits.max_batch)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lexmax-search")
+        self._running: set[Future[Any]] = set()
 
     async def search(self, body: SearchOne | SearchMany) -> str:
         """Answer a search with the JSON of a ``OneAnswer`` or ``ManyAnswer``."""
         started = time.perf_counter()
         texts = [body.query] if isinstance(body, SearchOne) else body.queries
-        if len(texts) * body.k > self._limits.max_hits:
-            message = f"{len(texts)} queries with k = {body.k}: at most {self._limits.max_hits} results per request"
-            raise RefusedError(422, "invalid_request", message)
+        self.check_ready()
+        check_size(body, texts, self._limits)
+        # A default that a reload replaces meanwhile would not fit the vectors, so it is read once.
+        search = self._retriever.default_search if body.search is None else body.search
+        fields = check_search(self._retriever, search, body, len(texts), self._limits)
         with self._admitted(len(texts)):
-            fields = self._fields(body)
-            vectors = await self._batcher.encode(texts, fields, body.search)
-            return await self._in_thread(lambda: self._answer(body, texts, vectors, started))
+            if body.filter is not None:
+                await self._in_thread(lambda: check_filter(self._retriever, body.filter))
+            encoding = time.perf_counter()
+            vectors = await self._batcher.encode(texts, fields, search)
+            encode_ms = (time.perf_counter() - encoding) * 1000
+
+            def answer() -> str:
+                found = self._retriever.search_vectors(
+                    vectors, texts, body.k, search=search, filter=body.filter, options=body.options,
+                    explain=body.explain, timings=body.timings,
+                )  # fmt: skip
+                return _answer(body, found, encode_ms, started)
+
+            return await self._in_thread(answer)
 
     async def document(self, doc_id: str) -> DocumentAnswer:
         """Return a document; 404 when there is none."""
@@ -72,9 +86,14 @@ class Service:
         )
 
     async def info(self) -> IndexInfo:
-        """Return the facts about the index that are nobody's secret: all but places on this machine."""
+        """Return the facts about the index that are no secrets: all but places on this machine."""
         facts = await self._in_thread(self._retriever.info)
         return IndexInfo(_without_places({name: fact for name, fact in facts.items() if name != "path"}))
+
+    def check_ready(self) -> None:
+        """Raise RefusedError, 503, while the index is warmed and once the server shuts down."""
+        if not self.ready:
+            raise RefusedError(503, "unavailable", "not ready: warming up or shutting down", {"Retry-After": "1"})
 
     async def keep_fresh(self, every_s: float) -> None:
         """Warm up until it works once, then look for new commits, for ever."""
@@ -91,12 +110,27 @@ class Service:
                 logger.exception("warm-up or reload failed; the next attempt is in %g s", every_s)
             await asyncio.sleep(every_s)
 
-    async def close(self) -> None:
-        """Let every request that was taken finish, then close the retriever."""
+    async def close(self, within_s: float = CLOSE_S) -> None:
+        """Let what runs in threads finish, then close the retriever.
+
+        Threads cannot be stopped. Where one is at work for longer than ``within_s`` the retriever stays open under it, and
+        `busy` stays true.
+        """
         self.ready = False
-        await self._batcher.close()
-        await asyncio.to_thread(self._threads.shutdown)
-        await asyncio.to_thread(self._retriever.close)
+        deadline = time.monotonic() + within_s
+        await self._batcher.close(within_s)
+        while (self.busy or self._n_waiting) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if self.busy or self._n_waiting:
+            logger.warning("threads are still at work after %g s", within_s)
+        else:
+            await self._in_thread(self._retriever.close)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is at work, be it for a request that is gone."""
+        return self._batcher.busy or bool(self._running)
 
     @contextlib.contextmanager
     def _admitted(self, n_queries: int) -> Iterator[None]:
@@ -111,41 +145,21 @@ class Service:
             self._n_waiting -= n_queries
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """Run work in a thread; when the caller is cancelled, work that has not begun is too."""
+        running = self._threads.submit(work)
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        return await asyncio.wrap_future(running)
 
-    def _fields(self, body: SearchOne | SearchMany) -> tuple[str, ...]:
-        """Fields that the search names; 422 for a malformed expression or unknown options."""
-        try:
-            return self._retriever.search_fields(body.search, body.options)
-        except ExpressionError as error:
-            raise RefusedError(422, "invalid_search", str(error)) from None
-        except RepresentationError:
-            known = ", ".join(self._retriever.fields)
-            message = f"the search names a field that the index does not have; it has {known}"
-            raise RefusedError(422, "invalid_search", message) from None
-        except (ValueError, TypeError) as error:
-            raise RefusedError(422, "invalid_options", str(error)) from None
 
-    def _answer(
-        self, body: SearchOne | SearchMany, texts: list[str], vectors: Mapping[str, Vectors], started: float
-    ) -> str:  # fmt: skip
-        """Search and write the JSON: in a thread, since a full batch of results takes long to write."""
-        try:
-            found = self._retriever.search_vectors(
-                vectors, texts, body.k, search=body.search, filter=body.filter, options=body.options,
-                explain=body.explain, timings=body.timings,
-            )  # fmt: skip
-        except ValueError as error:
-            # A word on the filter is a plain ValueError; subclasses (UnicodeError, Arrow's) are bugs.
-            if body.filter is None or type(error) is not ValueError:
-                raise
-            raise RefusedError(422, "invalid_filter", str(error)) from None
-        hits = [[_hit(result, include_text=body.include_text) for result in results] for results in found]
-        took_ms = (time.perf_counter() - started) * 1000
-        timings_ms = dict(found[0].timings_ms) if body.timings else None
-        if isinstance(body, SearchOne):
-            return OneAnswer(results=hits[0], took_ms=took_ms, timings_ms=timings_ms).model_dump_json()
-        return ManyAnswer(results=hits, took_ms=took_ms, timings_ms=timings_ms).model_dump_json()
+def _answer(body: SearchOne | SearchMany, found: "list[Results]", encode_ms: float, started: float) -> str:
+    """Write the JSON: in a thread, since a full batch of results takes long to write."""
+    hits = [[_hit(result, include_text=body.include_text) for result in results] for results in found]
+    timings_ms = {"encode": encode_ms, **found[0].timings_ms} if body.timings else None
+    took_ms = (time.perf_counter() - started) * 1000
+    if isinstance(body, SearchOne):
+        return OneAnswer(results=hits[0], took_ms=took_ms, timings_ms=timings_ms).model_dump_json()
+    return ManyAnswer(results=hits, took_ms=took_ms, timings_ms=timings_ms).model_dump_json()
 
 
 def _hit(result: "Result", *, include_text: bool) -> Hit:

@@ -69,14 +69,14 @@ def build_here(engine: str, rows_folder: Path, index: Path, *, reorder: bool = F
     index.mkdir(parents=True, exist_ok=True)
     elapsed = build(Rows.load(rows_folder), index)
     n_bytes = sum(path.stat().st_size for path in index.rglob("*") if path.is_file())
-    return BuildFacts(build_s=elapsed, peak_mb=_peak_mb(), n_bytes=n_bytes)
+    return BuildFacts(build_s=elapsed, peak_mb=peak_mb(), n_bytes=n_bytes)
 
 
 def _facts_of(index: Path) -> Path:
     return index.with_name(index.name + ".json")
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Peak of this program; what getrusage tells on Linux can be that of the program which started it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

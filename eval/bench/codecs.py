@@ -27,6 +27,7 @@ from ...index.errors import DatasetError
 from ...index.multivector.clustering import default_n_centroids, sample_size, train
 from ...index.multivector.colbertv2 import ColbertV2Codec
 from ...index.multivector.residual import Codec, Encoded, allowed_bits
+from ..tables import markdown_table
 from .multivector import Say
 from .report import Report, Row
 from .token_generator import TokenRecipe, generate_tokens
@@ -96,15 +97,12 @@ class CodecReport(Report):
 
     def to_markdown(self) -> str:
         """Return the rows as a table and the setup as a list."""
-        lines = [
-            "| codec | bytes/token | recall@10 | recall@100 | score error | encode tokens/s |",
-            "| --- | --- | --- | --- | --- | --- |",
-        ]
+        table = [["codec", "bytes/token", "recall@10", "recall@100", "score error", "encode tokens/s"]]
         for row in self.rows:
-            quality = " | ".join("" if row[f"recall@{k}"] is None else f"{row[f'recall@{k}']:.3f}" for k in DEPTHS)
-            costs = f"{row['score_error']:.4f} | {row['encode_tokens_per_s']:,.0f}"
-            lines.append(f"| {row['codec']} | {row['bytes_per_token']:.0f} | {quality} | {costs} |")
-        return "\n".join([*lines, "", *(f"- {name}: {value}" for name, value in self.setup.items())]) + "\n"
+            quality = ["" if row[f"recall@{k}"] is None else f"{row[f'recall@{k}']:.3f}" for k in DEPTHS]
+            costs = [f"{row['score_error']:.4f}", f"{row['encode_tokens_per_s']:,.0f}"]
+            table.append([row["codec"], f"{row['bytes_per_token']:.0f}", *quality, *costs])
+        return "\n".join([*markdown_table(table), "", *(f"- {name}: {value}" for name, value in self.setup.items())]) + "\n"
 
 
 def run_codec_bench(bench: CodecBench, say: Say = lambda message: None) -> CodecReport:

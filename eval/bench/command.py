@@ -27,6 +27,16 @@ def add_commands(comparisons: Any) -> None:
         "Compress the same token vectors in every way and compare full MaxSim over what comes back with the exact one.",
         "lexmax bench codecs --tokens tokens.npz --json",
     ))  # fmt: skip
+    _add_pipeline(_command(
+        comparisons, "pipeline", _pipeline, "a search expression against the sum of its stages",
+        "Time a search expression and its single stages in one interleaved run, in one thread.",
+        "lexmax bench pipeline --index IDX --queries queries.txt --search '(bm25 + splade) > colbert'",
+    ))  # fmt: skip
+    _add_commits(_command(
+        comparisons, "commits", _commits, "cost of a commit in indexes of different sizes, and memory of merging",
+        "Commit generated documents into indexes of different sizes; then merge each index and measure its memory.",
+        "lexmax bench commits --sizes 10000 100000 --json",
+    ))  # fmt: skip
 
 
 def _command(comparisons: Any, name: str, run: Any, summary: str, about: str, example: str) -> argparse.ArgumentParser:
@@ -78,6 +88,31 @@ def _add_codecs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dim", type=int, default=128, help="of generated token vectors (default 128)")
     parser.add_argument("--centroids", type=int, metavar="N", help="number of centroids (default: as an index has them)")
     parser.add_argument("--seed", type=int, default=0, help="of samples and of what is generated (default 0)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+
+
+def _add_pipeline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--search", metavar="EXPR", help="the expression (default: the index's; of a generated index "
+                        "(a + b) > 0.5*a + 0.5*b)")  # fmt: skip
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--docs", type=int, default=20_000, help="documents to generate (default 20000)")
+    source.add_argument("--index", metavar="IDX", help="take an index; needs --queries")
+    parser.add_argument("--queries", metavar="FILE.txt", help="with --index: queries, one per line")
+    parser.add_argument("--n-queries", type=int, default=100, metavar="N", help="queries, at most (default 100)")
+    parser.add_argument("--k", type=int, nargs="+", default=[10], help="depths (default 10)")
+    parser.add_argument("--passes", type=int, default=3, help="the best of these counts for each query (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+
+
+def _add_commits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], metavar="N",
+                        help="documents of the indexes (default 10000 100000 1000000)")  # fmt: skip
+    parser.add_argument("--added", type=int, default=100, metavar="N", help="documents per commit (default 100)")
+    parser.add_argument("--commits", type=int, default=24, metavar="N", help="commits per index (default 24)")
+    parser.add_argument("--token-docs", type=int, default=10_000, metavar="N",
+                        help="documents of an index of token vectors; 0: none (default 10000)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
     parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
 
 
@@ -139,6 +174,26 @@ def _codecs(options: argparse.Namespace) -> int:
         n_centroids=options.centroids,
     )  # fmt: skip
     return _write(run_codec_bench(bench, say), options)
+
+
+def _pipeline(options: argparse.Namespace) -> int:
+    use_one_thread()
+    from .pipeline import PipelineBench, run_pipeline_bench
+
+    bench = PipelineBench(
+        search=options.search, index=options.index, queries=options.queries, n_docs=options.docs,
+        n_queries=options.n_queries, seed=options.seed, ks=options.k, n_passes=options.passes,
+    )  # fmt: skip
+    return _write(run_pipeline_bench(bench, say), options)
+
+
+def _commits(options: argparse.Namespace) -> int:
+    from .commits import CommitBench, run_commit_bench
+
+    bench = CommitBench(
+        sizes=options.sizes, n_added=options.added, n_commits=options.commits, token_docs=options.token_docs, seed=options.seed
+    )  # fmt: skip
+    return _write(run_commit_bench(bench, say), options)
 
 
 def _write(report: Any, options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..tables import markdown_table
 from .timing import Stream
 
 Row = dict[str, Any]
@@ -50,7 +51,8 @@ class Report:
             costs[row["index"]] = [_shown(row[name]) for name in ("build_s", "bytes_per_posting", "peak_mb")]
         header = ["index", "build s", "bytes/posting", "build peak MiB"]
         facts = [f"- {name}: {value}" for name, value in self.setup.items()]
-        return "\n".join([*_table(answers), "", *_table([header, *([n, *c] for n, c in costs.items())]), "", *facts]) + "\n"
+        indexes = [header, *([name, *cost] for name, cost in costs.items())]
+        return "\n".join([*markdown_table(answers), "", *markdown_table(indexes), "", *facts]) + "\n"
 
 
 def make_row(engine: str, k: int, stream: Stream, baseline: Stream, verdict: tuple[float, float, int]) -> Row:
@@ -86,11 +88,6 @@ def shortlist(rows: Sequence[Row]) -> list[Row]:
     """Leave one row of each family with a best: of engines tried with several settings, the one to compare with."""
     decided = {row["engine"].split("-")[0] for row in rows if row["best"]}
     return [row for row in rows if row["best"] or row["engine"].split("-")[0] not in decided]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    ruler = ["---"] * len(rows[0])
-    return [f"| {' | '.join(row)} |" for row in (rows[0], ruler, *rows[1:])]
 
 
 def _shown(value: float | None) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.arrays import Floats
+from ..tables import markdown_table
 from .report import Report, Row, make_row
 from .timing import Stream
 
@@ -58,7 +59,7 @@ class TokenReport(Report):
             costs[row["index"]] = [f"{row[name]:.1f}" for name in ("build_cpu_s", "build_wall_s", "bytes_per_token")]
         indexes = [["index", "build CPU s", "build s", "bytes/token"], *([name, *cost] for name, cost in costs.items())]
         facts = [f"- {name}: {value}" for name, value in self.setup.items()]
-        return "\n".join([*_lines(answers), "", *_lines(indexes), "", *facts]) + "\n"
+        return "\n".join([*markdown_table(answers), "", *markdown_table(indexes), "", *facts]) + "\n"
 
 
 def make_rows(answers: Sequence[Answers], scores: Floats, k: int, n_threads: int) -> list[Row]:
@@ -141,7 +142,3 @@ def plot_tokens(report: Report, path: Path | str) -> None:
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=130)
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:])]

@@ -83,6 +83,10 @@ class TokenWriter:
             self._widths.append(np.diff(vectors.offsets))
             self._n_tokens += vectors.n_tokens
 
+    def clear(self) -> None:
+        """Forget what is buffered."""
+        self._tokens, self._widths, self._n_tokens = [], [], 0
+
     def flush(self, folder: str, earlier: Sequence[tuple[int, PartRecord]], *, more_to_come: bool) -> PartRecord:
         """Encode and write what is buffered as a part and make it durable; the first part makes the codec."""
         if self._codec is None:
@@ -91,7 +95,7 @@ class TokenWriter:
         batches = (batch.astype(np.float32) for batch in self._tokens)
         config = self._config
         rows, errors = encode_tokens(self._codec, offsets, batches, config.nbits, exact=config.exact)
-        self._tokens, self._widths, self._n_tokens = [], [], 0
+        self.clear()
         return self._write(folder, rows, self._codec, errors)
 
     def open(self, record: PartRecord) -> Part:

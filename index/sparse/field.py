@@ -117,12 +117,32 @@ class SparseField(Field[SparseSegment]):
             "inverted_bytes_per_posting": round(n_bytes / max(1, n_postings), 2),
             "bm25": self.record.options.get("bm25"),
             "scale": self.record.state.get("scale"),
+            **self._length_info(),
         }
+
+    def _length_info(self) -> dict[str, Any]:
+        """BM25: average length of live documents; how far at most the average that a segment was weighed with is from it."""
+        if self.bm25 is None:
+            return {}
+        live = live_average_length(self.segments)
+        drift = max((abs(segment.record.average_length / max(live, 1e-9) - 1) for segment in self.segments), default=0.0)
+        return {"average_length": round(live, 2), "average_length_drift": round(drift, 4)}
 
     def segment_info(self, segment: SparseSegment) -> dict[str, Any]:
         """Facts about one segment's part, ready for JSON."""
         record = segment.record
-        return {"n_postings": record.n_postings, "window": segment.inverted.window, "quantisation_error": record.error}
+        facts = {"n_postings": record.n_postings, "window": segment.inverted.window, "quantisation_error": record.error}
+        return facts if self.bm25 is None else {**facts, "average_length": round(record.average_length, 2)}
+
+
+def live_average_length(segments: Sequence[SparseSegment]) -> float:
+    """Return the average length in tokens of the live documents of BM25 segments; 0 without documents."""
+    total = n_docs = 0
+    for segment in segments:
+        lengths = segment.inverted.file["lengths"]
+        kept = lengths if segment.live is None else lengths[segment.live]
+        total, n_docs = total + int(kept.sum(dtype=np.int64)), n_docs + len(kept)
+    return total / max(1, n_docs)
 
 
 class SparseTokenField(SparseField):

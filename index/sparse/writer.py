@@ -8,6 +8,7 @@ whose maxima are inverted. The merger of segments is, array for array, what a bu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..storage import sync_folder
 from ..strings import StringTable
 from ..writing import BufferLimits, NextName, mean_errors
 from .bm25 import SCALE, Bm25
-from .field import SparseSegment
+from .field import SparseSegment, live_average_length
 from .inverted import ImpactRows, InvertedIndex, write_inverted
 from .quantize import fit_scale, measured_error, quantize
 from .reorder import bisection_order
@@ -41,6 +42,8 @@ class SparseWriter:
 
     def __init__(self, index: Path, name: str, record: FieldRecord, limits: BufferLimits) -> None:
         self._index, self.name, self._limits = index, name, limits
+        if unknown := set(record.options) - {"bm25"}:
+            raise ValueError(f"{index}, field {name}: unknown option {sorted(unknown)[0]!r}; a sparse field has bm25")
         self._bm25 = Bm25(**record.options["bm25"]) if record.options.get("bm25") else None
         self._has_tokens = record.representation == "sparse-tokens"
         self._by_string = self._bm25 is not None or record.encoder.settings.get("terms") == "strings"
@@ -99,6 +102,10 @@ class SparseWriter:
             self._vectors.append(vectors)
             self._n_postings += vectors.n_postings
 
+    def clear(self) -> None:
+        """Forget what is buffered."""
+        self._vectors, self._tokens, self._n_postings = [], [], 0
+
     def flush(self, folder: str, earlier: Sequence[tuple[int, PartRecord]], *, more_to_come: bool) -> PartRecord:
         """Write what is buffered as a part and make it durable.
 
@@ -112,7 +119,7 @@ class SparseWriter:
             Whether much more will follow; of no use here.
         """
         parts, self._vectors, self._n_postings = self._vectors, [], 0
-        rows, error, total = self._rows(parts, earlier)
+        rows, record = self._rows(folder, parts, earlier)
         (self._index / folder).mkdir()
         write_inverted(self._index / folder / INVERTED_NAME, rows)
         n_tokens = 0
@@ -121,7 +128,7 @@ class SparseWriter:
             self._tokens = []
             n_tokens = self._write_tokens(folder, tokens)
         sync_folder(self._index / folder)
-        return PartRecord(folder=folder, n_postings=len(rows.terms), n_tokens=n_tokens, total_length=total, error=error)
+        return replace(record, n_tokens=n_tokens)
 
     def open(self, record: PartRecord) -> Part:
         """Open a part that `flush` or `merge` wrote."""
@@ -135,13 +142,8 @@ class SparseWriter:
         """
         if self._bm25 is None:
             return False
-        total = n_docs = 0
-        for segment in segments:
-            lengths = segment.inverted.file["lengths"]
-            kept = lengths if segment.live is None else lengths[segment.live]
-            total, n_docs = total + int(kept.sum(dtype=np.int64)), n_docs + len(kept)
-        self._average_length = total / max(1, n_docs)
-        return len(segments) > 1
+        self._average_length = live_average_length(segments)
+        return any(segment.record.average_length != self._average_length for segment in segments)
 
     def outgrown(self, records: Sequence[PartRecord]) -> bool:
         """Return False: nothing that segments share has to grow."""
@@ -164,10 +166,11 @@ class SparseWriter:
         for segment in segments:
             segment.part.verify()
         rows = ImpactRows.joined([segment.inverted.rows(segment.live) for segment in segments])
-        error, total = mean_errors([segment.record for segment in segments]), 0
-        if self._bm25 is not None and rows.lengths is not None:
-            rows, error = weigh_counts(rows, self._bm25, self._average_length)
-            total = int(rows.lengths.sum(dtype=np.int64)) if rows.lengths is not None else 0
+        record = PartRecord(folder=folder, n_postings=len(rows.terms))
+        if self._bm25 is None:
+            record = replace(record, error=mean_errors([segment.record for segment in segments]))
+        else:
+            rows, record = self._weighed(rows, record, self._average_length)
         if order is not None:
             rows = rows.take(order)
         (self._index / folder).mkdir()
@@ -177,7 +180,7 @@ class SparseWriter:
             tokens = SparseTokenRows.joined([segment.sparse_tokens.rows(segment.live) for segment in segments])
             n_tokens = self._write_tokens(folder, tokens if order is None else tokens.take(order))
         sync_folder(self._index / folder)
-        return PartRecord(folder=folder, n_postings=len(rows.terms), n_tokens=n_tokens, total_length=total, error=error)
+        return replace(record, n_tokens=n_tokens)
 
     def finish(self, n_segments: int) -> None:
         """End a compaction that left ``n_segments`` segments."""
@@ -197,29 +200,34 @@ class SparseWriter:
         return {"scale": self._scale, "vocabulary": self._files}
 
     def _rows(
-        self, parts: Sequence[SparseVectors], earlier: Sequence[tuple[int, PartRecord]]
-    ) -> tuple[ImpactRows, dict[str, float], int]:
-        """Buffered vectors as impact rows, their quantisation error, and the sum of document lengths (BM25)."""
+        self, folder: str, parts: Sequence[SparseVectors], earlier: Sequence[tuple[int, PartRecord]]
+    ) -> tuple[ImpactRows, PartRecord]:
+        """Buffered vectors as impact rows, and the record of the part that they make."""
         indptr = joined_offsets([part.indptr for part in parts])
         terms = np.concatenate([np.empty(0, np.int32), *(part.terms for part in parts)])
         weights: Floats = np.concatenate([np.empty(0, np.float32), *(part.weights for part in parts)])
+        record = PartRecord(folder=folder, n_postings=len(terms))
         if self._bm25 is None:
             if self._scale is None and len(weights):
                 self._scale = fit_scale(weights)
-            impacts = quantize(weights, self._scale or 1.0)
-            return (
-                ImpactRows(indptr=indptr, terms=terms, impacts=impacts),
-                measured_error(weights, impacts, self._scale or 1.0),
-                0,
-            )
+            scale = self._scale or 1.0
+            impacts = quantize(weights, scale)
+            record = replace(record, error=measured_error(weights, impacts, scale))
+            return ImpactRows(indptr=indptr, terms=terms, impacts=impacts), record
         owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
         lengths = np.bincount(owner, weights=weights, minlength=len(indptr) - 1).astype(np.uint32)
         counts = weights.astype(np.min_scalar_type(int(weights.max(initial=0))))
-        total = int(lengths.sum(dtype=np.int64))
-        n_docs = len(lengths) + sum(n for n, _ in earlier)
-        average = (total + sum(record.total_length for _, record in earlier)) / max(1, n_docs)
         rows = ImpactRows(indptr=indptr, terms=terms, impacts=np.empty(0, np.uint8), counts=counts, lengths=lengths)
-        return *weigh_counts(rows, self._bm25, average), total
+        total = int(lengths.sum(dtype=np.int64)) + sum(part.total_length for _, part in earlier)
+        return self._weighed(rows, record, total / max(1, len(lengths) + sum(n for n, _ in earlier)))
+
+    def _weighed(self, rows: ImpactRows, record: PartRecord, average_length: float) -> tuple[ImpactRows, PartRecord]:
+        """Compute BM25 impacts, and note in the record what they were computed with."""
+        if self._bm25 is None or rows.lengths is None:
+            raise ValueError("BM25 needs counts and lengths")
+        weighed, error = weigh_counts(rows, self._bm25, average_length)
+        total = int(rows.lengths.sum(dtype=np.int64))
+        return weighed, replace(record, total_length=total, average_length=average_length, error=error)
 
     def _write_tokens(self, folder: str, tokens: SparseTokenRows) -> int:
         tokens.write(self._index / folder / SPARSE_TOKENS_NAME)

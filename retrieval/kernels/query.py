@@ -56,7 +56,10 @@ def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float, bool]:
         if scale * top < MIN_TOP_WEIGHT:
             break
     scale = np.float64(MAX_WEIGHT) / top
-    while round_weights(weights, tops, scale, integers) > MAX_SCORE:
+    total = round_weights(weights, tops, scale, integers)
+    if total > MAX_SCORE:
+        scale *= np.float64(MAX_SCORE) / total
+    while round_weights(weights, tops, scale, integers) > MAX_SCORE:  # rounded up
         if scale * top < 1:
             raise ValueError("the query has too many terms: its scores do not fit 31 bits; leave out the lightest terms")
         scale *= 0.99

@@ -1,9 +1,9 @@
-"""Requests a second and latency of `lexmax serve` under a number of connections that never pause.
+"""Requests per second and latency of `lexmax serve` under a number of connections that never pause.
 
     python tests/bench/http_load.py IDX QUERIES.jsonl --connections 16 --seconds 30
 
 Starts the server on a free port of 127.0.0.1, warms it, and drives it from a process of its own with keep-alive
-connections; prints one JSON object. QUERIES holds a JSON object a line, with a "query" or "text".
+connections; prints one JSON object. QUERIES holds a JSON object per line, with a "query" or "text".
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("-k", type=int, default=10)
+    parser.add_argument("--search", help="search expression of every request (default: the index's)")
     options = parser.parse_args()
     records = [json.loads(line) for line in Path(options.queries).read_text().splitlines()[:5000]]
-    bodies = [json.dumps({"query": r.get("query") or r["text"], "k": options.k}).encode() for r in records]
+    bodies = [
+        json.dumps({"query": r.get("query") or r["text"], "k": options.k, "search": options.search}).encode() for r in records
+    ]
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "lexmax", "serve", options.index, "--port", str(port), "--log-level", "error"],
@@ -44,8 +47,16 @@ def main() -> None:
         server.terminate()
         server.wait()
     p50, p99 = np.percentile(latencies, [50, 99]) * 1000
-    row = {"connections": options.connections, "k": options.k, "requests": len(latencies), "errors": errors,
-           "requests_per_s": round(len(latencies) / elapsed, 1), "p50_ms": round(p50, 2), "p99_ms": round(p99, 2)}  # fmt: skip
+    row = {
+        "connections": options.connections,
+        "k": options.k,
+        "search": options.search,
+        "requests": len(latencies),
+        "errors": errors,
+        "requests_per_s": round(len(latencies) / elapsed, 1),
+        "p50_ms": round(p50, 2),
+        "p99_ms": round(p99, 2),
+    }
     print(json.dumps(row))
 
 

@@ -3,7 +3,7 @@
     python tests/bench/maxsim_kernels.py [N_DOCS]
 
 Every round times each way once on the same random documents of a generated index, in one thread; medians of the rounds.
-Prints JSON rows: nanoseconds a token of the calling thread, and the ratio to lexmax at 2 bits (or to its centroid kernel).
+Prints JSON rows: nanoseconds per token of the calling thread, and the ratio to lexmax at 2 bits (or to its centroid kernel).
 """
 
 import os
@@ -24,7 +24,7 @@ from lexmax.index.multivector.clustering import train
 from lexmax.index.multivector.residual import Encoded
 from lexmax.retrieval.kernels.centroids import code_maxima_plain, score_codes
 from lexmax.retrieval.kernels.maxsim import maxima_plain, score_documents
-from lexmax.retrieval.searchers.centroid import _centroid_dots, lanes_of
+from lexmax.retrieval.searchers.centroid import lanes_of
 
 ROUNDS = 15
 N_SCORED = 200
@@ -40,7 +40,7 @@ def main(n_docs: int) -> None:
     two, eight = (codec.encode(rotated, codes, nbits)[0] for nbits in (2, 8))
     narrow = codes.astype(np.uint16)
     lane = lanes_of(query, codec)[0]
-    dots = _centroid_dots(codec, lane)
+    dots = lane.dots
     scales = lane.weights * np.float32(codec.centroid_scale)
     rotated_query = codec.rotate(query)
     centroids = torch.from_numpy((codec.centroids.astype(np.float32) - 128) * codec.centroid_scale + codec.mean)

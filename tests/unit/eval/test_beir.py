@@ -1,5 +1,7 @@
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from lexmax.eval.datasets import Dataset
@@ -21,8 +23,10 @@ class FakeRetriever:
 
     fingerprint = "fake:0123456789abcdef"
 
-    def __init__(self):
+    def __init__(self, doc_ids=("d1", "d2", "d3")):
         self.asked = []
+        numbers = {doc_id: number for number, doc_id in enumerate(doc_ids)}
+        self.snapshot = SimpleNamespace(find=lambda wanted: np.array([numbers.get(doc_id, -1) for doc_id in wanted]))
 
     def rank(self, texts, k, *, filter=None):
         self.asked.append((list(texts), k))
@@ -57,7 +61,7 @@ def test_a_query_finds_itself_where_that_is_judged():
 def test_report():
     report = evaluate_index(FakeRetriever(), DATASET)
     summary = json.loads(json.dumps(report.to_json()))
-    assert list(summary) == ["dataset", "n_queries", "measures", "latency_ms", "index"]
+    assert list(summary) == ["dataset", "n_queries", "n_judged", "n_missing", "warning", "measures", "latency_ms", "index"]
     assert (summary["dataset"], summary["n_queries"]) == ("tiny/test", 2)
     assert list(summary["measures"]) == ["nDCG@10", "MRR@10", "Recall@100", "Recall@1000"]
     assert summary["measures"]["MRR@10"] == (1 + 1 / 2) / 2
@@ -70,6 +74,18 @@ def test_report():
     assert " | 0.7500 | 1.0000 | 1.0000 | " in row
     assert header.count("|") == aligns.count("|") == row.count("|")
     assert (blank, facts) == ("", ["- n_documents: 3", "- encoder: fake:0123456789abcdef"])
+
+
+def test_judged_documents_that_the_index_lacks_are_counted():
+    dataset = Dataset(name="tiny/test", queries=DATASET.queries, qrels={"q1": {"d1": 1, "d9": 2, "d8": 0}, "d2": {"d1": 1}})
+    whole, part, none = (evaluate_index(FakeRetriever(ids), dataset) for ids in (("d1", "d9"), ("d1",), ("x",)))
+    assert (whole.n_judged, whole.n_missing, whole.warning) == (2, 0, None)
+    assert part.n_missing == 1
+    assert part.warning.startswith("1 of the 2 documents judged relevant in tiny/test are not in the index")
+    assert none.warning.startswith("none of the 2 documents judged relevant in tiny/test is in the index")
+    assert none.to_markdown().startswith("**Warning:** none of the 2 documents")
+    assert (none.to_json()["warning"], whole.to_json()["warning"]) == (none.warning, None)
+    assert "Warning" not in whole.to_markdown()
 
 
 def test_the_run_goes_through_a_trec_file(tmp_path):

@@ -179,10 +179,10 @@ def test_malformed_query_vectors_are_named_by_line(tmp_path, line):
 
 def test_query_terms_are_looked_up_or_numbers_or_ranked(tmp_path):
     records = [{"b": 1.0, "zebra": 2.0}, {"b": 3.0}]
-    with Collection.create(tmp_path, encoder=engines.ENCODER, vocabulary=["a", "b"]) as writer:
-        writer.add([Document(doc_id="x", text="")], vectors({0: 1.0}))
+    with Collection.create(tmp_path, {"a": NewField(encoder=engines.ENCODER, vocabulary=["a", "b"])}) as writer:
+        writer.add([Document(doc_id="x", text="")], {"a": vectors({0: 1.0})})
         writer.commit()
-        vocabulary = writer.snapshot().vocabulary
+        vocabulary = writer.snapshot().field("a").vocabulary
     found, how = number_terms(records, vocabulary, ints(9, 9))
     assert found.terms.tolist() == [1, 1]
     assert "vocabulary of the index" in how

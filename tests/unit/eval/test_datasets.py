@@ -38,6 +38,19 @@ def test_split_without_header_and_gzipped_queries(folder):
     assert (dataset.queries, dataset.qrels) == ({"q3": "three"}, {"q3": {"d3": 1}})
 
 
+@pytest.mark.parametrize("first", ["1001\t1\t+1", "1001\t1\t1", "1001\t1\t 1"])
+def test_a_first_line_with_a_number_is_no_header(folder, first):
+    (folder / "queries.jsonl").write_bytes(QUERIES + b'{"_id": "1001", "text": "number"}\n')
+    (folder / "qrels" / "test.tsv").write_text(first + "\nq1\td1\t+1\n")
+    assert load_dataset(folder).qrels == {"1001": {"1": 1}, "q1": {"d1": 1}}
+
+
+def test_a_first_line_with_a_broken_number_is_an_error_and_no_header(folder):
+    (folder / "qrels" / "test.tsv").write_text("q1\td1\t1.5\nq1\td2\t1\n")
+    with pytest.raises(DatasetError, match=r"line 1: the relevance must be an integer, found '1\.5'"):
+        load_dataset(folder)
+
+
 def test_missing_split_names_the_others(folder):
     with pytest.raises(DatasetError, match=r"no split 'train'.*there is: dev, test"):
         load_dataset(folder, "train")

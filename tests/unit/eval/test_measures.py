@@ -82,7 +82,7 @@ def test_ranx_missing(monkeypatch):
 def test_ranx_leaves_the_threading_layer_alone_and_comes_late():
     script = """
 import sys
-from lexmax.eval import beir, measures
+from lexmax.eval import evaluate, measures
 assert "ranx" not in sys.modules and "pandas" not in sys.modules
 import numba
 numba.config.THREADING_LAYER = "forksafe"

@@ -12,13 +12,12 @@ from lexmax.eval.suite import dense_vectors
 from lexmax.eval.suite.comparison import SuiteReport, evaluate_suite
 from lexmax.eval.suite.corpora import Workplace, load_collection
 from lexmax.eval.suite.dense_vectors import DenseRanker, open_dense
-from lexmax.eval.suite.ranking import Cost, Encoding, run_systems
-from lexmax.eval.suite.systems import load_encoders, parse_systems
-from lexmax.index.errors import DatasetError
-from lexmax.retrieval.encoders.colbert import ColbertEncoder
+from lexmax.eval.suite.ranking import Costs, FieldCost, run_systems
+from lexmax.eval.suite.systems import load_dense, load_fields, parse_searches
+from lexmax.index.errors import DatasetError, EncoderMismatchError
 from lexmax.retrieval.encoders.dense import DenseEncoder, load_dense_encoder
 from lexmax.retrieval.encoders.registry import load_encoder
-from lexmax.retrieval.pipelines.fusion import reciprocal_rank_fusion, weighted_sum
+from lexmax.retrieval.retriever import Retriever
 from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
 
 pytest.importorskip("ranx")
@@ -106,77 +105,60 @@ def by_vectors(encoder, content):
     return rankings
 
 
+def compared(searches, specs, folders, work, dense=()):
+    """Evaluate searches over the fields of specs, and dense baselines."""
+    fields = load_fields(specs)
+    return evaluate_suite(folders, [*parse_searches(searches, list(fields)), *load_dense(dense)], fields, work)
+
+
 def test_every_cell_is_what_vectors_say(folders, splade, dense, colbert, work):
-    systems = parse_systems(["bm25=bm25", f"sp={splade}", f"cb={colbert}", "rr=rerank:bm25>cb", f"dn=dense:{dense}"])
-    report = evaluate_suite(folders, systems, work)
+    specs = ["bm25", f"sp={splade}", f"cb={colbert}"]
+    report = compared(["bm25", "sp", "cb", "rr=sp > cb"], specs, folders, work, [f"dn={dense}"])
     encoders = {"sp": load_encoder(model=str(splade)), "cb": load_encoder(model=str(colbert)),
                 "dn": load_dense_encoder(str(dense))}  # fmt: skip
     for name, encoder in encoders.items():
-        for collection, content in (("weather", WEATHER), ("roads", ROADS)):
-            assert report.scores[name][collection] == pytest.approx(ndcg(content, by_vectors(encoder, content)))
-    # BM25 finds documents with a word in common, and MaxSim orders them
-    found = [["d1", "d3"], ["d2"]]
-    full = by_vectors(load_encoder(model=str(colbert)), WEATHER)
-    ordered = [[d for d in ranking if d in of_query] for ranking, of_query in zip(full, found, strict=True)]
-    assert report.scores["rr"]["weather"] == pytest.approx(ndcg(WEATHER, ordered))
-    for scores in report.scores.values():
-        assert scores["mean"] == pytest.approx((scores["weather"] + scores["roads"]) / 2)
+        for place, content in (("weather", WEATHER), ("roads", ROADS)):
+            assert report.scores[name][place] == pytest.approx(ndcg(content, by_vectors(encoder, content)))
+    assert report.scores["rr"]["weather"] == report.scores["cb"]["weather"]  # all documents are candidates
     assert report.n_queries == {"weather": 2, "roads": 2}
-    assert report.p_values.keys() == {"sp", "cb", "rr", "dn"}
+    assert set(report.p_values) == {"sp", "cb", "rr", "dn"}
+
+
+def test_what_is_evaluated_is_what_is_served(folders, splade, colbert, work):
+    specs, expression = ["bm25", f"sp={splade}", f"cb={colbert}"], "(bm25 + sp) > 0.3*bm25 + 0.7*cb"
+    fields, collection = load_fields(specs), load_collection(folders[0])
+    systems = parse_searches([f"best={expression}", "bm25", "sp"], list(fields))
+    rankings, _ = run_systems(systems, fields, collection, work)
+    (path,) = work.folder.glob("weather-*")
+    with Retriever.open(path, search=expression) as retriever:
+        for ranking, text in zip(rankings["best"], WEATHER["queries"].values(), strict=True):
+            served = retriever.search(text, k=100)
+            assert [(hit.doc_id, hit.score) for hit in served] == ranking
 
 
 def test_what_systems_cost(folders, splade, dense, colbert, work):
-    systems = parse_systems(["bm25=bm25", f"sp={splade}", f"cb={colbert}", f"dn=dense:{dense}", "rr=rerank:bm25+sp>cb",
-                             "f=fusion:rr+dn"])  # fmt: skip
-    costs = {name: of["weather"] for name, of in evaluate_suite(folders[:1], systems, work).costs.items()}
-    documents, queries = (list(WEATHER[key].values()) for key in ("docs", "queries"))
-    for name, model, unit, count in (("sp", splade, "terms", "n_postings"), ("cb", colbert, "tokens", "n_tokens")):
-        encoder, found = load_encoder(model=str(model)), costs[name].encoding
-        assert found.unit == unit
-        assert found.per_document == pytest.approx(getattr(encoder.encode_documents(documents), count) / 3, abs=0.01)
-        assert found.per_query == getattr(encoder.encode_queries(queries), count) / 2
-    assert costs["bm25"].encoding.per_query == 2
-    numbers = costs["dn"].encoding
-    assert (numbers.unit, numbers.per_document, numbers.per_query) == ("numbers", 32, 32)
-    assert costs["rr"].encoding == costs["cb"].encoding
-    assert costs["f"].encoding is None
-    each = {name: costs[name].encoding.documents_per_s for name in ("bm25", "sp", "cb", "dn")}
-    assert costs["sp"].documents_per_s == pytest.approx(each["sp"])
-    assert costs["f"].documents_per_s == pytest.approx(1 / sum(1 / speed for speed in each.values()))
-    assert costs["rr"].query_ms > costs["bm25"].query_ms + costs["sp"].query_ms > 0
-    assert costs["f"].query_ms == costs["rr"].query_ms + costs["dn"].query_ms
+    fields, collection = load_fields(["bm25", f"cb={colbert}"]), load_collection(folders[0])
+    systems = [*parse_searches(["bm25", "bm25 > cb"], list(fields)), *load_dense([f"dn={dense}"])]
+    _, costs = run_systems(systems, fields, collection, work)
+    assert {name: cost.unit for name, cost in costs.fields.items()} == {"bm25": "terms", "cb": "tokens", "dn": "numbers"}
+    assert costs.fields["cb"].per_query == 12
+    assert costs.documents_per_s > 0
+    assert set(costs.query_ms) == {"bm25", "bm25 > cb", "dn"}
+    assert all(ms > 0 for ms in costs.query_ms.values())
 
 
-def ranked(texts, folder, work):
-    systems = parse_systems(texts)
-    return run_systems(systems, load_encoders(systems), load_collection(folder), work)[0]
-
-
-def test_rankings_are_fused_and_reranked(folders, splade, dense, colbert, work):
-    systems = ["bm25=bm25", f"sp={splade}", f"dn=dense:{dense}", "f=fusion:bm25+sp", "w=fusion:bm25*0.3+dn*0.7",
-               f"r=rerank:f>model:{colbert}", "g=fusion:r+bm25"]  # fmt: skip
-    found = ranked(systems, folders[0], work)
-    assert list(found) == ["bm25", "sp", "dn", "f", "w", "r", "g"]
-    for q in range(2):
-        bm25, sp, dn, r = (found[name][q] for name in ("bm25", "sp", "dn", "r"))
-        assert found["f"][q] == reciprocal_rank_fusion([bm25, sp], 100)
-        assert found["w"][q] == weighted_sum([bm25, dn], 100, weights=[0.3, 0.7])
-        assert found["g"][q] == reciprocal_rank_fusion([r, bm25], 100)
-    assert [[d for d, _ in ranking] for ranking in found["r"]] == by_vectors(load_encoder(model=str(colbert)), WEATHER)
-
-
-def test_the_query_itself_is_left_out(folders, splade, dense, colbert, work):
-    systems = [f"sp={splade}", f"dn=dense:{dense}", f"r=rerank:sp>model:{colbert}", "f=fusion:sp+dn"]
-    for rankings in ranked(systems, folders[1], work).values():
-        assert [sorted(d for d, _ in ranking) for ranking in rankings] == [["a", "b", "c"], ["b", "c"]]
+def test_the_query_itself_is_left_out(folders, work):
+    fields = load_fields(["bm25"])
+    rankings, _ = run_systems(parse_searches(["bm25"], ["bm25"]), fields, load_collection(folders[1]), work)
+    assert "a" not in [doc_id for doc_id, _ in rankings["bm25"][1]]
 
 
 @pytest.fixture
 def encoded(monkeypatch):
     """Documents as encoders of token vectors and of single vectors see them, measurements of speed left out."""
     seen = []
-    monkeypatch.setattr("lexmax.eval.suite.comparison.ranking.SAMPLE_DOCUMENTS", 1)
-    for encoder in (ColbertEncoder, DenseEncoder):
+    monkeypatch.setattr("lexmax.eval.suite.ranking.SAMPLE_DOCUMENTS", 1)
+    for encoder in (DenseEncoder,):
 
         def record(self, texts, original=encoder.encode_documents):
             seen.extend(texts if len(texts) > 1 else [])
@@ -184,63 +166,6 @@ def encoded(monkeypatch):
 
         monkeypatch.setattr(encoder, "encode_documents", record)
     return seen
-
-
-def test_only_candidates_are_encoded(folders, colbert, work, encoded):
-    """Two documents more, which BM25 finds for no query."""
-    content = {**WEATHER, "docs": {**WEATHER["docs"], "d4": "river lake", "d5": "bus"}}
-    folder = write(work.folder.parent / "weather", content)
-    texts = ["bm25=bm25", f"r=rerank:bm25>model:{colbert}"]
-    alone = ranked(texts, folder, work)["r"]
-    assert sorted(encoded) == sorted(WEATHER["docs"].values())
-    assert len(list(work.folder.glob("weather-*-of-*"))) == 1  # and the corpus that it was built of is gone
-    encoded.clear()
-    assert ranked(texts, folder, work)["r"] == alone
-    assert encoded == []
-    table = ranked([*texts, f"cb={colbert}", "s=rerank:bm25>cb"], folder, work)
-    assert sorted(encoded) == sorted(content["docs"].values())
-    for one, other in zip(alone, table["s"], strict=True):
-        assert [d for d, _ in one] == [d for d, _ in other]
-        assert [score for _, score in one] == pytest.approx([score for _, score in other], rel=0.01)
-
-
-@pytest.mark.parametrize("cut", ["r=rerank:bm25>model:COLBERT", "d=dense:DENSE", "c=COLBERT"])
-def test_what_was_interrupted_goes_on(cut, folders, dense, colbert, tmp_path, monkeypatch, capsys):
-    cut = cut.replace("COLBERT", str(colbert)).replace("DENSE", str(dense))
-    arguments = ["eval", "--suite", folders[0], "--system", "bm25=bm25", "--system", cut, "--json", "--work"]
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        for encoder in (ColbertEncoder, DenseEncoder):
-            patch.setattr(encoder, "encode_documents", interrupt)
-        assert main([*arguments, str(tmp_path / "work")]) == 130
-    assert "run the same command again to go on" in capsys.readouterr().err
-    scores = []
-    for work in ("work", "other"):
-        assert main([*arguments, str(tmp_path / work)]) == 0
-        scores.append(json.loads(capsys.readouterr().out)["systems"][cut[0]]["scores"])
-    assert scores[0] == scores[1]
-    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == sorted(
-        path.name for path in (tmp_path / "other").iterdir()
-    )
-
-
-def test_rerankings_with_one_model_encode_once(folders, splade, colbert, work, encoded):
-    ranked(["bm25=bm25", f"r=rerank:bm25>model:{colbert}", f"sp={splade}", f"s=rerank:sp+bm25>model:{colbert}",
-            f"t=rerank:r+sp>model:{colbert}"], folders[0], work)  # fmt: skip
-    assert sorted(encoded) == sorted(WEATHER["docs"].values())
-
-
-def test_candidates_of_several_systems_are_merged(folders, splade, colbert, work):
-    found = ranked(["bm25=bm25", f"sp={splade}", f"r=rerank:bm25+sp>model:{colbert}"], folders[0], work)
-    assert [[d for d, _ in ranking] for ranking in found["r"]] == by_vectors(load_encoder(model=str(colbert)), WEATHER)
-
-
-def test_nothing_to_rerank(folders, colbert, work):
-    folder = write(work.folder.parent / "weather", {**WEATHER, "queries": {"q1": "bus", "q2": "train"}})
-    assert ranked(["bm25=bm25", f"r=rerank:bm25>model:{colbert}"], folder, work) == {"bm25": [[], []], "r": [[], []]}
 
 
 class Numbers:
@@ -281,40 +206,50 @@ def test_dense_vectors_go_on_where_they_were_cut(folders, dense, work, encoded, 
     assert encoded == []
 
 
-def test_indexes_are_kept_for_the_same_corpus_and_encoder(folders, splade, tmp_path):
+def test_indexes_are_kept_and_get_the_fields_that_they_lack(folders, splade, tmp_path):
     said = []
     work = Workplace(folder=tmp_path / "work", say=said.append)
-    for systems in (["bm25=bm25"], ["bm25=bm25", f"sp={splade}"]):
-        first = evaluate_suite(folders, parse_systems(systems), work)
-    built = [line for line in said if line.startswith("building")]
-    assert [line.partition("work/")[2].partition("-")[0] for line in built] == ["weather", "roads"] * 2
-    again = evaluate_suite(folders, parse_systems(systems), work)
+    compared(["bm25"], ["bm25"], folders, work)
+    first = compared(["bm25", "sp"], ["bm25", f"sp={splade}"], folders, work)
+    done = [line.split()[0] for line in said if line.startswith(("building", "adding"))]
+    assert done == ["building", "building", "adding", "adding"]
+    said.clear()
+    again = compared(["bm25", "sp"], ["bm25", f"sp={splade}"], folders, work)
     assert (again.scores, again.p_values, again.per_query) == (first.scores, first.p_values, first.per_query)
+    assert not [line for line in said if line.startswith(("building", "adding"))]
+    with pytest.raises(EncoderMismatchError):
+        compared(["bm25"], ["bm25,k1=0.5"], folders, work)
     changed = {**WEATHER, "docs": {**WEATHER["docs"], "d1": "hot sea"}}
     write(tmp_path / "weather", changed)
-    said.clear()
-    scores = evaluate_suite(folders, parse_systems(["bm25=bm25"]), work).scores
+    scores = compared(["bm25"], ["bm25"], folders, work).scores
     assert len([line for line in said if line.startswith("building")]) == 1
     assert scores["bm25"]["weather"] == pytest.approx(ndcg(changed, [["d3"], ["d1", "d2"]]))
 
 
-def test_settings_make_another_encoder(folders, splade, work):
-    systems = ["a=bm25", "b=bm25,k1=0.1", f"c={splade}", f"d={splade},document_top_k=2", f"e={splade},kind=slim"]
-    found = ranked(systems, folders[0], work)
-    assert found["a"] != found["b"]
-    assert found["c"] != found["d"]
-    assert found["c"] != found["e"]
+def test_a_build_that_was_cut_continues(folders, colbert, tmp_path, monkeypatch):
+    work = Workplace(folder=tmp_path / "work")
+    expected = compared(["bm25 > cb"], ["bm25", f"cb={colbert}"], folders, Workplace(folder=tmp_path / "other")).scores
+    monkeypatch.setattr("lexmax.retrieval.build.COMMIT_EVERY_S", 0)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lexmax.index.collection.Collection.compact", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            compared(["bm25 > cb"], ["bm25", f"cb={colbert}"], folders, work)
+    assert compared(["bm25 > cb"], ["bm25", f"cb={colbert}"], folders, work).scores == expected
 
 
 def report():
-    def cost(per_document, documents_per_s, query_ms):
-        encoding = Encoding(unit="terms", per_document=per_document, per_query=2, documents_per_s=1000)
-        return Cost(encoding=encoding if per_document else None, documents_per_s=documents_per_s, query_ms=query_ms)
+    def costs(per_document, documents_per_s, query_ms):
+        field = FieldCost(unit="terms", per_document=per_document, per_query=2)
+        return Costs(documents_per_s=documents_per_s, fields={"f": field}, query_ms=query_ms)
 
     scores = {"a": {"x": 0.5, "y": 0.25}, "b": {"x": 0.75, "y": 0.125}}
     return SuiteReport(
         scores=scores, p_values={"b": {"x": 0.01, "y": 0.04}}, n_queries={"x": 1000, "y": 5}, per_query={},
-        costs={"a": {"x": cost(10, 1000, 2), "y": cost(20, 2000, 4)}, "b": {"x": cost(0, 10, 5), "y": cost(0, 10, 5)}},
+        costs={"x": costs(10, 1000, {"a": 2, "b": 5}), "y": costs(20, 2000, {"a": 4, "b": 5})},
     )  # fmt: skip
 
 
@@ -328,20 +263,22 @@ def test_markdown():
     ]
     assert "queries: x 1,000, y 5" in lines[5]
     assert "worse than a" in lines[6]
-    assert lines[-2:] == ["| a | terms | 15.0 | 2.0 | 1,500.0 | 3.0 |", "| b |  |  |  | 10.0 | 5.0 |"]
+    assert lines[-7:] == [
+        "| b | 5.0 |", "", "| field | unit | per document | per query |", "| --- | ---: | ---: | ---: |",
+        "| f | terms | 15.0 | 2.0 |", "", "All fields are encoded in one pass: 1,500.0 documents/s.",
+    ]  # fmt: skip
 
 
 def test_from_the_command_line(folders, splade, tmp_path, capsys):
-    arguments = ["eval", "--suite", *folders, "--system", "bm25=bm25", "--system", f"sp={splade}",
-                 "--system", "both=fusion:bm25+sp", "--work", str(tmp_path / "work")]  # fmt: skip
+    arguments = ["eval", "--suite", *folders, "--encoder", "bm25", "--encoder", f"sp={splade}", "--search", "bm25",
+                 "--search", "sp", "--search", "both=bm25 + sp", "--work", str(tmp_path / "work")]  # fmt: skip
     assert main([*arguments, "--json"]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert "weather: bm25 " in captured.err
     assert list(found["systems"]) == ["bm25", "sp", "both"]
     assert found["systems"]["sp"]["scores"].keys() == {"weather", "roads", "mean"}
-    assert found["systems"]["sp"]["costs"]["roads"]["encoding"]["unit"] == "terms"
-    assert found["systems"]["both"]["costs"]["roads"]["encoding"] is None
+    assert found["costs"]["roads"]["fields"]["sp"]["unit"] == "terms"
     assert found["systems"]["bm25"]["p_values"] == {}
     assert main(arguments) == 0
     assert capsys.readouterr().out.startswith("| system | weather | roads | mean |\n")
@@ -350,14 +287,13 @@ def test_from_the_command_line(folders, splade, tmp_path, capsys):
 
 
 def test_collections_that_make_no_sense(folders, work, tmp_path):
-    systems = parse_systems(["b=bm25"])
     with pytest.raises(DatasetError, match="no such folder"):
-        evaluate_suite([*folders, str(tmp_path / "none")], systems, work)
+        compared(["bm25"], ["bm25"], [*folders, str(tmp_path / "none")], work)
     with pytest.raises(ValueError, match="names of their own"):
-        evaluate_suite([folders[0], folders[0]], systems, work)
+        compared(["bm25"], ["bm25"], [folders[0], folders[0]], work)
     (tmp_path / "roads" / "corpus.jsonl").unlink()
     with pytest.raises(DatasetError, match=r"no corpus\.jsonl"):
-        evaluate_suite(folders, systems, work)
+        compared(["bm25"], ["bm25"], folders, work)
     assert not (tmp_path / "work").exists()  # all is looked at before anything is built
 
 
@@ -366,12 +302,18 @@ def test_collections_that_make_no_sense(folders, work, tmp_path):
     [
         ([], "DATASET and --index IDX, or --suite"),
         (["x"], "DATASET and --index IDX, or --suite"),
-        (["--suite", "x", "--system", "b=bm25"], "--suite needs --work"),
+        (["--suite", "x", "--encoder", "bm25", "--search", "bm25"], "--suite needs --work"),
         (["x", "--index", "i", "--suite", "x"], "does not go with dataset, index"),
-        (["--suite", "x", "--work", "w"], "nothing to compare"),
+        (["SUITE", "--work", "w"], "nothing to compare"),
+        (["SUITE", "--work", "w", "--encoder", "bm25", "--search", "b=bm25 +"], "search expression"),
+        (["SUITE", "--work", "w", "--encoder", "bm25", "--search", "splade"], "names 'splade'"),
+        (["SUITE", "--work", "w", "--encoder", "bm25", "--search", "bm25", "--search", "bm25"], "two systems are called"),
+        (["SUITE", "--work", "w", "--encoder", "bm25", "--encoder", "b=bm25", "--search", "bm25"], "no search uses"),
+        (["x", "--index", "i", "--encoder", "bm25"], "go with --suite"),
     ],
 )
-def test_the_command_line_says_what_is_wrong(arguments, message, capsys):
+def test_the_command_line_says_what_is_wrong(arguments, message, capsys, folders):
+    arguments = [each for a in arguments for each in (["--suite", folders[0]] if a == "SUITE" else [a])]
     assert main(["eval", *arguments]) == 2
     assert message in capsys.readouterr().err
 

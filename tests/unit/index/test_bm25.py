@@ -34,7 +34,7 @@ def test_scores_are_bm25_within_the_quantisation(tmp_path):
     texts = ["red apple apple", "green apple pear", "pear pear pear plum quince fig", "stone"]
     lines = "".join(f'{{"_id": "{i}", "text": "{text}"}}\n' for i, text in enumerate(texts))
     (tmp_path / "c.jsonl").write_text(lines)
-    build_index([str(tmp_path / "c.jsonl")], tmp_path / "idx")
+    build_index([str(tmp_path / "c.jsonl")], tmp_path / "idx", encoders=["bm25"])
     scores = dict(Retriever.open(tmp_path / "idx").rank(["apple pear"], 10)[0])
     average = sum(len(text.split()) for text in texts) / 4
 

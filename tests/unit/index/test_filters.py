@@ -1,29 +1,49 @@
+"""Filters: expressions and trees, against the rows by hand and against an oracle in plain Python."""
+
+import random
+import time
+import unicodedata
+
+import numpy as np
 import pytest
+from corpora import make_index, random_vectors
 
 from lexmax.index.documents import Document, DocumentBuffer, DocumentStore
 from lexmax.index.errors import DatasetError
+from lexmax.index.filter_expressions import MAX_CHARS
+from lexmax.index.filter_plans import MAX_NESTING, MAX_PARTS
 from lexmax.index.filters import Filter
 from lexmax.index.metadata import extend_fields
 
 ROWS = [
-    {"year": 2010, "lang": "en", "open": True, "tags": ["a", "b"], "price": 1.5},
+    {"year": 2010, "lang": "en", "open": True, "tags": ["a", "b"], "price": 1.5, "a-name": 3},
     {"year": 2020, "lang": "de", "open": False, "tags": ["b"], "price": 2},
-    {"lang": "en", "nested": {"x": [1]}},
+    {"lang": "en", "nested": {"x": [1]}, "tags": [], "big": 2**53 + 1},
     {},
 ]
 
 
-@pytest.fixture
-def store(tmp_path):
+def store_of(folder, rows):
+    """Documents of the rows, in batches of one: early batches lack late fields, as those of old segments do."""
+    folder.mkdir(exist_ok=True)
     fields: dict[str, str] = {}
-    docs = [Document(doc_id=f"d{i}", text="t", title=f"T{i}", metadata=row) for i, row in enumerate(ROWS)]
     buffer = DocumentBuffer(fields)
-    for document in docs:  # fields grow between batches, so early batches lack late fields
+    for i, row in enumerate(rows):
+        document = Document(doc_id=f"d{i}", text="t", title=f"T{i}", metadata=row)
         extend_fields(fields, document.doc_id, document.metadata)
         buffer.extend([document], dict(fields))
         buffer._pack()
-    buffer.write(tmp_path)
-    return DocumentStore(tmp_path, fields)
+    buffer.write(folder)
+    return DocumentStore(folder)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return store_of(tmp_path_factory.mktemp("filters"), ROWS)
+
+
+def matches(filter, store):
+    return Filter(filter, store.fields).mask(store).nonzero()[0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -36,53 +56,399 @@ def store(tmp_path):
         ("year >= 2010 and lang == 'en'", [0]),
         ("year > 2015 or lang == 'en'", [0, 1, 2]),
         ("lang in ('de', 'fr')", [1]),
+        ("lang in ('de')", [1]),
         ("lang not in ('de', 'fr')", [0, 2]),
         ("lang in []", []),
+        ("lang in ()", []),
+        ("lang in {'en',}", [0, 2]),
+        ("year in (2010.0, 2020.5, 1e300)", [0]),
         ("'b' in tags", [0, 1]),
-        ("'a' not in tags", [1]),
+        ("'a' not in tags", [1, 2]),
         ("open", [0]),
+        ("(open)", [0]),
         ("not open", [1]),
         ("open == False", [1]),
+        ("open and year == 2010", [0]),
         ("price > 1.6", [1]),
         ("price == 2", [1]),
         ("year == 2010.5", []),
+        ("year != 2010.5", [0, 1]),
+        ("year > 2010.5", [1]),
+        ("year < 2010.5", [0]),
+        ("year <= 2010.0", [0]),
+        ("year < 1e999", [0, 1]),
+        ("year > -1e999", [0, 1]),
+        ("year > 1e30", []),
+        ("year != 1e30", [0, 1]),
+        ("big == 9007199254740993", [2]),
+        ("big == 9007199254740992.0", []),
+        ("big > 9007199254740992.0", [2]),
         ("year > -5", [0, 1]),
+        ("year < +2_015", [0]),
         ("doc_id in ('d3', 'd1')", [1, 3]),
         ("title == 'T2'", [2]),
         ("text == 't'", [0, 1, 2, 3]),
         ("field('year') == 2020", [1]),
+        ('field("a-name") == 3', [0]),
         ("2015 > year", [0]),
+        ("(year) == ((2010))", [0]),
+        ("year is None", [2, 3]),
+        ("year is not None and lang == 'de'", [1]),
+        ("not (year is None or lang == 'de')", [0]),
+        ("tags is None", [3]),
+        ("nested is None or year == 1", None),
+        (r"lang == '\u0065n' or lang == 'd\'e'", [0, 2]),
+        ("\n  year\t==\n2010\n", [0]),
     ],
 )
 def test_expressions(store, expression, expected):
-    mask = Filter(expression, store.fields).mask(store)
-    assert mask.nonzero()[0].tolist() == expected
+    if expected is None:
+        with pytest.raises(ValueError, match="nested values"):
+            Filter(expression, store.fields)
+    else:
+        assert matches(expression, store) == expected
 
 
 @pytest.mark.parametrize(
-    ("expression", "message"),
+    ("tree", "expected"),
     [
-        ("year = 2010", "=="),
-        ("color == 'red'", "unknown field 'color'"),
-        ("year == 'x'", "int64"),
-        ("lang > 3", "string"),
-        ("nested == 1", "nested"),
-        ("'a' in lang", "not a list"),
-        ("year", "compare"),
-        ("__import__('os')", "not a comparison"),
-        ("1 == 1", "no field"),
-        ("lang in year", "list"),
-        ("(lambda: 1)()", "not a comparison"),
-        ("year == 2**70", "not a string"),
-        ("year == 10000000000000000000000", "64 bits"),
-        ("", "parse"),
-        ("x" * 20_000, "longer"),
-        ("(" * 300, "parse"),
+        ({"year": 2010}, [0]),
+        ({"year": {">=": 2010, "<": 2020}}, [0]),
+        ({"year": {"$gte": 2010}, "lang": "de"}, [1]),
+        ({"lang": {"in": ["de", "fr"]}}, [1]),
+        ({"lang": {"$nin": ("de", "fr")}}, [0, 2]),
+        ({"lang": {"in": []}}, []),
+        ({"year": None}, [2, 3]),
+        ({"year": {"!=": None}}, [0, 1]),
+        ({"year": {"$ne": None, "$lt": 2015}}, [0]),
+        ({"tags": {"contains": "b"}}, [0, 1]),
+        ({"not": {"tags": {"$contains": "a"}}}, [1, 2]),
+        ({"and": [{"lang": "en"}, {"year": {"$eq": 2010}}]}, [0]),
+        ({"$or": [{"lang": "de"}, {"year": {"$lte": 2010}}]}, [0, 1]),
+        ({"$not": {"$or": [{"lang": "de"}, {"open": True}]}}, []),
+        ({"a-name": 3}, [0]),
+        ({"open": False}, [1]),
+        ({"doc_id": {"in": ["d3"]}}, [3]),
     ],
 )
-def test_malformed_expressions_say_what_is_wrong(store, expression, message):
-    with pytest.raises(ValueError, match=message):
-        Filter(expression, store.fields)
+def test_trees(store, tree, expected):
+    assert matches(tree, store) == expected
+
+
+def test_words_of_trees_can_be_names_of_fields(tmp_path):
+    store = store_of(tmp_path, [{"and": 1, "not": 2}, {"and": 2}])
+    assert matches({"and": 1}, store) == [0]
+    assert matches({"$and": [{"and": 1}, {"not": 2}]}, store) == [0]
+    assert matches({"$not": {"and": 1}}, store) == [1]
+    assert matches('field("and") == 2', store) == [1]
+
+
+@pytest.mark.parametrize(
+    ("filter", "message"),
+    [
+        ("year = 2010", "=="),
+        ("color == 'red'", "unknown field 'color'; this index has a-name, big"),
+        ("yaer == 3", "did you mean 'year'"),
+        ("later == 3", "known once a document has it"),
+        ("year == 'x'", "int64"),
+        ("lang > 3", "string"),
+        ("open == 1", "bool"),
+        ("year == True", "int64"),
+        ("nested == 1", "nested"),
+        ("'a' in lang", "not a list"),
+        ("3 in tags", "holds strings"),
+        ("tags == 'a'", "VALUE in tags"),
+        ("year", "compare"),
+        ("lang or open", "compare"),
+        ("'a'", "not a comparison"),
+        ("__import__('os')", "unknown field"),
+        ("year('os')", "expected an operator"),
+        ("1 == 1", "no field"),
+        ("year == price", "two fields"),
+        ("lang in year", "write FIELD in"),
+        ("'a' in ('a', 'b')", "write FIELD in"),
+        ("lang in ('a' 'b')", r"expected , or \)"),
+        ("lang in (year)", "a string in quotes"),
+        ("(lambda: 1)()", "cannot parse"),
+        ("year == 2**70", "cannot parse"),
+        ("year == 10000000000000000000000", "64 bits"),
+        ("year == " + "9" * 400, "64 bits"),
+        ("year == " + "9" * 5000, "no number"),
+        ("price == " + "9" * 400, "64-bit floats"),
+        ("year == 1__0", "no number"),
+        ("", "found the end"),
+        ("  ", "found the end"),
+        ("year ==", "found the end at character 8"),
+        ("year == 1 year == 2", "and, or, or the end"),
+        ("lang == 'en", "the string has no end"),
+        (r"lang == '\d'", "unknown escape"),
+        (r"lang == '\ud800'", "surrogate"),
+        ("lang == '\ud800'", "surrogate"),
+        ("\ud800 == 1", "unknown field"),
+        ("year == None", "is None"),
+        ("year is 3", "write FIELD is None"),
+        ("year == 1 AND open", "write and in lower case"),
+        ("NOT open", "write not in lower case"),
+        ("open == true", "write True"),
+        ("year == null", "write FIELD is None"),
+        ("a-name == 3", "field"),
+        ("nested.x == 3", "nested fields"),
+        ("year == 1 && open", "write and"),
+        ("year == 1 || open", "write or"),
+        ("not " * 2400 + "open", "levels"),
+        ("(" * 2400 + "open", "levels"),
+        ("((" * 15 + "open" + "))" * 14, r"expected and, or, or \)"),
+        ("x" * (MAX_CHARS + 1), "longer"),
+        ("year in (" + "1," * MAX_PARTS + ")", "more than"),
+        ({}, "an object"),
+        ({"and": []}, "list of trees"),
+        ({"or": {"year": 1}}, "list of trees"),
+        ({"and": ["year == 1"]}, "an object"),
+        ({"not": 3}, "an object"),
+        ({"year": {}}, "operators"),
+        ({"year": {"=": 3}}, "unknown operator '='; there are =="),
+        ({"year": {3: 3}}, "unknown operator 3"),
+        ({"year": {"in": 3}}, "takes a list"),
+        ({"lang": {"in": "en"}}, "takes a list"),
+        ({"year": {"in": [None]}}, "int64"),
+        ({"year": {"<": None}}, "int64"),
+        ({"year": [1]}, "int64"),
+        ({"year": {"==": {"a": 1}}}, "int64"),
+        ({"price": float("nan")}, "NaN"),
+        ({"year": float("nan")}, "NaN"),
+        ({3: 3}, "keys of a tree"),
+        ({"\ud800": 3}, "unknown field"),
+        ({"lang": "\ud800"}, "surrogate"),
+        ({"color": 3}, "unknown field"),
+        ({"tags": "a"}, "contains"),
+        (["year"], "an expression or a tree"),
+        (3, "an expression or a tree"),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_malformed_filters_are_refused_with_a_reason(store, filter, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Filter(filter, store.fields)
+    assert len(str(caught.value)) < 600
+
+
+def test_deep_and_wide_trees_are_refused(store):
+    tree = {"open": True}
+    for _ in range(5000):
+        tree = {"not": tree}
+    with pytest.raises(ValueError, match=f"{MAX_NESTING} levels"):
+        Filter(tree, store.fields)
+    with pytest.raises(ValueError, match="more than"):
+        Filter({"or": [{"year": 1}] * MAX_PARTS}, store.fields)
+
+
+def test_the_deepest_filter_that_is_allowed_is_answered(store):
+    expression = "(" * MAX_NESTING + "open" + ")" * MAX_NESTING
+    assert matches(expression, store) == [0]
+    assert matches("not " * MAX_NESTING + "open", store) == [0]
+
+
+def test_lists_of_a_hundred_thousand_values(store):
+    ids = [f"d{i}" for i in range(1, 100_001)]
+    started = time.monotonic()
+    assert matches({"doc_id": {"in": ids}}, store) == [1, 2, 3]
+    assert matches(f"doc_id in {tuple(ids)!r}", store) == [1, 2, 3]
+    assert matches(f"doc_id not in {ids!r}", store) == [0]
+    assert matches({"year": {"in": list(range(2000, 102_000))}}, store) == [0, 1]
+    assert time.monotonic() - started < 10
+
+
+def test_names_with_combining_marks(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "größe") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    for name in (composed, decomposed):
+        store = store_of(tmp_path / ascii(name), [{name: 1}, {name: 2}])
+        for spelled in (composed, decomposed):
+            assert matches(f"{spelled} == 2", store) == [1]
+            assert matches(f'field("{spelled}") == 2', store) == [1]
+            assert matches({spelled: 2}, store) == [1]
+    both = store_of(tmp_path / "both", [{composed: 1, decomposed: 2}])
+    assert matches(f"{composed} == 1 and {decomposed} == 2", both) == [0]
+
+
+def test_filters_of_a_snapshot_are_not_mixed_up(tmp_path):
+    snapshot = make_index(tmp_path / "idx", random_vectors(np.random.default_rng(0), 6, 10, 4), cuts=(3,), deleted=(1,))
+    tree = {"number": {"in": [1, 2, 5]}}
+    expected = [[False, False, True], [False, False, True]]
+    for _ in range(2):
+        assert [mask.tolist() for mask in snapshot.masks(tree)] == expected
+        assert [mask.tolist() for mask in snapshot.masks("number in (1, 2, 5)")] == expected
+    with pytest.raises(ValueError, match="cannot parse"):
+        snapshot.masks('{"number": {"in": [1, 2, 5]}}')
+    with pytest.raises(ValueError, match="int64"):
+        snapshot.masks({"number": {"in": ["1"]}})
+    with pytest.raises(ValueError, match="JSON"):
+        snapshot.masks({"number": {"==": object()}})
+    deep = {"number": 1}
+    for _ in range(5000):
+        deep = {"not": deep}
+    with pytest.raises(ValueError, match="too deep"):
+        snapshot.masks(deep)
+
+
+# --- an oracle in plain Python ---
+
+FIELDS = {"i": "int64", "f": "float64", "s": "string", "b": "bool", "l": "list<string>", "g": "bigint"}
+VALUES = {
+    "i": [0, 1, -1, 7, 2**53, 1.0, 0.5, -0.5, 1e300, float("inf")],
+    "f": [0, 1, -1.5, 0.25, 1e300, -float("inf")],
+    "s": ["", "a", "b", "ä", "a'b", 'a"b', "a\\b", "\n"],
+    "b": [True, False],
+    "l": ["", "a", "b", "ä"],
+    "g": [2**62, 2**53 + 1, 2.0**53, -(2**63), 2**63 - 1, 0, 0.5],
+}
+
+
+def random_rows(rng):
+    rows = []
+    for _ in range(40):
+        row = {
+            "i": rng.choice([0, 1, -1, 7, 2**53]),
+            "f": rng.choice([0.0, 1.0, -1.5, 0.25, 3]),
+            "s": rng.choice(VALUES["s"]),
+            "b": rng.choice([True, False]),
+            "l": [rng.choice(["", "a", "b", None]) for _ in range(rng.randrange(4))],
+            "g": rng.choice([2**62, 2**53 + 1, 2**53, -(2**63), 2**63 - 1, 0]),
+        }
+        rows.append({name: value for name, value in row.items() if rng.random() < 0.8})
+    return [{"l": ["a"], "g": 2**60, "f": 1.5}, *rows]
+
+
+def random_filter(rng, depth=0):
+    """(expression, tree, oracle: row -> True, False or None) of one random filter."""
+    kind = rng.random()
+    if depth < 4 and kind < 0.35:
+        parts = [random_filter(rng, depth + 1) for _ in range(rng.randrange(1, 4))]
+        word = rng.choice(["and", "or"])
+        text = f" {word} ".join(f"({part[0]})" for part in parts)
+        tree = {rng.choice([word, "$" + word]): [part[1] for part in parts]}
+        return text, tree, lambda row: kleene(word, [part[2](row) for part in parts])
+    if depth < 4 and kind < 0.5:
+        text, tree, oracle = random_filter(rng, depth + 1)
+        return f"not ({text})", {"not": tree}, lambda row: None if (found := oracle(row)) is None else not found
+    name = rng.choice(list(FIELDS))
+    if kind < 0.6:
+        negate = rng.random() < 0.5
+        tree = {name: {"!=": None}} if negate else {name: None}
+        return f"{name} is {'not ' * negate}None", tree, lambda row: (row.get(name) is None) != negate
+    value = rng.choice(VALUES[name])
+    if name == "l":
+        negate = rng.random() < 0.5
+        text, tree = f"{written(value)} {'not ' * negate}in l", {"l": {"contains": value}}
+        tree = {"not": tree} if negate else tree
+        return text, tree, lambda row: None if row.get("l") is None else (value in row["l"]) != negate
+    if kind < 0.75:
+        values, negate = [rng.choice(VALUES[name]) for _ in range(rng.randrange(4))], rng.random() < 0.5
+        text = f"{name} {'not ' * negate}in [{', '.join(map(written, values))}]"
+        tree = {name: {"not in" if negate else "in": values}}
+        return text, tree, lambda row: None if row.get(name) is None else (row[name] in values) != negate
+    sign = rng.choice(["==", "!=", "<", "<=", ">", ">="])
+    mirror = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(sign, sign)
+    text = f"{name} {sign} {written(value)}" if rng.random() < 0.5 else f"{written(value)} {mirror} {name}"
+    return text, {name: {sign: value}}, lambda row: compared(row.get(name), sign, value)
+
+
+def kleene(word, values):
+    if (word == "and" and False in values) or (word == "or" and True in values):
+        return word == "or"
+    return None if None in values else word == "and"
+
+
+def compared(left, sign, right):
+    if left is None:
+        return None
+    return {"==": left == right, "!=": left != right, "<": left < right, "<=": left <= right, ">": left > right,
+            ">=": left >= right}[sign]  # fmt: skip
+
+
+def written(value):
+    if isinstance(value, float) and abs(value) == float("inf"):
+        return "1e999" if value > 0 else "-1e999"
+    return repr(value)
+
+
+def test_random_filters_are_those_of_an_oracle(tmp_path):
+    rng = random.Random(1)
+    rows = random_rows(rng)
+    store = store_of(tmp_path, rows)
+    assert store.fields == {"i": "int64", "f": "float64", "s": "string", "b": "bool", "l": "list<string>", "g": "bigint"}
+    for _ in range(1500):
+        text, tree, oracle = random_filter(rng)
+        expected = [i for i, row in enumerate(rows) if oracle(row) is True]
+        assert matches(text, store) == expected, text
+        assert matches(tree, store) == expected, tree
+
+
+PIECES = [
+    "not ", "and ", "or ", "in ", "is ", "None", "True", "(", ")", "[", "]", "{", "}", ",", "==", "<", "=", "-", "'", '"', "\\",
+    "\\u00e4", "\ud800", "e\u0301", "9" * 400, "9" * 5000, "1e999", "0x1", "i", "s", "l", "field(", ".", "\n", "\0", "#", ";",
+    "lambda: ",
+    "f'{i}'", "b'a'", "**", "é", "０", "٣", "\u2028", " ",
+]  # fmt: skip
+ODD = [
+    None,
+    True,
+    0,
+    -(10**400),
+    0.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "a",
+    "\ud800",
+    [],
+    [1],
+    ["a", None],
+    {},
+    {"==": 1},
+    b"a",
+    object,
+]
+
+
+def test_every_mutated_filter_is_answered_or_refused(tmp_path):
+    rng = random.Random(2)
+    store = store_of(tmp_path, random_rows(rng))
+    n_answered, refusals = 0, set()
+    for _ in range(5000):
+        text, tree, _ = random_filter(rng)
+        filter = mutated_text(rng, text) if rng.random() < 0.5 else mutated_tree(rng, tree)
+        try:
+            mask = Filter(filter, store.fields).mask(store)
+        except ValueError as problem:
+            refusals.add(str(problem).encode()[:8])
+        else:
+            n_answered += 1
+            assert mask.shape == (len(store),)
+    assert refusals == {b"filter: "}
+    assert 250 < n_answered < 4750
+
+
+def mutated_text(rng, text):
+    for _ in range(rng.randrange(1, 4)):
+        first = rng.randrange(len(text) + 1)
+        text = text[:first] + rng.choice(PIECES) + text[first + rng.randrange(4) :]
+    return text
+
+
+def mutated_tree(rng, tree):
+    if not isinstance(tree, dict) or not tree or rng.random() < 0.2:
+        return rng.choice(ODD)
+    tree = dict(tree)
+    key = rng.choice(list(tree))
+    value = tree.pop(key)
+    if rng.random() < 0.5:
+        key = rng.choice(["and", "$or", "not", "i", "s", "l", "==", "$in", "contains", "nested", "\ud800", "", 3, None])
+    tree[key] = mutated_tree(rng, value) if rng.random() < 0.8 else value
+    return tree
+
+
+# --- metadata ---
 
 
 def test_documents_come_back_as_they_were(store):
@@ -101,3 +467,12 @@ def test_types_widen_or_are_refused():
     assert "z" not in fields
     with pytest.raises(DatasetError, match="64 bits"):
         extend_fields(fields, "d", {"y": 2**64})
+
+
+@pytest.mark.parametrize("values", [(2**53 + 1, 1.5), (1.5, 2**53 + 1), (3, 2**60, 0.5)])
+def test_integers_that_floats_cannot_hold_and_floats_do_not_share_a_field(values):
+    fields: dict[str, str] = {}
+    for value in values[:-1]:
+        extend_fields(fields, "d", {"n": value})
+    with pytest.raises(DatasetError, match=r"document 'd': metadata field 'n' is (float64|bigint) here and (float64|bigint)"):
+        extend_fields(fields, "d", {"n": values[-1]})

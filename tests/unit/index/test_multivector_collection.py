@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpora import ENCODER, documents, make_index, random_vectors
+from corpora import documents, make_index, random_vectors
 from token_vectors import TOKEN_ENCODER, make_token_index, token_vectors, unit
 
 from lexmax import Collection, DuplicateDocumentError, IndexFormatError, RepresentationError
 from lexmax.index.check import check_index
-from lexmax.index.collection import BufferLimits
-from lexmax.index.multivector.config import MultiVectorConfig
+from lexmax.index.collection import BufferLimits, NewField
+from lexmax.index.multivector import writer
 from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.index.snapshot import Snapshot
 
@@ -23,6 +23,22 @@ def vectors():
     return token_vectors(rng, [0, *rng.integers(0, 25, 58), 0])
 
 
+def codec_file(snapshot):
+    return snapshot.field("tokens").record.state["codec"]
+
+
+def codec(snapshot):
+    return snapshot.field("tokens").codec
+
+
+def facts(snapshot):
+    return snapshot.info()["fields"]["tokens"]
+
+
+def drifts(snapshot):
+    return [segment["fields"]["tokens"]["drift"] for segment in snapshot.info()["segments"]]
+
+
 def same_tokens(snapshot, vectors, doc_ids, *, atol=0.04):
     """Every document is there with the tokens that it was given, but for 8 bits of rounding."""
     assert snapshot.n_docs == len(doc_ids)
@@ -30,7 +46,7 @@ def same_tokens(snapshot, vectors, doc_ids, *, atol=0.04):
         (number,) = snapshot.find([doc_id]).tolist()
         assert number >= 0, doc_id
         assert snapshot.get_many([number])[0].doc_id == doc_id
-        found, expected = snapshot.document_tokens(number), vectors.row(int(doc_id[1:]))
+        found, expected = snapshot.field("tokens").document_tokens(number), vectors.row(int(doc_id[1:]))
         assert found.shape == expected.shape
         assert np.abs(found - expected).max(initial=0) < atol
 
@@ -41,32 +57,31 @@ def names(n, *but):
 
 @pytest.mark.parametrize("cuts", [(), (20,), (1, 21, 22)])
 def test_what_is_added_is_there(tmp_path, vectors, cuts):
-    snapshot = make_token_index(tmp_path / "idx", vectors, cuts)
+    snapshot = make_token_index(tmp_path / "idx", vectors, cuts, n_centroids=16)
     assert len(snapshot.segments) == len(cuts) + 1
     same_tokens(snapshot, vectors, names(60))
     assert check_index(tmp_path / "idx") == []
-    assert Snapshot.open(tmp_path / "idx", verify=True).info()["n_tokens"] == vectors.n_tokens
+    assert Snapshot.open(tmp_path / "idx", verify=True).info()["fields"]["tokens"]["n_tokens"] == vectors.n_tokens
 
 
 def test_nothing_is_seen_before_the_commit_and_codecs_stay(tmp_path, vectors):
     snapshot = make_token_index(tmp_path / "idx", vectors.select(np.arange(30)))
     with Collection.open(tmp_path / "idx") as collection:
-        collection.add(documents(30, 30), vectors.select(np.arange(30, 60)))
+        collection.add(documents(30, 30), {"tokens": vectors.select(np.arange(30, 60))})
         collection.delete(["d3"])
         assert Snapshot.open(tmp_path / "idx").n_docs == 30
         collection.commit()
     assert snapshot.n_docs == 30
     newest = Snapshot.open(tmp_path / "idx")
-    assert newest.manifest.codec == snapshot.manifest.codec
+    assert codec_file(newest) == codec_file(snapshot)
     same_tokens(newest, vectors, names(60, 3))
 
 
 def test_full_buffers_become_segments(tmp_path, vectors):
-    config = MultiVectorConfig(dim=32)
-    limits = BufferLimits(n_tokens=200)
-    with Collection.create(tmp_path / "idx", encoder=TOKEN_ENCODER, multivector=config, limits=limits) as collection:
+    new = NewField(encoder=TOKEN_ENCODER, representation="tokens", options={"dim": 32})
+    with Collection.create(tmp_path / "idx", {"tokens": new}, limits=BufferLimits(n_tokens=200)) as collection:
         for first in range(0, 60, 5):
-            collection.add(documents(5, first), vectors.select(np.arange(first, first + 5)))
+            collection.add(documents(5, first), {"tokens": vectors.select(np.arange(first, first + 5))})
         collection.commit()
     snapshot = Snapshot.open(tmp_path / "idx")
     assert len(snapshot.segments) >= 3
@@ -78,13 +93,13 @@ def test_deleted_and_replaced_documents(tmp_path, vectors):
     with Collection.open(tmp_path / "idx") as collection:
         assert collection.delete(["d1", "d45", "none"]) == ["none"]
         with pytest.raises(DuplicateDocumentError, match="'d2'"):
-            collection.add(documents(1, 2), vectors.select(np.array([7])))
-        assert collection.add(documents(1, 2), vectors.select(np.array([7])), replace=True) == 1
+            collection.add(documents(1, 2), {"tokens": vectors.select(np.array([7]))})
+        assert collection.add(documents(1, 2), {"tokens": vectors.select(np.array([7]))}, replace=True) == 1
         collection.commit()
     snapshot = Snapshot.open(tmp_path / "idx")
     assert snapshot.n_docs == 58
     number = int(snapshot.find(["d2"])[0])
-    assert np.abs(snapshot.document_tokens(number) - vectors.row(7)).max() < 0.04
+    assert np.abs(snapshot.field("tokens").document_tokens(number) - vectors.row(7)).max() < 0.04
     same = Snapshot.open(tmp_path / "idx").find(["d1", "d45", "d59"]).tolist()
     assert same[:2] == [-1, -1]
     assert same[2] >= 0
@@ -103,27 +118,42 @@ def test_compaction_keeps_codes_as_they_are(tmp_path, vectors):
     old = make_token_index(tmp_path / "idx", vectors, (30, 45), gone)
     new = compact(tmp_path / "idx")
     assert len(new.segments) == 1
-    assert new.manifest.codec == old.manifest.codec
+    assert codec_file(new) == codec_file(old)
     assert new.info()["n_deleted"] == 0
     for doc_id in names(60, *gone):
-        before, after = (s.document_tokens(int(s.find([doc_id])[0])) for s in (old, new))
+        before, after = (s.field("tokens").document_tokens(int(s.find([doc_id])[0])) for s in (old, new))
         assert np.array_equal(before, after)  # not decoded and encoded again
     same_tokens(new, vectors, names(60, *gone))
     assert check_index(tmp_path / "idx") == []
-    assert len(list((tmp_path / "idx").glob("segment-*"))) == 1
+    assert len(list((tmp_path / "idx").glob("segment-*"))) == len(list((tmp_path / "idx").glob("field-*"))) == 1
     assert compact(tmp_path / "idx").segments[0].record.name == new.segments[0].record.name  # nothing left to do
 
 
-def test_an_outgrown_codec_is_replaced_at_compaction(tmp_path):
+def test_a_commit_clusters_a_small_field_again_that_outgrew_its_centroids(tmp_path):
     rng = np.random.default_rng(2)
     vectors = token_vectors(rng, rng.integers(20, 40, 200))
-    old = make_token_index(tmp_path / "idx", vectors, (5,))
-    new = compact(tmp_path / "idx")
-    assert new.codec.n_centroids >= 4 * old.codec.n_centroids
-    assert not (tmp_path / "idx" / old.manifest.codec).exists()
+    first = make_token_index(tmp_path / "idx", vectors.select(np.arange(5)))
+    with Collection.open(tmp_path / "idx") as collection:
+        collection.add(documents(195, 5), {"tokens": vectors.select(np.arange(5, 200))})
+        collection.commit()
+    new = Snapshot.open(tmp_path / "idx", previous=first)
+    assert codec(new).n_centroids >= 4 * codec(first).n_centroids
+    assert not (tmp_path / "idx" / codec_file(first)).exists()
     same_tokens(new, vectors, names(200))
     assert check_index(tmp_path / "idx") == []
-    assert compact(tmp_path / "idx").manifest.codec == new.manifest.codec
+    assert codec_file(compact(tmp_path / "idx")) == codec_file(new)
+    same_tokens(first, vectors, names(5))  # an older reader keeps its codec and its codes
+
+
+def test_compaction_clusters_a_large_field_again_that_outgrew_its_centroids(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "RECLUSTERED_TOKENS", 100)
+    vectors = token_vectors(np.random.default_rng(2), [30] * 200)
+    old = make_token_index(tmp_path / "idx", vectors, (5,))
+    assert len(old.segments) == 2  # too large for a commit to cluster it again
+    new = compact(tmp_path / "idx")
+    assert codec(new).n_centroids >= 4 * codec(old).n_centroids
+    same_tokens(new, vectors, names(200))
+    assert check_index(tmp_path / "idx") == []
 
 
 def drifting(n=40):
@@ -137,21 +167,21 @@ def drifting(n=40):
 def test_a_codec_that_tokens_drifted_from_is_replaced_at_compaction(tmp_path):
     vectors = drifting()
     old = make_token_index(tmp_path / "idx", vectors, (40,), n_centroids=16)
-    assert [s["drift"] > 0.15 for s in old.info()["segments"]] == [False, True]
+    assert [drift > 0.15 for drift in drifts(old)] == [False, True]
     same_tokens(old, vectors, names(80), atol=0.08)
     new = compact(tmp_path / "idx")
-    assert new.manifest.codec != old.manifest.codec
-    assert new.codec.n_centroids == 16
-    assert abs(new.info()["segments"][0]["drift"]) < 0.15
+    assert codec_file(new) != codec_file(old)
+    assert codec(new).n_centroids == 16
+    assert abs(drifts(new)[0]) < 0.15
     same_tokens(new, vectors, names(80), atol=0.08)
-    assert compact(tmp_path / "idx").manifest.codec == new.manifest.codec
+    assert codec_file(compact(tmp_path / "idx")) == codec_file(new)
 
 
-def test_fewer_tokens_than_centroids_are_no_reason_to_cluster_anew(tmp_path, vectors):
+def test_fewer_tokens_than_centroids_are_no_reason_to_cluster_again(tmp_path, vectors):
     old = make_token_index(tmp_path / "idx", vectors.select(np.arange(3)), (1,), (1,), n_centroids=1000)
     new = compact(tmp_path / "idx")
-    assert new.codec.n_centroids <= vectors.n_tokens
-    assert compact(tmp_path / "idx").manifest.codec == new.manifest.codec
+    assert codec(new).n_centroids <= vectors.n_tokens
+    assert codec_file(compact(tmp_path / "idx")) == codec_file(new)
     assert old.n_docs == new.n_docs == 2
 
 
@@ -168,20 +198,24 @@ def test_every_width(tmp_path, vectors, nbits, exact):
 def test_an_empty_index(tmp_path):
     nothing = MultiVectors.of([], 32)
     snapshot = make_token_index(tmp_path / "idx", nothing)
-    assert (snapshot.n_docs, snapshot.segments, snapshot.codec) == (0, [], None)
-    assert compact(tmp_path / "idx").info()["n_tokens"] == 0
+    assert (snapshot.n_docs, snapshot.segments, codec(snapshot)) == (0, [], None)
+    assert facts(compact(tmp_path / "idx"))["n_tokens"] == 0
     assert check_index(tmp_path / "idx") == []
 
 
 def test_documents_without_tokens_come_first(tmp_path, vectors):
-    """There is nothing to cluster yet; what comes later is kept well all the same, and compaction sees to the rest."""
+    """There is nothing to cluster yet; later documents make the codec."""
     empty = [np.empty((0, 32), np.float32)] * 2
     mixed = MultiVectors.of([*empty, *(vectors.row(i) for i in range(1, 31))], 32)
-    old = make_token_index(tmp_path / "idx", mixed, (2,))
-    assert old.codec.n_centroids == 1
+    first = make_token_index(tmp_path / "idx", mixed.select(np.arange(2)))
+    assert codec(first).n_centroids == 1
+    with Collection.open(tmp_path / "idx") as collection:
+        collection.add(documents(30, 2), {"tokens": mixed.select(np.arange(2, 32))})
+        collection.commit()
+    old = Snapshot.open(tmp_path / "idx")
+    assert codec(old).n_centroids > 1
     same_tokens(old, mixed, names(32), atol=0.1)
     new = compact(tmp_path / "idx")
-    assert new.codec.n_centroids > 1
     same_tokens(new, mixed, names(32), atol=0.1)
     assert check_index(tmp_path / "idx") == []
 
@@ -194,10 +228,10 @@ def test_deleting_everything_forgets_the_codec(tmp_path):
         collection.compact()
         collection.commit()
     snapshot = Snapshot.open(tmp_path / "idx")
-    assert (snapshot.n_docs, snapshot.segments, snapshot.codec) == (0, [], None)
+    assert (snapshot.n_docs, snapshot.segments, codec(snapshot)) == (0, [], None)
     assert list((tmp_path / "idx").glob("codec-*")) == []
     with Collection.open(tmp_path / "idx") as collection:
-        collection.add(documents(20), vectors)
+        collection.add(documents(20), {"tokens": vectors})
         collection.commit()
     same_tokens(Snapshot.open(tmp_path / "idx"), vectors, names(20), atol=0.08)
     assert check_index(tmp_path / "idx") == []
@@ -208,11 +242,11 @@ def test_wrong_vectors_are_refused_and_nothing_is_added(tmp_path, vectors):
     make_token_index(tmp_path / "tokens", vectors)
     with Collection.open(tmp_path / "tokens") as collection:
         with pytest.raises(RepresentationError, match="holds token vectors, not SparseVectors"):
-            collection.add(documents(3, 100), sparse)
+            collection.add(documents(3, 100), {"tokens": sparse})
         with pytest.raises(RepresentationError, match="dim 32, not 64"):
-            collection.add(documents(1, 100), token_vectors(np.random.default_rng(5), [3], 64))
+            collection.add(documents(1, 100), {"tokens": token_vectors(np.random.default_rng(5), [3], 64)})
         with pytest.raises(RepresentationError, match="2 documents with 1"):
-            collection.add(documents(2, 100), vectors.select(np.array([3])))
+            collection.add(documents(2, 100), {"tokens": vectors.select(np.array([3]))})
         collection.commit()
     assert Snapshot.open(tmp_path / "tokens").n_docs == 60
     make_index(tmp_path / "sparse", sparse)
@@ -220,19 +254,15 @@ def test_wrong_vectors_are_refused_and_nothing_is_added(tmp_path, vectors):
         Collection.open(tmp_path / "sparse") as collection,
         pytest.raises(RepresentationError, match="holds sparse vectors, not MultiVectors"),
     ):
-        collection.add(documents(3, 100), vectors.select(np.arange(3)))
+        collection.add(documents(3, 100), {"sparse": vectors.select(np.arange(3))})
 
 
-def test_each_part_names_what_it_does_not_hold(tmp_path, vectors):
+def test_an_index_names_the_fields_that_it_has(tmp_path, vectors):
     tokens = make_token_index(tmp_path / "tokens", vectors)
-    sparse = make_index(tmp_path / "sparse", random_vectors(np.random.default_rng(4), 3, 30, 8))
-    with pytest.raises(RepresentationError, match="no posting lists"):
-        tokens.segments[0].inverted  # noqa: B018
-    with pytest.raises(RepresentationError, match="no token vectors"):
-        sparse.segments[0].tokens  # noqa: B018
-    with pytest.raises(RepresentationError, match="no token vectors"):
-        sparse.document_tokens(0)
-    assert sparse.manifest.encoder == ENCODER
+    with pytest.raises(RepresentationError, match=r"no field 'sparse'; there are tokens .*lexmax field add"):
+        tokens.field("sparse")
+    assert tokens.field("tokens").representation == "tokens"
+    assert tokens.manifest.fields["tokens"].encoder == TOKEN_ENCODER
 
 
 def test_damage_to_any_file_is_found(tmp_path, vectors):
@@ -262,13 +292,13 @@ def test_damage_to_any_file_is_found(tmp_path, vectors):
 
 
 def test_compaction_over_a_damaged_segment_changes_nothing(tmp_path):
-    """Clustering anew must not leave the new codec with the old codes."""
+    """Clustering again must not leave the new codec with the old codes."""
     vectors = drifting()
     make_token_index(tmp_path / "idx", vectors, (40,), n_centroids=16)
     with Collection.open(tmp_path / "idx") as collection:
-        file = max((tmp_path / "idx").glob("segment-*")) / "multivector.lex"
+        file = max((tmp_path / "idx").glob("field-tokens-*")) / "multivector.lex"
         whole = bytearray(file.read_bytes())
-        name = collection._segments[1].tokens.file._entries["levels"]
+        name = collection.snapshot().field("tokens").segments[1].part.file._entries["levels"]
         with file.open("r+b") as out:  # in place: it is mapped
             out.seek(name["offset"])
             out.write(bytes([whole[name["offset"]] ^ 1]))
@@ -288,10 +318,9 @@ from corpora import documents
 from token_vectors import token_vectors
 from lexmax import Collection
 collection = Collection.open(sys.argv[1])
-collection.add(documents(300, 1000), token_vectors(np.random.default_rng(9), [30] * 300))
+collection.add(documents(300, 1000), {"tokens": token_vectors(np.random.default_rng(9), [30] * 300)})
 collection.delete(["d1"])
 collection.compact()
-assert collection._content._codec_name != collection.manifest.codec
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -302,10 +331,10 @@ def test_a_crash_before_the_commit_leaves_the_old_state(tmp_path, vectors):
     folder = str(Path(__file__).parents[2])
     run = subprocess.run([sys.executable, "-c", CRASH, str(path), folder], capture_output=True, text=True, check=False)
     assert run.returncode == -9, run.stderr
-    assert len(list(path.glob("codec-*"))) == 2
+    assert len(list(path.glob("field-tokens-*"))) > 2
     assert check_index(path) == []
     assert Snapshot.open(path).manifest == old.manifest
     same_tokens(Snapshot.open(path), vectors, names(60))
     Collection.open(path).close()  # cleans up
-    assert [p.name for p in path.glob("codec-*")] == [old.manifest.codec]
+    assert [p.name for p in path.glob("codec-*")] == [codec_file(old)]
     assert len(list(path.glob("segment-*"))) == 2

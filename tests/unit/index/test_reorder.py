@@ -199,7 +199,7 @@ def test_order_is_the_same_without_compilation():
     script = """
 import json, sys
 import numpy as np
-from lexmax.index.reorder import bisection_order
+from lexmax.index.sparse.reorder import bisection_order
 ranks = np.array([(7 * i * i + i // 4) % 11 + 11 * (i % 2) for i in range(180)], np.uint32)
 print(json.dumps(bisection_order(np.arange(0, 181, 3), ranks, 22, n_threads=2).tolist()))
 """

@@ -17,8 +17,9 @@ def vectors():
 
 
 def answers(snapshot, queries, k):
-    hits = BlockMaxSearcher(snapshot).search(queries, k)
-    oracle = ExhaustiveSearcher(snapshot).search(queries, k)
+    field = snapshot.field("sparse")
+    hits = BlockMaxSearcher(field).search(queries, k)
+    oracle = ExhaustiveSearcher(field).search(queries, k)
     assert np.array_equal(hits.doc_nums, oracle.doc_nums)
     return [
         sorted(zip((-scores).tolist(), snapshot.doc_ids(doc_nums.tolist()), strict=True))
@@ -42,7 +43,7 @@ def test_documents_vectors_and_metadata_move_together(tmp_path, vectors):
         old, new = (snapshot.get_many(snapshot.find([doc_id]))[0] for snapshot in (before, after))
         assert old == new
         assert new.metadata == {"number": int(doc_id[1:])}
-        rows = [snapshot.document_row(int(snapshot.find([doc_id])[0])) for snapshot in (before, after)]
+        rows = [snapshot.field("sparse").document_row(int(snapshot.find([doc_id])[0])) for snapshot in (before, after)]
         assert rows[0].terms.tolist() == rows[1].terms.tolist()
         assert rows[0].weights.tolist() == rows[1].weights.tolist()
     queries = random_vectors(np.random.default_rng(3), 10, 80, 12)
@@ -51,9 +52,11 @@ def test_documents_vectors_and_metadata_move_together(tmp_path, vectors):
 
 def test_a_reordered_segment_is_not_reordered_again(tmp_path, vectors):
     make_index(tmp_path / "idx", vectors)
+    names = []
     for _ in range(2):
         with Collection.open(tmp_path / "idx") as collection:
             collection.compact(reorder=True)
             collection.commit()
-        names = [segment["name"] for segment in Snapshot.open(tmp_path / "idx").info()["segments"]]
-    assert names == ["segment-000002-001"]
+        names.append([segment["name"] for segment in Snapshot.open(tmp_path / "idx").info()["segments"]])
+    assert names[0] == names[1]
+    assert names[0][0].startswith("segment-000002-")

@@ -16,7 +16,7 @@ from token_vectors import make_token_index, token_vectors
 
 from lexmax import Collection, IndexFormatError, RepresentationError, SparseVectors
 from lexmax.index.check import check_index
-from lexmax.index.collection import BufferLimits
+from lexmax.index.collection import BufferLimits, NewField
 from lexmax.index.representations.sparse_multivectors import (
     SparseMultiVectors,
     document_maxima,
@@ -25,7 +25,6 @@ from lexmax.index.representations.sparse_multivectors import (
     upper_vectors,
 )
 from lexmax.index.snapshot import Snapshot
-from lexmax.index.sparse.bm25 import Bm25
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +40,16 @@ def names(n, *but):
 def same_tokens(snapshot, vectors, doc_ids):
     """Every document has the tokens that it was given, but for a rounding step, and their maxima as its row."""
     assert snapshot.n_docs == len(doc_ids)
-    step = 1 / snapshot.manifest.scale
+    field = snapshot.field("slim")
+    step = 1 / field.scale
     for doc_id in doc_ids:
         (number,) = snapshot.find([doc_id]).tolist()
         assert snapshot.get_many([number])[0].doc_id == doc_id
-        found, expected = snapshot.document_sparse_tokens(number), vectors.row(int(doc_id[1:]))
+        found, expected = field.document_sparse_tokens(number), vectors.row(int(doc_id[1:]))
         assert found.indptr.tolist() == expected.indptr.tolist()
         assert found.terms.tolist() == expected.terms.tolist()
         assert np.abs(found.weights - expected.weights).max(initial=0) < 0.51 * step
-        row, maxima = snapshot.document_row(number), document_maxima(SparseMultiVectors.of([found]))
+        row, maxima = field.document_row(number), document_maxima(SparseMultiVectors.of([found]))
         assert row.terms.tolist() == maxima.terms.tolist()
         assert row.weights.tolist() == maxima.weights.tolist()
 
@@ -122,19 +122,19 @@ def test_what_is_added_is_there(tmp_path, vectors, cuts):
     assert len(snapshot.segments) == len(cuts) + 1
     same_tokens(snapshot, vectors, names(60))
     assert check_index(tmp_path / "idx") == []
-    assert Snapshot.open(tmp_path / "idx", verify=True).info()["n_tokens"] == vectors.n_tokens
+    assert Snapshot.open(tmp_path / "idx", verify=True).info()["fields"]["slim"]["n_tokens"] == vectors.n_tokens
 
 
 def test_full_buffers_become_segments(tmp_path, vectors):
-    limits = BufferLimits(n_postings=300)
-    with Collection.create(tmp_path / "idx", encoder=SLIM_ENCODER, sparse_tokens=True, limits=limits) as collection:
+    new = NewField(encoder=SLIM_ENCODER, representation="sparse-tokens")
+    with Collection.create(tmp_path / "idx", {"slim": new}, limits=BufferLimits(n_postings=300)) as collection:
         for first in range(0, 60, 5):
-            collection.add(documents(5, first), vectors.select(np.arange(first, first + 5)))
+            collection.add(documents(5, first), {"slim": vectors.select(np.arange(first, first + 5))})
         collection.commit()
     snapshot = Snapshot.open(tmp_path / "idx")
     assert len(snapshot.segments) >= 3
     assert check_index(tmp_path / "idx") == []
-    assert snapshot.info()["n_tokens"] == vectors.n_tokens
+    assert snapshot.info()["fields"]["slim"]["n_tokens"] == vectors.n_tokens
 
 
 @pytest.mark.parametrize("reorder", [True, False])
@@ -152,10 +152,10 @@ def test_compaction_keeps_impacts_and_drops_deleted_documents(tmp_path, vectors,
 def test_documents_are_replaced(tmp_path, vectors):
     make_slim_index(tmp_path / "idx", vectors, (20,))
     with Collection.open(tmp_path / "idx") as collection:
-        assert collection.add(documents(1, 2), vectors.select(np.array([7])), replace=True) == 1
+        assert collection.add(documents(1, 2), {"slim": vectors.select(np.array([7]))}, replace=True) == 1
         collection.commit()
     snapshot = compact(tmp_path / "idx")
-    found = snapshot.document_sparse_tokens(int(snapshot.find(["d2"])[0]))
+    found = snapshot.field("slim").document_sparse_tokens(int(snapshot.find(["d2"])[0]))
     assert found.terms.tolist() == vectors.row(7).terms.tolist()
     assert snapshot.n_docs == 60
 
@@ -175,25 +175,21 @@ def test_vectors_of_another_kind_are_refused_both_ways(tmp_path, vectors):
     sparse, dense = random_vectors(rng, 3, 30, 8), token_vectors(rng, [3, 3, 3])
     make_slim_index(tmp_path / "slim", vectors)
     make_index(tmp_path / "sparse", sparse)
-    make_token_index(tmp_path / "dense", dense)
+    make_token_index(tmp_path / "tokens", dense)
     three = vectors.select(np.arange(3))
     for index, holds, wrong in [
         ("slim", "sparse token vectors", sparse),
         ("slim", "sparse token vectors", dense),
         ("sparse", "sparse vectors", three),
-        ("dense", "token vectors", three),
+        ("tokens", "token vectors", three),
     ]:
         with Collection.open(tmp_path / index) as collection:
             before = collection.manifest.n_docs
-            with pytest.raises(RepresentationError, match=f"holds {holds}, not {type(wrong).__name__}"):
-                collection.add(documents(3, 100), wrong)
+            with pytest.raises(
+                RepresentationError, match=f"field {index}: the field holds {holds}, not {type(wrong).__name__}"
+            ):
+                collection.add(documents(3, 100), {index: wrong})
             assert collection.commit().n_docs == before
-    with pytest.raises(RepresentationError, match="no sparse token vectors"):
-        Snapshot.open(tmp_path / "sparse").document_sparse_tokens(0)
-    with pytest.raises(RepresentationError, match="no token vectors"):
-        Snapshot.open(tmp_path / "slim").document_tokens(0)
-    with pytest.raises(ValueError, match="neither bm25"):
-        Collection.create(tmp_path / "new", encoder=SLIM_ENCODER, sparse_tokens=True, bm25=Bm25())
 
 
 def test_damage_to_the_tokens_is_found(tmp_path, vectors):
@@ -235,7 +231,7 @@ from corpora import documents
 from sparse_token_vectors import sparse_tokens
 from lexmax import Collection
 collection = Collection.open(sys.argv[1])
-collection.add(documents(30, 1000), sparse_tokens(np.random.default_rng(9), [10] * 30))
+collection.add(documents(30, 1000), {"slim": sparse_tokens(np.random.default_rng(9), [10] * 30)})
 collection.delete(["d1"])
 collection.compact()
 os.kill(os.getpid(), signal.SIGKILL)
@@ -250,7 +246,7 @@ def test_a_crash_before_the_commit_leaves_the_old_state(tmp_path, vectors):
         [sys.executable, "-c", CRASH, str(path), folder], capture_output=True, text=True, check=False, env=os.environ
     )
     assert run.returncode == -signal.SIGKILL, run.stderr
-    assert len(list(path.glob("segment-*"))) > 2
+    assert len(list(path.glob("field-slim-*"))) > 2
     assert check_index(path) == []
     assert Snapshot.open(path).manifest == old.manifest
     same_tokens(Snapshot.open(path), vectors, names(60))

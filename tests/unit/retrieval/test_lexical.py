@@ -1,9 +1,9 @@
 import pytest
 
 from lexmax import EncoderMismatchError, load_encoder
-from lexmax.retrieval.build import encoder_record
 from lexmax.retrieval.encoders.lexical import LexicalEncoder
 from lexmax.retrieval.encoders.registry import encoder_of
+from lexmax.retrieval.fields import encoder_record
 
 
 def bag(encoder, text):
@@ -56,7 +56,7 @@ def test_settings_make_the_same_encoder_and_others_are_told_apart():
     [
         ({"kind": "bm25", "model": "x"}, "no model"),
         ({"kind": "nonsense"}, "unknown encoder"),
-        ({"kind": "splade"}, "needs a model"),
+        ({"kind": "slim"}, "needs a model"),
         ({"kind": "bm25", "stemmer": "klingon"}, "unknown stemmer"),
         ({"kind": "bm25", "stop_words": "french"}, "stop words"),
     ],

@@ -11,7 +11,6 @@ import pytest
 import uvicorn
 
 from lexmax.index.documents import Document
-from lexmax.index.errors import RepresentationError
 from lexmax.index.representations.sparse import SparseVectors
 from lexmax.retrieval.pipelines.expression import parse
 from lexmax.retrieval.results import Result, Results
@@ -19,9 +18,6 @@ from lexmax.retrieval.searchers.explanation import Explanation, FieldExplanation
 from lexmax.server.app import create_app, server_config
 
 DEADLINE_S = 30
-
-
-FIELDS = ("bm25",)
 
 
 DOCUMENTS = [
@@ -46,6 +42,8 @@ class FakeRetriever:
     reloads: list[bool | Exception] = field(default_factory=list)
     n_reloads: int = 0
     closed: bool = False
+    filter_error: Exception | None = None
+    default_search: str = "bm25"
 
     def __post_init__(self):
         self.encoder_open.set()
@@ -62,13 +60,25 @@ class FakeRetriever:
         assert not self.closed, "used after close"
 
     def search_fields(self, search=None, options=None):
-        fields = FIELDS if search is None else parse(search).fields
-        unknown = sorted(set(fields) - {"bm25", "splade"})
-        if unknown:
-            raise RepresentationError(f"there is no field {unknown[0]!r}")
-        if options and set(options) - set(fields):
-            raise ValueError(f"options for the field {next(iter(options))!r}")
+        fields = parse(search or self.default_search).fields
+        assert set(fields) <= set(self.fields)
+        for name, given in (options or {}).items():
+            if name not in fields:
+                raise ValueError(f"options for the field {name!r}")
+            if "n_probe" in given:
+                int(given["n_probe"])
         return fields
+
+    @property
+    def snapshot(self):
+        self._use()
+        return self
+
+    def masks(self, filter):
+        if self.filter_error is not None:
+            raise self.filter_error
+        if filter == "bad":
+            raise ValueError("filter: expected a comparison at column 4")
 
     def encode(self, texts, search=None):
         self.batches.append(list(texts))
@@ -85,12 +95,10 @@ class FakeRetriever:
         self._use(self.search_open)
         if self.search_error is not None:
             raise self.search_error
-        if filter == "bad":
-            raise ValueError("filter: expected a comparison at column 4")
         for i, text in enumerate(texts):
             for vectors in queries.values():
                 assert vectors.row(i)[0].tolist() == [self._number(text)], "another request's row"
-        assert tuple(queries) == self.search_fields(search)
+        assert set(queries) == set(self.search_fields(search))
         self.options.append({"k": k, "search": search, "filter": filter, "options": options, "explain": explain})
         match = TermMatch(term="solar", score=3.0, query_weight=1.5, document_weight=2.0, query_expanded=False,
                           document_expanded=True)  # fmt: skip
@@ -114,11 +122,13 @@ class FakeRetriever:
         self._use()
         return {
             "path": "/secret/index",
-            "n_documents": 3,
-            "encoder": {
-                "model": "/secret/tiny",
-                "query_model": "naver/splade",
-                "vocabulary": "../secret/v.txt",
+            "n_docs": 3,
+            "fields": {
+                "splade": {
+                    "encoder": {"kind": "splade", "settings": {"model": "/secret/tiny", "query_model": "naver/splade"}},
+                    "vocabulary": "../secret/v.txt",
+                },
+                "bm25": {"complete": False},
             },
             "metadata_fields": {"path": "string"},
             "segments": [{"name": "s0", "files": ["/secret/s0/a.bin", "x" * 5000 + "/y"]}],
@@ -137,9 +147,9 @@ class FakeRetriever:
 
 
 @contextlib.contextmanager
-def run_server(app):
-    """Run uvicorn as ``serve`` does, in a thread; yields an httpx client and the uvicorn server."""
-    server = uvicorn.Server(server_config(app, "127.0.0.1", 0))
+def run_server(app, grace_s=30, ready=True):
+    """Run uvicorn as ``serve`` does, in a thread, until ready; yields an httpx client and the uvicorn server."""
+    server = uvicorn.Server(server_config(app, "127.0.0.1", 0, grace_s))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -147,6 +157,8 @@ def run_server(app):
         port = server.servers[0].sockets[0].getsockname()[1]
         limits = httpx.Limits(max_connections=64)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S, limits=limits) as client:
+            if ready:
+                wait_until(lambda: client.get("/readyz").status_code == 200)
             yield client, server
     finally:
         server.should_exit = True
@@ -171,12 +183,21 @@ def retriever():
 def start(retriever):
     """Start servers over ``retriever``: ``client, server = start(limits=..., reload_every_s=...)``."""
     with contextlib.ExitStack() as stack:
-        yield lambda **options: stack.enter_context(run_server(create_app(retriever, **options)))
+
+        def start(grace_s=30, ready=True, **options):
+            return stack.enter_context(run_server(create_app(retriever, **options), grace_s, ready))
+
+        yield start
 
 
 @pytest.fixture
 def client(start):
     return start()[0]
+
+
+@pytest.fixture(scope="session", name="run_server")
+def run_server_fixture():
+    return run_server
 
 
 @pytest.fixture(name="wait_until")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lexmax.index.errors import EncoderMismatchError, RepresentationError, StorageError
 from lexmax.server import app as app_module
-from lexmax.server.app import create_app, serve
+from lexmax.server.app import bound, create_app, serve
 from lexmax.server.schemas import Limits
 
 
@@ -59,21 +59,30 @@ def test_explanations_and_no_texts(shared_client):
 
 def test_timings_on_request(shared_client):
     body = shared_client.post("/v1/search", json={"queries": ["x"], "timings": True}).json()
-    assert body["timings_ms"] == {"bm25": 1.5}
+    assert list(body["timings_ms"]) == ["encode", "bm25"]
+    assert body["timings_ms"]["encode"] > 0
+    assert body["timings_ms"]["bm25"] == 1.5
 
 
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
         ({"search": "bm25 +"}, "invalid_search", "expected a field"),
-        ({"search": "colbert"}, "invalid_search", "it has bm25, splade"),
-        ({"options": {"splade": {}}}, "invalid_options", "splade"),
+        ({"search": "bm25 + colbert"}, "invalid_search", "there is no field 'colbert': there are bm25, splade"),
+        ({"search": "spalde"}, "invalid_search", "there is no field 'spalde': did you mean 'splade'?"),
+        ({"search": "bm25 + bm25:1000000"}, "invalid_search", "score 1000100 documents: at most 1000000"),
+        ({"search": "bm25:1000" + " > bm25" * 100, "queries": ["x"] * 10}, "invalid_search", "score 1010000 documents"),
+        ({"search": "(bm25:900000 + splade:90000):10 > splade:999999", "queries": ["x", "y"]}, "invalid_search", "1980020"),
+        ({"options": {"splade": {}}}, "invalid_options", "options: options for the field 'splade'"),
+        ({"options": {"bm25": {"n_probe": float("inf")}}}, "invalid_options", "infinity"),
         ({"k": 1000, "queries": ["x"] * 21}, "invalid_request", "at most 20000 results"),
+        ({"queries": ["x" * 19_000] * 11}, "invalid_request", "at most 200000 characters"),
     ],
 )
 def test_searches_that_cannot_be_answered_are_refused(shared_client, body, kind, message):
     query = {} if "queries" in body else {"query": "x"}
-    response = shared_client.post("/v1/search", json=query | body)
+    content = json.dumps(query | body)
+    response = shared_client.post("/v1/search", content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 422
     assert response.json()["error"]["type"] == kind
     assert message in response.json()["error"]["message"]
@@ -86,6 +95,11 @@ def test_options_reach_the_retriever(client, retriever):
     assert retriever.options[-1] == options
 
 
+def test_the_default_search_is_read_once(client, retriever):
+    assert client.post("/v1/search", json={"query": "x"}).status_code == 200
+    assert retriever.options[-1]["search"] == "bm25"
+
+
 @pytest.mark.parametrize("address", ["a", "dir%2Fb%20c%25%2F%C3%BC", "dir/b%20c%25/%C3%BC"])
 def test_a_document_by_an_id_with_anything_in_it(shared_client, address):
     response = shared_client.get(f"/v1/documents/{address}")
@@ -96,8 +110,14 @@ def test_a_document_by_an_id_with_anything_in_it(shared_client, address):
 
 def test_index_facts_without_places(shared_client):
     assert shared_client.get("/v1/index").json() == {
-        "n_documents": 3,
-        "encoder": {"model": "tiny", "query_model": "naver/splade", "vocabulary": "v.txt"},
+        "n_docs": 3,
+        "fields": {
+            "splade": {
+                "encoder": {"kind": "splade", "settings": {"model": "tiny", "query_model": "naver/splade"}},
+                "vocabulary": "v.txt",
+            },
+            "bm25": {"complete": False},
+        },
         "metadata_fields": {"path": "string"},
         "segments": [{"name": "s0", "files": ["a.bin", "x" * 5000 + "/y"]}],
     }
@@ -138,7 +158,10 @@ def test_addresses_that_are_not_there(shared_client, method, address, status, ki
         (b'{"query": "x", "options": 3}', "options: "),
         (b'{"query": "x", "search": 1}', "search: "),
         (b'{"query": "x", "\\ud800": 1}', "body: "),
-        (b'{"query": "x", "K": 1}', "K: "),
+        (b'{"query": "x", "fliter": "a > 1"}', "fliter: there is no field 'fliter': did you mean 'filter'?"),
+        (b'{"query": "x", "alpha": 1}', "alpha: there is no field 'alpha': there are k, search, filter, options"),
+        (b'{"qurey": "x"}', "; did you mean 'query' by 'qurey'?"),
+        (b'{"query": "x", "k": 1, "options": {"a": 1}}', "options.a: "),
         (b'{"query": "\\ud800"}', "query: "),
         (b'{"queries": ["x", 3]}', "queries.1: "),
     ],
@@ -153,14 +176,40 @@ def test_bodies_that_are_refused(shared_client, content, says):
 
 
 def test_a_body_that_is_not_declared_as_json(shared_client):
-    response = shared_client.post("/v1/search", content=b'{"query": "x"}', headers={"Content-Type": "text/plain"})
-    assert (response.status_code, error_of(response)[0]) == (422, "invalid_request")
+    for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}):
+        response = shared_client.post("/v1/search", content=b'{"query": "x"}', headers=headers)
+        assert response.status_code == 422
+        kind, message = error_of(response)
+        assert (kind, message.split(": ", 1)[1]) == (
+            "invalid_request",
+            "send it with the header Content-Type: application/json",
+        )
 
 
-def test_a_bad_filter_is_explained(shared_client):
-    response = shared_client.post("/v1/search", json={"query": "x", "filter": "bad"})
+def test_a_bad_filter_is_explained_before_anything_is_encoded(client, retriever):
+    retriever.batches.clear()
+    response = client.post("/v1/search", json={"query": "x", "filter": "bad"})
     assert response.status_code == 422
     assert error_of(response) == ("invalid_filter", "filter: expected a comparison at column 4")
+    assert not retriever.batches
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (UnicodeDecodeError("utf-8", b"/secret", 0, 1, "bad"), 422, "invalid_filter"),
+        (RecursionError("/secret"), 422, "invalid_filter"),
+        (OverflowError("/secret"), 422, "invalid_filter"),
+        (StorageError("/secret"), 500, "internal"),
+        (OSError("/secret"), 500, "internal"),
+    ],
+)
+def test_a_filter_that_fails_is_refused_and_a_damaged_index_is_not_blamed_on_it(client, retriever, error, status, kind):
+    retriever.filter_error = error
+    response = client.post("/v1/search", json={"query": "x", "filter": {"year": 3}})
+    assert (response.status_code, error_of(response)[0]) == (status, kind)
+    assert "secret" not in response.text + str(response.headers)
+    assert response.headers["x-request-id"] in response.text
 
 
 @pytest.mark.parametrize(
@@ -170,6 +219,7 @@ def test_a_bad_filter_is_explained(shared_client):
         (RepresentationError("no sparse part"), None, 422, "representation"),
         (StorageError("/secret/postings: offset 7"), None, 500, "internal"),
         (ValueError("/secret shapes do not match"), None, 500, "internal"),
+        (ValueError("/secret shapes do not match"), "year > 1", 500, "internal"),
         (UnicodeDecodeError("utf-8", b"/secret", 0, 1, "bad"), "year > 1", 500, "internal"),
         (RuntimeError("/secret"), None, 500, "internal"),
     ],
@@ -273,19 +323,48 @@ def test_create_app_refuses_a_period_that_is_none(retriever):
         create_app(retriever, reload_every_s=0)
 
 
-def test_serve_binds_before_it_opens_the_index(retriever, monkeypatch):
-    ran = []
-    monkeypatch.setattr(
-        app_module.uvicorn, "Server", lambda config: SimpleNamespace(run=lambda **given: ran.append((config, given)))
-    )
+def test_a_port_in_use_is_known_before_anything_else():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(StorageError, match="cannot listen on 127"):
-            serve(lambda: pytest.fail("opened"), port=taken.getsockname()[1])
-    serve(lambda: retriever, port=0)
-    ((config, given),) = ran
-    assert config.host == "127.0.0.1"
+        with (
+            pytest.raises(StorageError, match=r"cannot listen on 127.*in use; choose another"),
+            bound(port=taken.getsockname()[1]),
+        ):
+            pytest.fail("bound")
+    with pytest.raises(StorageError, match="cannot listen"), bound(port=70_000):
+        pytest.fail("bound")
+
+
+class FakeUvicorn:
+    """Stands for uvicorn.Server; ``run`` is what the test makes of it."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def __call__(self, config):
+        return SimpleNamespace(run=lambda sockets: self.run(config, sockets))
+
+
+def test_serve_takes_the_socket_that_is_bound(retriever, monkeypatch):
+    ran = []
+    monkeypatch.setattr(app_module.uvicorn, "Server", FakeUvicorn(lambda *given: ran.append(given)))
+    with bound(port=0) as listener:
+        serve(retriever, listener)
+    ((config, sockets),) = ran
+    assert sockets == [listener]
     assert config.workers == 1
     assert config.app.title == "lexmax"
-    assert len(given["sockets"]) == 1
+
+
+def test_threads_that_work_on_after_the_end_do_not_hold_the_process(retriever, monkeypatch):
+    def interrupted(config, _):
+        config.app.state.service._running.add("a search that hangs")
+        raise KeyboardInterrupt
+
+    exits = []
+    monkeypatch.setattr(app_module.uvicorn, "Server", FakeUvicorn(interrupted))
+    monkeypatch.setattr(app_module.os, "_exit", exits.append)
+    with bound(port=0) as listener, pytest.raises(KeyboardInterrupt):
+        serve(retriever, listener)
+    assert exits == [130]

@@ -158,16 +158,35 @@ def test_close_encodes_what_waits_and_takes_no_more():
     within_deadline(run())
 
 
-def test_requests_of_other_fields_wait_for_the_next_batch():
+def test_an_encoder_that_does_not_end_is_left_behind():
+    async def run():
+        encoder = Encoder()
+        encoder.gate.clear()
+        batcher = Batcher(encoder, max_batch=8)
+        (waiting,) = submit(batcher, ["1"])
+        while not encoder.batches:
+            await asyncio.sleep(0.001)
+        assert batcher.busy
+        assert not await batcher.close(0.01)
+        encoder.gate.set()
+        assert rows(await waiting) == [1]
+        assert await batcher.close()
+
+    within_deadline(run())
+
+
+def test_requests_for_the_same_fields_share_a_batch():
     async def run():
         encoder = Encoder()
         async with busy(encoder) as batcher:
             both = ("bm25", "splade")
-            asked = [("1", ("bm25",), "bm25"), ("2", ("bm25",), "bm25"), ("3", both, "bm25+splade"), ("4", ("bm25",), "bm25")]
+            alone = [(text, ("bm25",), "bm25") for text in "125"]
+            asked = [*alone[:2], ("3", both, "bm25+splade"), ("4", both[::-1], "splade+bm25"), alone[2]]
             waiting = [asyncio.create_task(batcher.encode([text], fields, search)) for text, fields, search in asked]
             await asyncio.sleep(0.01)
         answers = await asyncio.gather(*waiting)
-        assert encoder.batches == [["0"], ["1", "2"], ["3"], ["4"]]
-        assert [tuple(answer) for answer in answers] == [("bm25",), ("bm25",), both, ("bm25",)]
+        assert encoder.batches == [["0"], ["1", "2", "5"], ["3", "4"]]
+        assert [set(answer) for answer in answers] == [{"bm25"}, {"bm25"}, set(both), set(both), {"bm25"}]
+        assert [rows(answer) for answer in answers] == [[1], [2], [3], [4], [5]]
 
     within_deadline(run())

@@ -17,7 +17,7 @@ from lexmax.index.errors import (
 )
 from lexmax.server.errors import RefusedError, refused
 
-SCOPE = {"type": "http", "method": "GET", "path": "/v1/index"}
+SCOPE = {"type": "http", "method": "GET", "path": "/v1/index", "headers": []}
 
 
 @pytest.mark.parametrize(

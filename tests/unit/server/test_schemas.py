@@ -1,8 +1,11 @@
+import dataclasses
 import json
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from lexmax.index.filter_expressions import MAX_CHARS
+from lexmax.retrieval.searchers.explanation import Explanation, FieldExplanation, StageExplanation, TermMatch, TokenMatch
 from lexmax.server import schemas
 from lexmax.server.app import create_app
 from lexmax.server.schemas import Limits, SearchMany, SearchOne, search_body
@@ -33,7 +36,7 @@ def test_the_shape_follows_the_key():
         {"k": 1},
         {"k": 20},
         {"k": 3.0},
-        {"filter": "x" * 8},
+        {"filter": "x" * 100_000},
         {"filter": None},
         {"filter": {"year": 3}},
         {"search": "a + b"},
@@ -66,7 +69,7 @@ def test_refused_bodies(body):
         {"k": None}, {"k": 10**400}, {"explain": 0},
         {"explain": "true"}, {"include_text": 1}, {"include_text": None}, {"search": 1}, {"search": "x" * 1001},
         {"options": {"a": 1}}, {"options": []}, {"alpha": 1},
-        {"filter": 1}, {"filter": "x" * 9}, {"K": 3}, {"unknown": None},
+        {"filter": 1}, {"filter": []}, {"K": 3}, {"unknown": None},
     ],
 )  # fmt: skip
 def test_refused_options(options):
@@ -80,7 +83,14 @@ def test_limits_are_in_the_openapi_document(retriever):
     assert models["SearchOne"]["properties"]["k"]["maximum"] == 20
     assert models["SearchOne"]["properties"]["query"]["maxLength"] == 8
     assert models["SearchMany"]["properties"]["queries"]["maxItems"] == 3
+    assert models["SearchOne"]["properties"]["filter"]["anyOf"][0]["maxLength"] == MAX_CHARS
     assert models["SearchMany"]["additionalProperties"] is False
+
+
+def test_explanations_in_the_openapi_document_are_those_of_the_searchers(retriever):
+    models = create_app(retriever).openapi()["components"]["schemas"]
+    for kind in (Explanation, StageExplanation, FieldExplanation, TermMatch, TokenMatch):
+        assert list(models[kind.__name__]["properties"]) == [field.name for field in dataclasses.fields(kind)]
 
 
 def test_every_example_in_the_openapi_document_fits_its_model(retriever):

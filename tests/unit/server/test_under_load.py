@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from lexmax.server.schemas import Limits
+from lexmax.server.service import Service
 
 LIMITS = Limits(max_batch=32, max_waiting=32)
 
@@ -36,9 +37,8 @@ def pool(retriever):
 
 
 @pytest.fixture
-def client(start, wait_until):
+def client(start):
     client, _ = start(limits=LIMITS)
-    wait_until(lambda: client.get("/readyz").status_code == 200)
     return client
 
 
@@ -112,12 +112,13 @@ def test_a_body_that_is_never_finished_harms_nobody(client):
 
 def test_ready_only_when_warm(retriever, start, wait_until, caplog):
     retriever.search_error = RuntimeError("not yet")
-    client, _ = start(reload_every_s=0.01)
+    client, _ = start(reload_every_s=0.01, ready=False)
     with caplog.at_level(logging.INFO, logger="lexmax.server.service"):
         wait_until(lambda: len(retriever.searched) > 1)  # it tries again
-        response = client.get("/readyz")
-        assert response.status_code == 503
-        assert response.json()["error"]["type"] == "unavailable"
+        for response in (client.get("/readyz"), search(client, "x")):
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "1"
+            assert response.json()["error"]["type"] == "unavailable"
         assert client.get("/healthz").json() == {"status": "ok"}
         retriever.search_error = None
         wait_until(lambda: client.get("/readyz").status_code == 200)
@@ -136,7 +137,6 @@ def test_commits_are_looked_for_and_a_failed_look_is_survived(retriever, start, 
 
 def test_shutdown_answers_what_was_taken_then_closes_the_index(retriever, start, pool, wait_until):
     client, server = start(limits=LIMITS, reload_every_s=0.01)
-    wait_until(lambda: client.get("/readyz").status_code == 200)
     retriever.batches.clear()
     retriever.encoder_open.clear()
     taken = [pool.submit(search, client, f"q{i}") for i in range(4)]
@@ -150,3 +150,25 @@ def test_shutdown_answers_what_was_taken_then_closes_the_index(retriever, start,
     wait_until(lambda: retriever.closed)
     with pytest.raises(httpx.ConnectError):
         httpx.get(str(client.base_url))
+
+
+def test_what_is_left_at_the_end_of_the_grace_is_answered_with_503(retriever, start, pool, wait_until, monkeypatch):
+    monkeypatch.setattr(Service.close, "__defaults__", (0.05,))
+    client, server = start(limits=LIMITS, grace_s=1)
+    retriever.batches.clear()
+    retriever.searched.clear()
+    retriever.search_open.clear()
+    searching = pool.submit(search, client, "searching")
+    wait_until(lambda: retriever.searched)
+    retriever.encoder_open.clear()
+    encoding = pool.submit(search, client, "encoding")
+    wait_until(lambda: len(retriever.batches) == 2)
+    queued = pool.submit(search, client, "queued")
+    wait_until(lambda: n_waiting(client) == 3)
+    server.should_exit = True
+    for future in (searching, encoding, queued):
+        response = future.result()
+        assert (response.status_code, response.headers["connection"]) == (503, "close")
+        assert response.headers["content-type"] == "application/json"
+        assert response.json() == {"error": {"type": "unavailable", "message": "the server is shutting down"}}
+    assert not retriever.closed  # threads are at work on it

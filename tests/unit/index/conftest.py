@@ -1,0 +1,9 @@
+"""Fixtures that several modules share."""
+
+import pytest
+from several_fields import Fields
+
+
+@pytest.fixture(scope="module")
+def four():
+    return Fields()
