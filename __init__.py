@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .retrieval.build import BuildReport, add_to_index, build_index
     from .retrieval.corpora.objects import as_documents
     from .retrieval.corpora.reading import BadRecords, Fields, read_corpus
-    from .retrieval.encoders.base import Encoder
+    from .retrieval.encoders.base import Encoder, MultiVectorEncoder, SparseEncoder, SparseTokenEncoder
     from .retrieval.encoders.registry import load_encoder
     from .retrieval.encoders.specs import EncoderSpec
     from .retrieval.exchange.ciff import export_ciff, import_ciff
@@ -75,6 +75,7 @@ _HOMES = {
     "LexmaxError": "index.errors",
     "MissingDependencyError": "index.errors",
     "MultiVectorConfig": "index.multivector.config",
+    "MultiVectorEncoder": "retrieval.encoders.base",
     "MultiVectors": "index.representations.multivectors",
     "NewField": "index.collection",
     "RepresentationError": "index.errors",
@@ -85,8 +86,10 @@ _HOMES = {
     "SemanticIndex": "retrieval.exchange.semantic_search",
     "SlimOptions": "retrieval.searchers.slim",
     "Snapshot": "index.snapshot",
+    "SparseEncoder": "retrieval.encoders.base",
     "SparseMultiVectors": "index.representations.sparse_multivectors",
     "SparseOptions": "retrieval.searchers.blockmax",
+    "SparseTokenEncoder": "retrieval.encoders.base",
     "SparseVectors": "index.representations.sparse",
     "StageExplanation": "retrieval.searchers.explanation",
     "StorageError": "index.errors",
@@ -136,6 +139,7 @@ __all__ = [
     "LexmaxError",
     "MissingDependencyError",
     "MultiVectorConfig",
+    "MultiVectorEncoder",
     "MultiVectors",
     "NewField",
     "RepresentationError",
@@ -146,8 +150,10 @@ __all__ = [
     "SemanticIndex",
     "SlimOptions",
     "Snapshot",
+    "SparseEncoder",
     "SparseMultiVectors",
     "SparseOptions",
+    "SparseTokenEncoder",
     "SparseVectors",
     "StageExplanation",
     "StorageError",

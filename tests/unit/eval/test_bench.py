@@ -25,7 +25,7 @@ from lexmax.eval.bench.workload import (
     read_query_vectors,
     sample_queries,
 )
-from lexmax.index.collection import Collection
+from lexmax.index.collection import Collection, NewField
 from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError, RepresentationError
 from lexmax.index.sparse.vocabulary import Vocabulary
