@@ -2,7 +2,7 @@
 
 A token field orders candidates best and reads the least of a long query; BM25 is the reverse. Where there is a token field, the
 100 best documents of every field are candidates, every field scores all of them, and the scores are mixed with fixed weights,
-which the softmax of `fusion.masses` makes safe: a field that is not sure cannot outvote the others. The weights were chosen on
+which the softmax of `fusion.fuse` makes safe: a field that is not sure cannot outvote the others. The weights were chosen on
 questions that belong to no evaluation collection; docs/measurements.md has the experiment.
 """
 

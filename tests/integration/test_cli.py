@@ -223,7 +223,7 @@ def test_help_lists_the_commands_in_the_order_of_their_use(capsys):
         ),
         (
             "score d.jsonl --out s.jsonl --cross-encoder m",
-            "lexmax.retrieval.encoders.checkpoints.resolve.resolve_model",
+            "lexmax.retrieval.encoders.loader.resolve_model",
             "; run the same command again to continue",
         ),
         ("add i c.jsonl", "lexmax.index.collection.Collection.open", ""),
