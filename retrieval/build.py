@@ -142,7 +142,7 @@ def build_index(
 
 
 def add_to_index(
-    sources: Source | Sequence[Source] | None, path: Source, *, documents: Iterable[Any] | None = None,
+    sources: Source | Sequence[Source] | None = None, path: Source | None = None, *, documents: Iterable[Any] | None = None,
     encoders: Mapping[str, Encoder] | None = None, models: Mapping[str, str] | None = None, device: str = "cpu",
     replace: bool = False, fields: Fields | None = None, bad: BadRecords | None = None, progress: Progress | None = None,
     notice: Notice | None = None,
@@ -169,6 +169,8 @@ def add_to_index(
         A field was made by another encoder.
     IndexNotFoundError, IndexFormatError, IndexLockedError, DatasetError, DuplicateDocumentError
     """
+    if path is None:
+        raise TypeError("add_to_index needs path, the folder of the index")
     if (sources is None) == (documents is None):
         raise TypeError("add_to_index takes sources (files) or documents (Python objects), one of them")
     with Collection.open(Path(path)) as collection:

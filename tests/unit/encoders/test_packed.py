@@ -301,7 +301,7 @@ def test_from_the_command_line_to_results(raw, trunk, tmp_path, capsys):
     assert "5 tensors stored, 37 of the trunk; largest relative error 0.0" in captured.err
     documents = [{"_id": "a", "text": "rain in the city"}, {"_id": "b", "text": "a hot day by the sea"}]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
-    assert main(["build", str(tmp_path / "c.jsonl"), "--out", str(index), "--model", str(out)]) == 0
+    assert main(["build", str(tmp_path / "c.jsonl"), "--out", str(index), "--encoder", str(out)]) == 0
     capsys.readouterr()
     assert main(["search", str(index), "hot day", "--json"]) == 0
     assert [json.loads(line)["doc_id"] for line in capsys.readouterr().out.splitlines()]

@@ -26,7 +26,7 @@ def pairs(tmp_path: Path) -> Path:
 @pytest.fixture
 def retriever(pairs: Path, tmp_path: Path) -> Retriever:
     assert write_corpus([pairs], tmp_path / "corpus.jsonl") == len(PAIRS)
-    build_index([str(tmp_path / "corpus.jsonl")], tmp_path / "index")
+    build_index([str(tmp_path / "corpus.jsonl")], tmp_path / "index", encoders=["bm25"])
     return Retriever.open(tmp_path / "index")
 
 
