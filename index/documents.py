@@ -154,6 +154,7 @@ class DocumentStore:
             self.fields: dict[str, str] = json.loads(reader.schema.metadata[TYPES_KEY])
         except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as failure:
             raise IndexFormatError(self.file.path, expected="an Arrow IPC file", found=failure) from failure
+        self._columns = [(batch.column(0), batch.column(1), batch.column(2)) for batch in self.batches]
         self._ends = list(accumulate(batch.num_rows for batch in self.batches))
         if (self._ends[-1] if self._ends else 0) != len(self.doc_ids):
             raise IndexFormatError(self.file.path, expected=f"{len(self.doc_ids)} documents", found=self._ends[-1:])
@@ -168,17 +169,18 @@ class DocumentStore:
 
     def get_many(self, positions: Sequence[int]) -> list[Document]:
         """Documents at ``positions``, in that order."""
-        return [self._get(int(position)) for position in positions]
+        return [self.get(int(position)) for position in positions]
 
-    def _get(self, position: int) -> Document:
+    def get(self, position: int) -> Document:
+        """The document at a position."""
         number = bisect_right(self._ends, position)
-        batch = self.batches[number]
-        row = position - (self._ends[number] - batch.num_rows)
+        titles, texts, rows = self._columns[number]
+        row = position - (self._ends[number] - len(titles))
         return Document(
             doc_id=self.doc_ids[position],
-            title=batch.column(0)[row].as_py(),
-            text=batch.column(1)[row].as_py(),
-            metadata=metadata.from_row(self.fields, batch.column(2)[row].as_py()),
+            title=titles[row].as_py(),
+            text=texts[row].as_py(),
+            metadata=metadata.from_row(self.fields, rows[row].as_py()) if self.fields else {},
         )
 
     def columns(self, types: Mapping[str, str]) -> pa.Table:

@@ -155,7 +155,7 @@ class Snapshot:
     def get_many(self, doc_nums: Sequence[int]) -> list[Document]:
         """Documents by doc_num, in that order."""
         located = (self.locate(int(doc_num)) for doc_num in doc_nums)
-        return [segment.documents.get_many([position])[0] for segment, position in located]
+        return [segment.documents.get(position) for segment, position in located]
 
     def info(self) -> dict[str, Any]:
         """Facts about the index, ready for JSON: sizes, fields with their encoders and errors, segments."""

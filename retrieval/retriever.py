@@ -32,6 +32,7 @@ from .pipelines.pipeline import Answer, Pipeline
 from .results import Result, Results
 from .searchers.registry import FieldSearcher, field_searcher
 
+N_CORES = os.cpu_count() or 1
 MAX_PIPELINES = 64
 Filter = str | Mapping[str, Any]
 Options = Mapping[str, Any]
@@ -507,7 +508,7 @@ class Retriever:
     ) -> Answer:  # fmt: skip
         allowed = None if filter is None else state.snapshot.masks(filter)
         return pipeline.run(
-            ready, k, allowed=allowed, options=self._options_of(pipeline, options), n_threads=n_threads or os.cpu_count() or 1,
+            ready, k, allowed=allowed, options=self._options_of(pipeline, options), n_threads=n_threads or N_CORES,
             trace=trace,
         )  # fmt: skip
 

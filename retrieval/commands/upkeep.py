@@ -36,9 +36,9 @@ def _info(options: argparse.Namespace) -> int:
         write(f"field {name}")
         _write_facts(field, indent="  ")
     for segment in facts["segments"]:
-        write(f"{segment['name']:28}{segment['n_docs']:,} documents, {segment['n_deleted']:,} deleted")
+        write(f"{segment['name']:31}{segment['n_docs']:,} documents, {segment['n_deleted']:,} deleted")
         for name, part in segment["fields"].items():
-            write(f"  {name:26}{_contents(part)}")
+            write(f"  {name:29}{_contents(part)}")
     return 0
 
 
@@ -48,7 +48,7 @@ def _write_facts(facts: dict[str, Any], indent: str = "") -> None:
             recalls = [row["recall@10"] for row in value or []]
             value = f"recall@10 {min(recalls)} to {max(recalls)}: `lexmax calibrate` shows them" if recalls else "none"
         label = f"{indent}{name}"
-        write(f"{label:28}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
+        write(f"{label:31}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
 
 
 def _contents(part: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -170,9 +171,9 @@ def _converted(name: str, value: object, kinds: tuple[type, ...]) -> object:
         except ValueError:
             pass
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if float in kinds and number:
+    if float in kinds and number and abs(cast(float, value)) <= sys.float_info.max:
         return float(cast(float, value))
-    if int in kinds and number and value == int(cast(float, value)):
+    if int in kinds and number and abs(cast(float, value)) < 1 << 63 and value == int(cast(float, value)):
         return int(cast(float, value))
     if (value is None and NoneType in kinds) or (isinstance(value, str) and str in kinds):
         return value
