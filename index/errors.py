@@ -50,9 +50,8 @@ class DuplicateDocumentError(LexmaxError):
     def __init__(self, doc_ids: Sequence[str], n_duplicates: int, *, where: str = "") -> None:
         shown = ", ".join(repr(doc_id) for doc_id in doc_ids[:5])
         more = f" and {n_duplicates - 5} more" if n_duplicates > 5 else ""
-        super().__init__(
-            f"{where}already in the index: {shown}{more}; give each document its own id, or replace (replace=True, `lexmax add --replace`)"
-        )
+        hint = "give each document its own id, or replace (replace=True, `lexmax add --replace`)"
+        super().__init__(f"{where}already in the index: {shown}{more}; {hint}")
         self.doc_ids, self.n_duplicates = list(doc_ids[:5]), n_duplicates
 
 
