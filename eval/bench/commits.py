@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -38,6 +39,7 @@ from .report import Report, Row
 N_TERMS, TERMS_PER_DOC = 30_000, 60
 BATCH_DOCS = 20_000
 TOKEN_DIM, TOKENS_PER_DOC = 128, 60
+MEMORY = ("merge_bytes_per_unit", "merge_private_bytes_per_unit")
 BM25 = EncoderRecord(kind="bm25", fingerprint="bench:0000000000000000", settings={})
 TOKENS = EncoderRecord(kind="colbert", fingerprint="bench:0000000000000001", settings={})
 
@@ -72,19 +74,20 @@ class CommitReport(Report):
     """One row per index: commit times in milliseconds, segments and file descriptors after the last commit, and memory.
 
     ``merge_bytes_per_unit`` is the growth of the process's peak memory while `Collection.compact` merges all segments, by
-    postings or tokens merged; None where the peak did not rise.
+    postings or tokens merged; None where the peak did not rise. ``merge_private_bytes_per_unit`` is that of its private
+    memory alone, sampled: without the pages of the mapped segments, which the system can drop.
     """
 
     def to_markdown(self) -> str:
         """Return the rows as a table and the setup as a list."""
         head = ["index", "documents", "commit p50 ms", "p99 ms", "with open and close p50 ms", "segments", "descriptors",
-                "compact s", "merge bytes", "per"]  # fmt: skip
+                "compact s", "merge bytes", "private", "per"]  # fmt: skip
         table = [head]
         for row in self.rows:
             times = [f"{row[name]:.1f}" for name in ("p50_ms", "p99_ms", "reopened_p50_ms")]
-            memory = "" if row["merge_bytes_per_unit"] is None else f"{row['merge_bytes_per_unit']:.1f}"
+            memory = ["" if row[name] is None else f"{row[name]:.1f}" for name in MEMORY]
             counts = [str(row["n_segments"]), str(row["n_descriptors"]), f"{row['compact_s']:.2f}"]
-            table.append([row["engine"], f"{row['n_docs']:,}", *times, *counts, memory, row["unit"]])
+            table.append([row["engine"], f"{row['n_docs']:,}", *times, *counts, *memory, row["unit"]])
         return "\n".join([*markdown_table(table), "", *(f"- {name}: {value}" for name, value in self.setup.items())]) + "\n"
 
 
@@ -148,7 +151,7 @@ def measure(bench: CommitBench, representation: str, n_docs: int, folder: Path) 
             collection.commit()
         reopened.append(time.perf_counter() - start)
         end += bench.n_added
-    n_units, compact_s, grown = _compact(folder / "index")
+    n_units, compact_s, grown, private = _compact(folder / "index")
     times_ms, reopened_ms = np.array(times) * 1000, np.array(reopened) * 1000
     return {
         "engine": f"lexmax-{representation}", "n_docs": n_docs, "n_units": n_units,
@@ -157,21 +160,54 @@ def measure(bench: CommitBench, representation: str, n_docs: int, folder: Path) 
         "reopened_p50_ms": round(float(np.percentile(reopened_ms, 50)), 2),
         "n_segments": n_segments, "n_descriptors": n_descriptors, "compact_s": round(compact_s, 2),
         "merge_bytes_per_unit": round(grown / max(1, n_units), 1) if grown > 0 else None,
+        "merge_private_bytes_per_unit": round(private / max(1, n_units), 1) if private > 0 else None,
     }  # fmt: skip
 
 
-def _compact(path: Path) -> tuple[int, float, float]:
-    """Merge all segments: postings or tokens merged, seconds, and bytes by which the peak of memory rose over what was held."""
+def _compact(path: Path) -> tuple[int, float, float, float]:
+    """Merge all segments: postings or tokens merged, seconds, and by how many bytes resident and private memory rose."""
     with Collection.open(path) as collection:
         records = [part for segment in collection.manifest.segments for part in segment.parts.values()]
         n_units = sum(part.n_tokens or part.n_postings for part in records)
         held = _reset_peak()
-        start = time.perf_counter()
-        collection.compact(reorder=False)
-        elapsed = time.perf_counter() - start
+        with _PrivatePeak() as private:
+            start = time.perf_counter()
+            collection.compact(reorder=False)
+            elapsed = time.perf_counter() - start
         grown = (peak_mb() - held) * (1 << 20)
         collection.commit()
-    return n_units, elapsed, grown
+    return n_units, elapsed, grown, private.grown
+
+
+class _PrivatePeak:
+    """Samples this process's anonymous memory: what it holds without the pages of mapped files, which the system can drop."""
+
+    def __init__(self) -> None:
+        self.grown = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> _PrivatePeak:
+        self._before = _private_bytes()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.002):
+            self.grown = max(self.grown, _private_bytes() - self._before)
+
+
+def _private_bytes() -> int:
+    """``RssAnon`` of this process; 0 where the system does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def _reset_peak() -> float:

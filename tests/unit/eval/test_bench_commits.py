@@ -47,10 +47,11 @@ def test_markdown_and_failures(monkeypatch):
     with pytest.raises(ValueError, match="at least 1"):
         CommitBench(sizes=())
     row = {"engine": "lexmax-sparse", "n_docs": 1000, "unit": "posting", "p50_ms": 1.0, "p99_ms": 2.0, "reopened_p50_ms": 3.0,
-           "n_segments": 4, "n_descriptors": 5, "compact_s": 0.1, "merge_bytes_per_unit": None}  # fmt: skip
+           "n_segments": 4, "n_descriptors": 5, "compact_s": 0.1,
+           "merge_bytes_per_unit": None, "merge_private_bytes_per_unit": 2.0}  # fmt: skip
     monkeypatch.setattr(commits, "_measure_apart", lambda *_: row)
     lines = run_commit_bench(SMALL).to_markdown().splitlines()
-    assert lines[2] == "| lexmax-sparse | 1,000 | 1.0 | 2.0 | 3.0 | 4 | 5 | 0.10 |  | posting |"
+    assert lines[2] == "| lexmax-sparse | 1,000 | 1.0 | 2.0 | 3.0 | 4 | 5 | 0.10 |  | 2.0 | posting |"
     monkeypatch.undo()
     monkeypatch.setattr(commits, "__name__", "lexmax.no_such_module")
     with pytest.raises(RuntimeError, match="commits into 300 documents could not be measured"):
