@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..index.errors import LexmaxError
 from ..retrieval.pipelines.expression import ExpressionError, Search, parse
-from ..retrieval.pipelines.pipeline import DEPTH
+from ..retrieval.pipelines.pipeline import depth_of
 from .errors import RefusedError, unknown
 from .schemas import Limits, SearchMany, SearchOne
 
@@ -73,7 +73,7 @@ def _work(search: Search, k: int) -> tuple[int, int]:
     """Documents per query that a search finds at most, and those that its fields find or score over all stages."""
     n_found = n_scored = 0
     for term in search.first.terms:
-        depth = term.depth or max(DEPTH, k)
+        depth = depth_of(term, k)
         inner, scored = _work(term.source, k) if isinstance(term.source, Search) else (depth, depth)
         n_found += min(inner, depth)
         n_scored += scored

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.arrays import Floats, Int32s
+from ..hits import best
 from ..kernels import fusion as kernels
 
 RRF_CONSTANT = 60.0
@@ -46,6 +47,11 @@ class FusedRanking:
     doc_nums: Int32s
     scores: Floats
     parts: Doubles
+
+    @classmethod
+    def alone(cls, doc_nums: Int32s, scores: Floats) -> FusedRanking:
+        """A ranking that nothing is fused with."""
+        return cls(doc_nums, scores, scores.astype(np.float64)[None])
 
 
 def fuse(rankings: Sequence[Ranking], weights: Sequence[float] | None = None) -> FusedRanking:
@@ -80,13 +86,7 @@ def fuse_scores(doc_nums: Int32s, scores: Sequence[Floats], weights: Sequence[fl
         As in `fuse`; one field without weights keeps its scores.
     """
     if weights is None and len(scores) == 1:
-        best = np.lexsort((doc_nums, -scores[0]))
-        return FusedRanking(doc_nums[best], scores[0][best], scores[0][best].astype(np.float64)[None])
+        return FusedRanking.alone(*best(doc_nums, scores[0], len(doc_nums)))
     if weights is None:
-        return fuse([_best_first(doc_nums, each) for each in scores])
+        return fuse([best(doc_nums, each, len(doc_nums)) for each in scores])
     return fuse([(doc_nums, each) for each in scores], weights)
-
-
-def _best_first(doc_nums: Int32s, scores: Floats) -> Ranking:
-    best = np.lexsort((doc_nums, -scores))
-    return doc_nums[best], scores[best]

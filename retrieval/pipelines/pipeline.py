@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ...index.arrays import Floats, Int32s, Mask
 from ...index.representations import Vectors
 from ..hits import Hits
@@ -19,6 +17,18 @@ from .fusion import FusedRanking, fuse, fuse_scores
 DEPTH = 100
 """Documents that a term of a fusion contributes when nothing is said, or ``k`` if that is more."""
 Options = Mapping[str, Any]
+
+
+def depth_of(term: Term, k: int) -> int:
+    """How many documents a term contributes at most to a fusion or a reranking, for ``k`` answers."""
+    return term.depth or max(DEPTH, k)
+
+
+def field_alone(search: Search) -> tuple[Term, str] | None:
+    """The only term and its field of a search that is one field; it finds ``k`` documents, or its depth if that is less."""
+    (term, *others), source = search.first.terms, search.first.terms[0].source
+    alone = isinstance(source, str) and not others and not search.rerankers and term.weight is None
+    return (term, str(source)) if alone else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,17 +143,16 @@ class _Run:
 
     def hits(self, search: Search) -> Hits:
         """Return the k best documents of each query."""
-        only = search.first.terms[0]
-        alone = not search.rerankers and len(search.first.terms) == 1 and only.weight is None
-        if alone and isinstance(only.source, str):
-            return self._field_alone(only, only.source)
+        alone = field_alone(search)
+        if alone is not None:
+            return self._field_alone(*alone)
         rankings = self._search(search)
         return Hits.of([(each.doc_nums[: self._k], each.scores[: self._k]) for each in rankings])
 
     def _field_alone(self, term: Term, name: str) -> Hits:
         hits = self._first_stage(name, self._k if term.depth is None else min(self._k, term.depth))
         if self._keep:
-            self.trace.append(StageTrace(str(term), (name,), [_alone(*hits.query(i)) for i in range(len(hits))]))
+            self.trace.append(StageTrace(str(term), (name,), [FusedRanking.alone(*hits.query(i)) for i in range(len(hits))]))
         return hits
 
     def _search(self, search: Search) -> list[FusedRanking]:
@@ -157,7 +166,7 @@ class _Run:
         parts = [self._term(term) for term in fused.terms]
         names = tuple(term.source if isinstance(term.source, str) else "" for term in fused.terms)
         if len(parts) == 1 and fused.weights is None:
-            rankings = [_alone(doc_nums, scores) for doc_nums, scores in parts[0]]
+            rankings = [FusedRanking.alone(doc_nums, scores) for doc_nums, scores in parts[0]]
         else:
             rankings = self._timed(str(fused), lambda i: fuse([part[i] for part in parts], fused.weights))
         if self._keep and (len(parts) > 1 or names[0]):
@@ -166,7 +175,7 @@ class _Run:
 
     def _term(self, term: Term) -> list[tuple[Int32s, Floats]]:
         """What a term contributes to each query, at most its depth."""
-        depth = term.depth or max(DEPTH, self._k)
+        depth = depth_of(term, self._k)
         if isinstance(term.source, str):
             hits = self._first_stage(term.source, depth)
             return [hits.query(i) for i in range(len(hits))]
@@ -209,7 +218,3 @@ class _Run:
 
     def _count(self, stage: str, start: float) -> None:
         self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1000
-
-
-def _alone(doc_nums: Int32s, scores: Floats) -> FusedRanking:
-    return FusedRanking(doc_nums, scores, scores.astype(np.float64)[None])
