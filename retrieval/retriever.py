@@ -196,6 +196,7 @@ class Retriever:
             The expression names a field that the index does not have.
         """
         start = time.perf_counter()
+        search = self.default_search if search is None else search  # once: a reload may replace it between the two steps
         queries = self.encode(texts, search)
         encoded_ms = (time.perf_counter() - start) * 1000
         found = self.search_vectors(
@@ -218,7 +219,7 @@ class Retriever:
         """Encode queries for the fields of a search, to be searched by `search_vectors`: field -> vectors."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("queries are a sequence of strings")
-        names = self.search_fields(search)
+        names = self._pipeline(self._current(), search).search.fields
         return SharedPass(self.encoders(names)).encode_queries(list(texts))
 
     def search_vectors(
@@ -275,6 +276,7 @@ class Retriever:
         options: Options | None = None, n_threads: int | None = None,
     ) -> list[list[tuple[str, float]]]:  # fmt: skip
         """(doc_id, score) of the k best documents of each query, without reading their texts."""
+        search = self.default_search if search is None else search  # as in `search_batch`
         state = self._current()
         pipeline = self._pipeline(state, search)
         ready = self._ready(pipeline, self.encode(texts, search))

@@ -86,10 +86,9 @@ def network_side(encoder: Encoder, side: str) -> NetworkSide | None:
 
 def encode_sides(sides: Mapping[str, NetworkSide], texts: Sequence[str]) -> dict[str, Vectors]:
     """Encode texts with each of the sides, in batches of like length."""
-    own: dict[str, str] = {}  # field -> the field whose side makes the same vectors
-    for name, side in sides.items():
-        own[name] = next((other for other in own if sides[other].facts == side.facts), name)
-    distinct = {name: sides[name] for name in dict.fromkeys(own.values())}
+    first: dict[str, str] = {}  # facts -> the first field whose side has them
+    own = {name: first.setdefault(side.facts, name) for name, side in sides.items()}
+    distinct = {name: sides[name] for name in first.values()}
     rows = {name: side.rows(texts) for name, side in distinct.items()}
     results: dict[str, list[Any]] = {name: [None] * len(texts) for name in distinct}
     longest = [max((rows[name][i].row.ids for name in distinct), key=len) for i in range(len(texts))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from importlib import import_module
 from types import NoneType
 from typing import Any, Protocol, cast, get_args, get_type_hints
@@ -146,19 +147,25 @@ def make_options(searcher: FieldSearcher | Field[Any] | str, given: object = Non
     """
     if isinstance(searcher, Field):
         searcher = searcher.representation
-    kind = searcher_type(searcher).options_type if isinstance(searcher, str) else searcher.options_type
+    kind: Any = searcher_type(searcher).options_type if isinstance(searcher, str) else searcher.options_type
     if given is None:
         return kind()
     if isinstance(given, kind):
         return given
     if not isinstance(given, Mapping):
         raise TypeError(f"options must be a {kind.__name__} or a mapping of option names, not {type(given).__name__}")
-    names = [field.name for field in fields(kind)]
-    unknown = [name for name in given if name not in names]
+    types = _types_of(kind)
+    unknown = [name for name in given if name not in types]
     if unknown:
-        raise ValueError(f"unknown option {unknown[0]!r}: there are {', '.join(names)}")
+        raise ValueError(f"unknown option {unknown[0]!r}: there are {', '.join(types)}")
+    return kind(**{name: _converted(name, value, types[name]) for name, value in given.items()})
+
+
+@cache
+def _types_of(kind: Any) -> Mapping[str, tuple[type, ...]]:
+    """Types that each option takes, by name."""
     hints = get_type_hints(kind)
-    return kind(**{name: _converted(name, value, get_args(hints[name]) or (hints[name],)) for name, value in given.items()})
+    return {field.name: get_args(hints[field.name]) or (hints[field.name],) for field in fields(kind)}
 
 
 def _converted(name: str, value: object, kinds: tuple[type, ...]) -> object:
