@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import time
 import zlib
@@ -38,11 +37,11 @@ def count_records(sources: str | os.PathLike[str] | Sequence[str | os.PathLike[s
 
 
 def _count(path: Path) -> int | None:
-    if path.is_dir():
-        from .corpora.folders import text_files
-        from .corpora.reading import BEIR_FILES
+    from .corpora.folders import beir_corpus, text_files
+    from .corpora.lines import kind_of, opened
 
-        beir = next((path / name for name in BEIR_FILES if (path / name).is_file()), None)
+    if path.is_dir():
+        beir = beir_corpus(path)
         if beir is None:
             return len(text_files(path)[0])
         path = beir
@@ -57,8 +56,8 @@ def _count(path: Path) -> int | None:
         except pa.ArrowException:
             return None
         return n_rows
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        kind = Path(path.name.removesuffix(".gz")).suffix
+    with opened(path) as file:
+        kind = kind_of(path)
         chunks = iter(partial(file.read, 1 << 22), b"")
         if kind == ".csv":
             return _count_csv(chunks)

@@ -16,6 +16,7 @@ from ...index.documents import Document
 from ...index.errors import DatasetError, IndexNotFoundError
 from ...index.manifest import read as read_manifest
 from ...retrieval.build import build_index
+from ...retrieval.corpora.folders import beir_corpus
 from ...retrieval.corpora.reading import read_corpus
 from ...retrieval.encoders.registry import check_encoder
 from ...retrieval.encoders.specs import EncoderSpec
@@ -103,10 +104,10 @@ def load_collection(name: str, split: str = "test", *, n_documents: int = 0) -> 
     folders = [folder.resolve() for folder in (Path(name), COLLECTIONS / name) if folder.is_dir()]
     if not folders:
         raise DatasetError("no such folder; a suite is made of BEIR folders", path=name)
-    corpora = [folders[0] / file for file in ("corpus.jsonl", "corpus.jsonl.gz") if (folders[0] / file).is_file()]
-    if not corpora:
+    corpus = beir_corpus(folders[0])
+    if corpus is None:
         raise DatasetError("the folder has no corpus.jsonl or corpus.jsonl.gz", path=folders[0])
-    with corpora[0].open("rb") as file:
+    with corpus.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     dataset = load_dataset(folders[0], split)
     if not n_documents:

@@ -1,4 +1,4 @@
-"""Documents from folders of .txt and .md files: one file per document."""
+"""Folders: those of BEIR, and those of .txt and .md files, one file per document."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from ...index.errors import DatasetError
 from .lines import MAX_LINE_BYTES
 
 SUFFIXES = (".txt", ".md")
+BEIR_FILES = ("corpus.jsonl", "corpus.jsonl.gz")
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
+
+
+def beir_corpus(folder: Path) -> Path | None:
+    """Return the corpus file of a BEIR folder; None in another folder."""
+    return next((folder / name for name in BEIR_FILES if (folder / name).is_file()), None)
 
 
 def text_files(folder: Path) -> tuple[list[Path], list[Path]]:

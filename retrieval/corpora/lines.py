@@ -32,6 +32,11 @@ Item = Mapping[str, Any] | Document | Columns | ValueError
 Items = Iterator[tuple[int, Item]]
 
 
+def kind_of(path: Path) -> str:
+    """The suffix that says what a file holds, ``.gz`` aside."""
+    return Path(path.name.removesuffix(".gz")).suffix
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file of bytes, gzipped or not."""
@@ -357,3 +362,9 @@ def _next_row(rows: Iterator[list[str]]) -> list[str]:
         return next(rows)
     finally:
         csv.field_size_limit(before)
+
+
+KEYED: Mapping[str, Callable[[Path], Items]] = {
+    ".jsonl": json_lines, ".ndjson": json_lines, ".json": json_file, ".csv": csv_rows,
+}  # fmt: skip
+"""Readers of the kinds of files whose records name their values."""

@@ -9,7 +9,7 @@ from typing import Any
 from ...index.documents import Document
 from .lines import Columns, Item
 from .reading import Corpus, Part
-from .records import ID_KEYS, BadRecords, Fields
+from .records import ID_KEYS, BadRecords, Fields, as_id
 from .tables import arrow_rows, frame_rows, json_row, wanted_columns
 
 NAME = "documents"
@@ -120,10 +120,8 @@ def _checked_keys(item: Mapping[Any, Any]) -> Mapping[str, Any]:
 def _pair(item: tuple[Any, ...]) -> Document:
     if len(item) != 2:
         raise ValueError(f"a tuple must be (id, text), found {len(item)} values")
-    doc_id, text = item
-    if type(doc_id) is int:
-        doc_id = str(doc_id)
-    if not isinstance(doc_id, str) or not doc_id or not isinstance(text, str):
+    doc_id, text = as_id(item[0]), item[1]
+    if doc_id is None or not isinstance(text, str):
         raise ValueError(f"a tuple must be (id, text), a string or integer and a string, found {repr(item)[:60]}")
     return Document(doc_id=doc_id, text=text)
 

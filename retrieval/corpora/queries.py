@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...index.errors import DatasetError
-from .lines import Columns, csv_rows, decoded, json_file, json_lines, opened, raw_lines, tsv_cells
-from .records import recognised
+from .lines import KEYED, Columns, decoded, kind_of, opened, raw_lines, tsv_cells
+from .records import id_of, recognised
 
 ID_KEYS = ("_id", "id", "query_id", "qid")
 TEXT_KEYS = ("text", "query")
@@ -65,13 +65,9 @@ def read_queries(path: str | os.PathLike[str], *, notice: Callable[[str], None] 
 
 
 def _items(path: Path) -> Iterator[tuple[int, Any]]:
-    kind = Path(path.name.removesuffix(".gz")).suffix
-    if kind in (".jsonl", ".ndjson"):
-        return json_lines(path)
-    if kind == ".json":
-        return json_file(path)
-    if kind == ".csv":
-        return csv_rows(path)
+    kind = kind_of(path)
+    if kind in KEYED:
+        return KEYED[kind](path)
     if kind == ".tsv":
         return tsv_cells(path, ID_KEYS, TEXT_KEYS, (2,))
     if kind == ".txt":
@@ -120,11 +116,7 @@ class _QueryReader:
             return Query(item[0], item[1])
         if self._keys is None:
             self._keys = self._choose(list(item))
-        query_id, text = (item.get(key) for key in self._keys)
-        if type(query_id) is int:
-            query_id = str(query_id)
-        if not isinstance(query_id, str) or not query_id:
-            raise ValueError(f"{self._keys[0]!r} must be a string or an integer as id, found {repr(query_id)[:40]}")
+        query_id, text = id_of(item, self._keys[0]), item.get(self._keys[1])
         if not isinstance(text, str):
             raise ValueError(f"{self._keys[1]!r} must be a string, found {repr(text)[:40]}")
         return Query(query_id, text)

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ...index.documents import Document
 from ...index.errors import DatasetError, MissingDependencyError
-from .folders import folder_documents, text_files
-from .lines import MAX_LINE_BYTES, Columns, Item, Items, csv_rows, json_file, json_lines, json_stream, tsv
+from .folders import beir_corpus, folder_documents, text_files
+from .lines import KEYED, MAX_LINE_BYTES, Columns, Item, Items, json_stream, kind_of, tsv
 from .records import BadRecord, BadRecords, Fields, dropped, resolve, to_document
 from .tables import PARQUET_BATCH_ROWS, parquet_rows
 
@@ -36,7 +36,6 @@ __all__ = ["MAX_LINE_BYTES", "PARQUET_BATCH_ROWS", "BadRecord", "BadRecords", "C
 
 Source = str | os.PathLike[str]
 Notice = Callable[[str], None]
-BEIR_FILES = ("corpus.jsonl", "corpus.jsonl.gz")
 
 
 class Place(NamedTuple):
@@ -211,7 +210,7 @@ def _open_source(source: str, fields: Fields, stdin: BinaryIO | None, notice: No
         raise DatasetError("the name of a corpus is empty")
     path = Path(source)
     if path.is_dir():
-        beir = next((path / name for name in BEIR_FILES if (path / name).is_file()), None)
+        beir = beir_corpus(path)
         if beir is None:
             return _open_folder(path, fields, notice)
         path = beir
@@ -221,13 +220,9 @@ def _open_source(source: str, fields: Fields, stdin: BinaryIO | None, notice: No
 
 
 def _open_file(path: Path, fields: Fields, notice: Notice | None) -> Items:
-    kind = Path(path.name.removesuffix(".gz")).suffix
-    if kind in (".jsonl", ".ndjson"):
-        return json_lines(path)
-    if kind == ".json":
-        return json_file(path)
-    if kind == ".csv":
-        return csv_rows(path)
+    kind = kind_of(path)
+    if kind in KEYED:
+        return KEYED[kind](path)
     if kind == ".tsv":
         return tsv(path, fields)
     if path.suffix == ".parquet":

@@ -144,15 +144,25 @@ def _unknown(what: str, option: str, candidates: Sequence[str], keys: Sequence[s
     return f"no {what}: none of {', '.join(map(repr, candidates))} is there, only {there}; name the key with {hint}"
 
 
+def id_of(record: Mapping[str, Any], name: str) -> str:
+    """Return the id under a key; raises ValueError unless it is a string or an integer."""
+    found = as_id(record.get(name))
+    if found is None:
+        shown = "nothing" if record.get(name) is None else repr(record[name])[:40]
+        raise ValueError(f"{name!r} must be a string or an integer as id, found {shown}")
+    return found
+
+
+def as_id(value: object) -> str | None:
+    """Return an id as a string; None for what is no id, such as true and the empty string."""
+    if type(value) is int:  # not bool
+        return str(value)
+    return value if isinstance(value, str) and value else None
+
+
 def to_document(record: Mapping[str, Any], fields: Fields) -> Document:
     """Make a document of a record; raises ValueError with the reason when it is malformed."""
-    name = fields.id or ID_KEYS[0]
-    doc_id = record.get(name)
-    if type(doc_id) is int:  # not bool
-        doc_id = str(doc_id)
-    if not isinstance(doc_id, str) or not doc_id:
-        found = "nothing" if doc_id is None else repr(doc_id)[:40]
-        raise ValueError(f"{name!r} must be a string or an integer as id, found {found}")
+    doc_id = id_of(record, fields.id or ID_KEYS[0])
     titles, texts = fields.title or (), fields.text or ()
     title, text = _joined(record, titles), _joined(record, texts)
     if title is None and text is None:

@@ -29,6 +29,7 @@ from ...index.documents import Document
 from ...index.errors import DatasetError
 from ...index.representations.sparse import SparseVectors
 from ..corpora.reading import MAX_LINE_BYTES, PARQUET_BATCH_ROWS
+from ..corpora.records import as_id
 from .vectors import RowError, Rows, checked, pair_rows, row_at
 
 BATCH_ROWS = 4096
@@ -150,15 +151,14 @@ def _decimal(name: str) -> int:
 
 def _document(doc_id: object, record: Mapping[str, Any]) -> Document:
     """Make a document of what a record holds beside its vector; raises ValueError saying what is wrong."""
-    if type(doc_id) is int:
-        doc_id = str(doc_id)
-    if not isinstance(doc_id, str) or not doc_id:
+    name = as_id(doc_id)
+    if name is None:
         raise ValueError(f"'id' must be a string or an integer, found {repr(doc_id)[:40]}")
     title, text = record.get("title") or "", record.get("text") or record.get("contents") or ""
     metadata = record.get("metadata") or {}
     if not isinstance(title, str) or not isinstance(text, str) or not isinstance(metadata, dict):
         raise ValueError("'title' and 'text' must be strings, 'metadata' an object")
-    return Document(doc_id=doc_id, title=title, text=text, metadata=metadata)
+    return Document(doc_id=name, title=title, text=text, metadata=metadata)
 
 
 # --- JSON lines ---
