@@ -34,6 +34,7 @@ from ...index.representations import MultiVectors, SparseVectors, Vectors
 from ..tables import markdown_table
 from . import ONE_THREAD
 from .build import peak_mb
+from .fields import without_text
 from .report import Report, Row
 
 N_TERMS, TERMS_PER_DOC = 30_000, 60
@@ -240,7 +241,7 @@ def _limits(sparse: bool) -> BufferLimits:
 def _batch(
     make: Callable[..., Vectors], first: int, n: int, rng: np.random.Generator
 ) -> tuple[list[Document], dict[str, Vectors]]:
-    return [Document(doc_id=str(number), text="") for number in range(first, first + n)], {"field": make(n, rng)}
+    return without_text(first, first + n), {"field": make(n, rng)}
 
 
 def _counts(n: int, rng: np.random.Generator) -> SparseVectors:

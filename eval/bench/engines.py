@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from ...index.arrays import Int32s, Int64s
 from ...index.collection import Collection, NewField
-from ...index.documents import Document
 from ...index.kernels import kernel
 from ...index.manifest import EncoderRecord
 from ...index.representations.sparse import SparseVectors
@@ -26,7 +25,7 @@ from ...retrieval.hits import Hits
 from ...retrieval.searchers.blockmax import BlockMaxSearcher, SparseOptions
 from ...retrieval.searchers.exhaustive import ExhaustiveSearcher
 from ...retrieval.searchers.queries import prepare as integer_query
-from .fields import only_field
+from .fields import only_field, without_text
 from .timing import Search
 from .workload import Query, Rows
 
@@ -91,14 +90,7 @@ def build_lexmax(rows: Rows, folder: Path, *, reorder: bool = False) -> float:
     with Collection.create(folder, {"vectors": NewField(encoder=ENCODER)}) as collection:
         for first in range(0, len(rows), ADD_DOCS):
             last = min(first + ADD_DOCS, len(rows))
-            span = slice(int(rows.indptr[first]), int(rows.indptr[last]))
-            vectors = SparseVectors(
-                rows.indptr[first : last + 1] - rows.indptr[first],
-                np.array(rows.terms[span]),
-                rows.impacts[span].astype(np.float32),
-            )
-            documents = [Document(doc_id=str(number), text="") for number in range(first, last)]
-            collection.add(documents, {"vectors": vectors})
+            collection.add(without_text(first, last), {"vectors": rows.vectors(first, last)})
         if reorder:
             collection.compact(reorder=True)
         collection.commit()

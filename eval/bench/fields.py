@@ -1,15 +1,21 @@
-"""Fields of indexes that benchmarks read."""
+"""Indexes that benchmarks write, and the fields that they read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ...index.documents import Document
 from ...index.errors import RepresentationError
 from ...index.fields import Field
 from ...index.snapshot import Snapshot
 
 FieldT = TypeVar("FieldT", bound=Field[Any])
+
+
+def without_text(first: int, last: int) -> list[Document]:
+    """Documents whose doc_ids are the numbers ``first`` to ``last - 1``."""
+    return [Document(doc_id=str(number), text="") for number in range(first, last)]
 
 
 def only_field(path: Path | str, kind: type[FieldT], what: str) -> FieldT:

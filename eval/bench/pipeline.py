@@ -20,20 +20,21 @@ import numpy.typing as npt
 
 from ...index.arrays import Int32s
 from ...index.collection import Collection, NewField
-from ...index.documents import Document
 from ...index.errors import DatasetError
 from ...index.representations import SparseVectors, Vectors
 from ...index.snapshot import Snapshot
 from ...retrieval.fields import index_encoder
 from ...retrieval.pipelines.expression import Search, parse
-from ...retrieval.pipelines.pipeline import DEPTH, Pipeline
+from ...retrieval.pipelines.pipeline import DEPTH, Pipeline, depth_of, field_alone
 from ...retrieval.searchers.registry import FieldSearcher, field_searcher
 from ..tables import markdown_table
 from .engines import ADD_DOCS, ENCODER
+from .fields import without_text
 from .generator import Recipe, generate_documents, generate_queries
 from .report import Report, Row
 from .timing import Search as Timed
 from .timing import interleave
+from .workload import Rows
 
 GENERATED_SEARCH = "(a + b) > 0.5*a + 0.5*b"
 Ready = Mapping[str, Vectors]
@@ -154,12 +155,14 @@ def _stages(pipeline: Pipeline, queries: Sequence[Ready], k: int) -> dict[str, t
 
 def _first_stages(search: Search, k: int, *, top: bool) -> list[tuple[str, int]]:
     """(field, depth) of every first stage, as the executor takes them."""
-    terms, found = search.first.terms, []
-    alone = top and not search.rerankers and len(terms) == 1 and terms[0].weight is None
-    for term in terms:
+    alone = field_alone(search) if top else None
+    if alone is not None:
+        term, name = alone
+        return [(name, min(k, term.depth or k))]
+    found = []
+    for term in search.first.terms:
         if isinstance(term.source, str):
-            depth = (k if term.depth is None else min(k, term.depth)) if alone else term.depth or max(DEPTH, k)
-            found.append((term.source, depth))
+            found.append((term.source, depth_of(term, k)))
         else:
             found += _first_stages(term.source, k, top=False)
     return found
@@ -178,7 +181,7 @@ def _scorings(search: Search) -> list[tuple[Search, int | None, tuple[str, ...]]
 def _candidates(pipeline: Pipeline, query: Ready, left: Search, k: int) -> Int32s:
     """Documents that a reranker gets: all that its left side found, which the traced stage holds uncut."""
     term = left.first.terms[0]
-    depth = term.depth or max(DEPTH, k)
+    depth = depth_of(term, k)
     only = len(left.first.terms) == 1 and not left.rerankers
     answer = Pipeline(left, pipeline.searchers).run(
         {name: query[name] for name in left.fields}, depth if only else max(DEPTH, k), trace=True
@@ -201,16 +204,12 @@ def _generate(bench: PipelineBench, folder: Path) -> dict[str, SparseVectors]:
         name: Recipe(n_docs=bench.n_docs, n_queries=bench.n_queries, seed=bench.seed + number)
         for number, name in enumerate("ab")
     }
-    made = {name: generate_documents(recipe) for name, recipe in recipes.items()}
+    made = {name: Rows(*generate_documents(recipe)) for name, recipe in recipes.items()}
     with Collection.create(folder, {name: NewField(encoder=ENCODER) for name in made}, search=GENERATED_SEARCH) as collection:
         for first in range(0, bench.n_docs, ADD_DOCS):
             last = min(first + ADD_DOCS, bench.n_docs)
-            vectors = {}
-            for name, (indptr, terms, impacts) in made.items():
-                span = slice(int(indptr[first]), int(indptr[last]))
-                starts = indptr[first : last + 1] - indptr[first]
-                vectors[name] = SparseVectors(starts, terms[span], impacts[span].astype(np.float32))
-            collection.add([Document(doc_id=str(number), text="") for number in range(first, last)], vectors)
+            vectors = {name: rows.vectors(first, last) for name, rows in made.items()}
+            collection.add(without_text(first, last), vectors)
         collection.commit()
     return {name: generate_queries(recipe)["expanded"] for name, recipe in recipes.items()}
 

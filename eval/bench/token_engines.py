@@ -17,14 +17,13 @@ import numpy as np
 
 from ...index.arrays import Floats, Int64s
 from ...index.collection import Collection, NewField
-from ...index.documents import Document
 from ...index.manifest import EncoderRecord
 from ...index.multivector.config import MultiVectorConfig
 from ...index.multivector.field import TokenField
 from ...index.representations.multivectors import MultiVectors
 from ...retrieval.searchers.centroid import CentroidOptions, CentroidSearcher
 from ...retrieval.searchers.maxsim import MaxSimSearcher
-from .fields import only_field
+from .fields import only_field, without_text
 from .token_sets import TokenSet
 from .token_worker import timed
 
@@ -113,8 +112,7 @@ def _write(tokens: TokenSet, folder: Path, config: MultiVectorConfig, n_docs: in
     with Collection.create(folder, {"tokens": new}) as collection:
         for first in range(0, n_docs, ADD_DOCS):
             last = min(first + ADD_DOCS, n_docs)
-            documents = [Document(doc_id=str(number), text="") for number in range(first, last)]
-            collection.add(documents, {"tokens": tokens.rows(first, last)})
+            collection.add(without_text(first, last), {"tokens": tokens.rows(first, last)})
         collection.commit()
 
 

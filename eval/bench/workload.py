@@ -45,6 +45,12 @@ class Rows:
         """Number of (document, term) pairs."""
         return len(self.terms)
 
+    def vectors(self, first: int, last: int) -> SparseVectors:
+        """Vectors of the documents ``first`` to ``last - 1``, impacts as weights."""
+        span = slice(int(self.indptr[first]), int(self.indptr[last]))
+        indptr = self.indptr[first : last + 1] - self.indptr[first]
+        return SparseVectors(indptr, np.array(self.terms[span]), self.impacts[span].astype(np.float32))
+
     def document_frequencies(self) -> npt.NDArray[np.int64]:
         """Documents of each term number, up to the largest."""
         return np.bincount(self.terms)
