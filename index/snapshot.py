@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from .registry import AnyField, Opening, open_field
 from .segments import Segment
 
 MAX_CACHED_FILTERS = 32
+FieldT = TypeVar("FieldT", bound=AnyField)
 
 
 class Snapshot:
@@ -102,6 +103,14 @@ class Snapshot:
             f"{self.path}: there is no field {name!r}; there are {', '.join(self.fields) or 'none'} "
             f"(`lexmax field add {self.path} {name}=MODEL` adds one)"
         )
+
+    def only_field(self, kind: type[FieldT], what: str) -> FieldT:
+        """Return the one vector field of a kind; raises RepresentationError where there is none, or several."""
+        found = [field for field in self.fields.values() if isinstance(field, kind)]
+        if len(found) != 1:
+            advice = f"name one of {', '.join(field.name for field in found)}" if found else "one is needed"
+            raise RepresentationError(f"{self.path}: {len(found) or 'no'} fields hold {what}: {advice}")
+        return found[0]
 
     def masks(self, filter: str | Mapping[str, Any] | None = None) -> list[Mask | None]:
         """For each segment, which documents may be returned: (n_docs,) bool, or None for all of them.

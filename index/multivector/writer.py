@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Floats, Int32s, Int64s
+from ..arrays import Floats, Int32s, Int64s, joined_offsets
 from ..errors import IndexFormatError, RepresentationError
 from ..fields import Part
 from ..manifest import FieldRecord, PartRecord
@@ -52,7 +52,7 @@ class TokenWriter:
         self._unsaved = False
         self._n_tokens = 0
         self._tokens: list[npt.NDArray[np.float16]] = []
-        self._widths: list[Int64s] = []
+        self._offsets: list[Int64s] = []
 
     @property
     def fullness(self) -> float:
@@ -80,18 +80,18 @@ class TokenWriter:
         """Buffer vectors that passed `check`."""
         if isinstance(vectors, MultiVectors):
             self._tokens.append(vectors.tokens.astype(np.float16))
-            self._widths.append(np.diff(vectors.offsets))
+            self._offsets.append(vectors.offsets)
             self._n_tokens += vectors.n_tokens
 
     def clear(self) -> None:
         """Forget what is buffered."""
-        self._tokens, self._widths, self._n_tokens = [], [], 0
+        self._tokens, self._offsets, self._n_tokens = [], [], 0
 
     def flush(self, folder: str, earlier: Sequence[tuple[int, PartRecord]], *, more_to_come: bool) -> PartRecord:
         """Encode and write what is buffered as a part and make it durable; the first part makes the codec."""
         if self._codec is None:
             self._codec, self._unsaved = self._train(more_to_come=more_to_come), True
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._widths))]).astype(np.int64)
+        offsets = joined_offsets(self._offsets)
         batches = (batch.astype(np.float32) for batch in self._tokens)
         config = self._config
         rows, errors = encode_tokens(self._codec, offsets, batches, config.nbits, exact=config.exact)

@@ -232,15 +232,11 @@ class _Part(NamedTuple):
 
 
 def _sparse_field(snapshot: Snapshot, name: str | None) -> SparseField:
-    sparse = [each for each in snapshot.fields.values() if isinstance(each, SparseField)]
-    if name is None and len(sparse) == 1:
-        return sparse[0]
-    names = ", ".join(each.name for each in sparse) or "none"
     if name is None:
-        raise RepresentationError(f"{snapshot.path}: name the sparse field to export; there are {names}")
+        return snapshot.only_field(SparseField, "sparse vectors")
     chosen = snapshot.field(name)
     if not isinstance(chosen, SparseField):
-        raise RepresentationError(f"{snapshot.path}: the field {name!r} is not sparse; those that are: {names}")
+        raise RepresentationError(f"{snapshot.path}: the field {name!r} is not sparse but {chosen.representation}")
     return chosen
 
 

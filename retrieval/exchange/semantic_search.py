@@ -99,10 +99,7 @@ class SemanticIndex:
     """A snapshot with one sparse field, and its searcher."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        sparse = [each for each in snapshot.fields.values() if isinstance(each, SparseField)]
-        if len(sparse) != 1:
-            raise RepresentationError(f"{snapshot.path}: expected one sparse field, found {len(sparse)}")
-        self.snapshot, self.field = snapshot, sparse[0]
+        self.snapshot, self.field = snapshot, snapshot.only_field(SparseField, "sparse vectors")
         self.searcher = BlockMaxSearcher(self.field)
 
 

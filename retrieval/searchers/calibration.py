@@ -95,12 +95,7 @@ def token_field(snapshot: Snapshot, name: str | None = None) -> TokenField:
     """Return a field of token vectors by name, or the only one; raises RepresentationError when there is none."""
     if name is not None:
         return checked_field(snapshot.field(name), TokenField, "token vectors")
-    found = [field for field in snapshot.fields.values() if isinstance(field, TokenField)]
-    if len(found) != 1:
-        names = ", ".join(field.name for field in found)
-        advice = f"name one of {names}" if found else "only those are calibrated"
-        raise RepresentationError(f"{snapshot.path}: {len(found) or 'no'} fields hold token vectors: {advice}")
-    return found[0]
+    return snapshot.only_field(TokenField, "token vectors")
 
 
 def _sampled(field: TokenField) -> tuple[MultiVectors, Int64s]:

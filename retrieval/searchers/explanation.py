@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,34 @@ class TermMatch:
     document_weight: float
     query_expanded: bool
     document_expanded: bool
+
+
+class KnowsTerms(Protocol):
+    """An encoder that says which terms stand in a text."""
+
+    def surface_terms(self, text: str) -> set[str]:
+        """Terms of the text itself."""
+        ...
+
+
+def term_matches(
+    parts: Iterable[tuple[str, float, float, float]], encoder: KnowsTerms | None, query_text: str, document_text: str
+) -> list[TermMatch]:
+    """Make matches of (term, score, query weight, document weight), largest score first."""
+    in_query = None if encoder is None else encoder.surface_terms(query_text)
+    in_document = None if encoder is None else encoder.surface_terms(document_text)
+    matches = [
+        TermMatch(
+            term=term,
+            score=score,
+            query_weight=query_weight,
+            document_weight=document_weight,
+            query_expanded=in_query is not None and term not in in_query,
+            document_expanded=in_document is not None and term not in in_document,
+        )
+        for term, score, query_weight, document_weight in parts
+    ]
+    return sorted(matches, key=lambda match: (-match.score, match.term))
 
 
 @dataclass(frozen=True, kw_only=True)

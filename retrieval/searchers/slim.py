@@ -166,23 +166,7 @@ class SlimSearcher:
     ) -> list[Floats]:  # fmt: skip
         """Score given documents over their tokens: for any candidates, exactly the scores of `search`.
 
-        Parameters
-        ----------
-        queries : SparseMultiVectors
-        doc_nums : sequence of (n,) int32, one per query
-            In any order; deleted documents are scored too.
-        n_threads : int
-            Queries scored in parallel.
-
-        Returns
-        -------
-        list of (n,) float32
-            0 where query and document share no term.
-
-        Raises
-        ------
-        ValueError
-            Not one array per query, or a doc_num that the field does not have.
+        Parameters, result and errors are those of `BlockMaxSearcher.score`.
         """
         wanted = checked_doc_nums(self.field, queries, doc_nums)
 

@@ -14,7 +14,7 @@ from ..hits import Hits
 from .blockmax import BlockMaxSearcher, SparseOptions
 from .common import single
 from .exhaustive import ExhaustiveSearcher
-from .explanation import FieldExplanation, TermMatch
+from .explanation import FieldExplanation, term_matches
 from .queries import prepare
 
 if TYPE_CHECKING:
@@ -73,24 +73,12 @@ class SparseSearcher:
         """Explain the score of one document for one of the queries: the terms that both have."""
         query, row = prepare(self.field, queries, number), self.field.document_row(doc_num)
         shared, in_query, in_row = np.intersect1d(query.terms, row.terms, assume_unique=True, return_indices=True)
-        in_query_text = None if self.encoder is None else self.encoder.surface_terms(query_text)
-        in_document_text = None if self.encoder is None else self.encoder.surface_terms(document_text)
-        matches = []
-        strings, integers, weights = self.field.vocabulary.strings(shared), query.weights[in_query], row.weights[in_row]
-        for term, integer, weight in zip(strings, integers.tolist(), weights.tolist(), strict=True):
-            query_weight = integer / query.scale
-            matches.append(
-                TermMatch(
-                    term=term,
-                    score=query_weight * weight,
-                    query_weight=query_weight,
-                    document_weight=weight,
-                    query_expanded=in_query_text is not None and term not in in_query_text,
-                    document_expanded=in_document_text is not None and term not in in_document_text,
-                )
-            )
+        query_weights = [integer / query.scale for integer in query.weights[in_query].tolist()]
+        weights = row.weights[in_row].tolist()
+        scores = [query_weight * weight for query_weight, weight in zip(query_weights, weights, strict=True)]
+        parts = zip(self.field.vocabulary.strings(shared), scores, query_weights, weights, strict=True)
+        terms = term_matches(parts, self.encoder, query_text, document_text)
         score = float(self.score(single(queries, number), [np.array([doc_num], np.int32)])[0][0])
-        terms = sorted(matches, key=lambda match: (-match.score, match.term))
         return FieldExplanation(field=self.field.name, score=score, contribution=score, terms=terms)
 
     def warm(self) -> None:

@@ -13,7 +13,7 @@ from ...index.representations.sparse_multivectors import SparseMultiVectors
 from ...index.sparse.field import SparseTokenField
 from ..hits import Hits
 from .common import single
-from .explanation import FieldExplanation, TermMatch
+from .explanation import FieldExplanation, term_matches
 from .slim import ExhaustiveSlimSearcher, SlimOptions, SlimSearcher
 
 if TYPE_CHECKING:
@@ -62,22 +62,13 @@ class SparseTokenSearcher:
         sum over those tokens of the query, ``document_weight`` the mean, weighted so, over the document's.
         """
         query_weights, scores = _shared_terms(queries.row(number), self.field.document_sparse_tokens(doc_num))
-        in_query = None if self.encoder is None else self.encoder.surface_terms(query_text)
-        in_document = None if self.encoder is None else self.encoder.surface_terms(document_text)
         strings = self.field.vocabulary.strings(np.array(list(scores), np.int32))
-        matches = [
-            TermMatch(
-                term=string,
-                score=score,
-                query_weight=query_weights[term],
-                document_weight=score / query_weights[term],
-                query_expanded=in_query is not None and string not in in_query,
-                document_expanded=in_document is not None and string not in in_document,
-            )
+        parts = (
+            (string, score, query_weights[term], score / query_weights[term])
             for string, (term, score) in zip(strings, scores.items(), strict=True)
-        ]
+        )
+        terms = term_matches(parts, self.encoder, query_text, document_text)
         score = float(self.score(single(queries, number), [np.array([doc_num], np.int32)])[0][0])
-        terms = sorted(matches, key=lambda match: (-match.score, match.term))
         return FieldExplanation(field=self.field.name, score=score, contribution=score, terms=terms)
 
     def warm(self) -> None:
