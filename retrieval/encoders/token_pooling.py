@@ -1,6 +1,7 @@
 """Token pooling: fewer vectors for a document, by merging those that are alike (arXiv 2409.14683).
 
-Ward's hierarchical clustering on the distance 1 - cosine; a cluster's vector is its mean, brought to unit length.
+Ward's hierarchical clustering on the distance 1 - cosine; a cluster's vector is its mean, brought to unit length. Where the
+mean has no direction, as that of v and -v, the cluster's first vector stands for it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...index.arrays import Floats, Int64s
+
+NO_DIRECTION = 1e-6  # means of unit vectors that are shorter point where rounding says
 
 
 def pool_tokens(vectors: Floats, *, factor: int, n_protected: int) -> Floats:
@@ -31,9 +34,12 @@ def pool_tokens(vectors: Floats, *, factor: int, n_protected: int) -> Floats:
     n_clusters = max(1, len(others) // factor)
     if n_clusters >= len(others):
         return vectors
-    _, clusters = np.unique(ward_clusters(others, n_clusters), return_inverse=True)
+    firsts, clusters = np.unique(ward_clusters(others, n_clusters), return_inverse=True)
     means = np.zeros((n_clusters, vectors.shape[1]), np.float32)
     np.add.at(means, clusters, others)
+    means /= np.bincount(clusters)[:, None]
+    vague = np.linalg.norm(means, axis=1) < NO_DIRECTION
+    means[vague] = others[firsts[vague]]
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     return np.concatenate([protected, means])
 

@@ -157,6 +157,17 @@ def test_pooled_vectors_are_means_of_unit_length():
         np.testing.assert_array_equal(pool_tokens(few, factor=2, n_protected=1), few)
 
 
+def test_pooling_vectors_without_a_common_direction_keeps_the_first() -> None:
+    """The mean of v and -v is 0, that of v, v', -v, -v' too: a division by its length gave NaN."""
+    v, w = np.float32([0.6, 0.8]), np.float32([0.8, -0.6])
+    np.testing.assert_array_equal(pool_tokens(np.stack([v, -v]), factor=2, n_protected=0), v[None])
+    np.testing.assert_array_equal(pool_tokens(np.stack([v, w, -v, -w]), factor=4, n_protected=0), v[None])
+    np.testing.assert_array_equal(pool_tokens(np.stack([w, v, -v]), factor=2, n_protected=1), np.stack([w, v]))
+    mixed = np.stack([v, -v, w, w, w])
+    pooled = pool_tokens(mixed, factor=5, n_protected=0)
+    np.testing.assert_allclose(pooled, w[None], atol=1e-6)
+
+
 def test_bfloat16_is_near_and_has_another_fingerprint(encoder, stanford, colbert_models):
     half = load_model_encoder(str(stanford), dtype="bfloat16")
     found = half.encode_documents(colbert_models.TEXTS)
