@@ -10,6 +10,6 @@ ONE_THREAD = dict.fromkeys(
 """What keeps every library to the calling thread, when set before it is imported."""
 
 
-def use_one_thread() -> None:
+def use_threads(n: int = 1) -> None:
     """Set the environment, for this process and those it starts; call it before numpy, numba or an engine is imported."""
-    os.environ.update(ONE_THREAD)
+    os.environ.update(dict.fromkeys(ONE_THREAD, str(n)))

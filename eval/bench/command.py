@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from ...retrieval.terminal import require, say, write
-from . import use_one_thread
+from . import use_threads
 
 
 def add_commands(comparisons: Any) -> None:
@@ -26,6 +26,11 @@ def add_commands(comparisons: Any) -> None:
         comparisons, "codecs", _codecs, "codecs of token vectors: recall and error against bytes",
         "Compress the same token vectors in every way and compare full MaxSim over what comes back with the exact one.",
         "lexmax bench codecs --tokens tokens.npz --json",
+    ))  # fmt: skip
+    _add_encode(_command(
+        comparisons, "encode", _encode, "encoders alone and in one shared pass, in several precisions",
+        "Time encoders on passages and on single queries: each alone, and all in one pass over a shared trunk.",
+        "lexmax bench encode --encoder lexmax-splade --encoder lexmax-colbert --precisions int8 float32",
     ))  # fmt: skip
     _add_pipeline(_command(
         comparisons, "pipeline", _pipeline, "a search expression against the sum of its stages",
@@ -91,6 +96,19 @@ def _add_codecs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
 
 
+def _add_encode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder", action="append", metavar="SPEC",
+                        help="[NAME=]MODEL[,SETTING=VALUE]..., repeatable (default bm25, splade and colbert)")  # fmt: skip
+    parser.add_argument("--precisions", nargs="+", choices=("int8", "bfloat16", "float32"), metavar="P",
+                        help="of the models: int8, bfloat16, float32 (default: all)")  # fmt: skip
+    parser.add_argument("--dataset", metavar="FOLDER", help="a BEIR folder (default: the repository's SciFact)")
+    parser.add_argument("--passages", type=int, default=64, metavar="N", help="passages (default 64)")
+    parser.add_argument("--queries", type=int, default=40, metavar="N", help="single queries (default 40)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of every library (default 2)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="the best of these counts (default 3)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+
+
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", metavar="EXPR", help="the expression (default: the index's; of a generated index "
                         "(a + b) > 0.5*a + 0.5*b)")  # fmt: skip
@@ -125,7 +143,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _sparse(options: argparse.Namespace) -> int:
-    use_one_thread()  # before numpy and numba are imported
+    use_threads()  # before numpy and numba are imported
     _need_matplotlib(options)
     from .bm25 import run_bm25_bench
     from .plot import plot_report
@@ -148,7 +166,7 @@ def _sparse(options: argparse.Namespace) -> int:
 
 
 def _multivector(options: argparse.Namespace) -> int:
-    use_one_thread()
+    use_threads()
     _need_matplotlib(options)
     from .multivector import MultiVectorBench, run_multivector_bench
     from .token_report import plot_tokens
@@ -166,7 +184,7 @@ def _multivector(options: argparse.Namespace) -> int:
 
 
 def _codecs(options: argparse.Namespace) -> int:
-    use_one_thread()
+    use_threads()
     from .codecs import CodecBench, run_codec_bench
 
     bench = CodecBench(
@@ -176,8 +194,19 @@ def _codecs(options: argparse.Namespace) -> int:
     return _write(run_codec_bench(bench, say), options)
 
 
+def _encode(options: argparse.Namespace) -> int:
+    use_threads(options.threads)
+    from .encoding import ENCODERS, PRECISIONS, SCIFACT, EncodeBench, run_encode_bench
+
+    bench = EncodeBench(
+        encoders=options.encoder or ENCODERS, precisions=options.precisions or PRECISIONS, folder=options.dataset or SCIFACT,
+        n_passages=options.passages, n_queries=options.queries, n_threads=options.threads, n_rounds=options.rounds,
+    )  # fmt: skip
+    return _write(run_encode_bench(bench, say), options)
+
+
 def _pipeline(options: argparse.Namespace) -> int:
-    use_one_thread()
+    use_threads()
     from .pipeline import PipelineBench, run_pipeline_bench
 
     bench = PipelineBench(
