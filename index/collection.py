@@ -3,12 +3,16 @@
 Writing is transactional over all vector fields. Nothing that `add`, `delete`, `compact` or the filling of a field do can be
 seen, and nothing survives a crash, before `commit` replaces the manifest; after it, everything survives. One writer at a time
 holds the lock.
+
+Whatever fails at whatever point, the index is as its last commit left it, or, when `StorageError.committed` says so, as the new
+one does. The object itself then refuses: what it holds in memory may be half of a change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +22,12 @@ import numpy as np
 
 from . import manifest as manifests
 from .documents import Document, DocumentBuffer
-from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError
+from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError, StorageError
 from .filling import fill_field
 from .manifest import FIELD_NAME, REPRESENTATIONS, EncoderRecord, FieldRecord, Manifest
 from .metadata import check_text, extend_fields
 from .multivector.writer import TokenWriter
+from .refusals import storage_errors
 from .representations import Vectors
 from .segment_store import SegmentStore
 from .snapshot import Snapshot
@@ -79,10 +84,15 @@ class NewField:
 
 
 class Collection:
-    """A writer; make one with `create` or `open` and use it as a context manager. Not for use by several threads."""
+    """A writer; make one with `create` or `open` and use it as a context manager. Not for use by several threads.
 
-    def __init__(self, path: Path, manifest: Manifest, lock: ExitStack, limits: BufferLimits) -> None:
-        self.path, self._lock, self._limits = path, lock, limits
+    Every method that changes something raises StorageError when the system refuses something. After that, and after an error
+    in the middle of a change, the collection takes no more: close it and open the index again.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, limits: BufferLimits) -> None:
+        self.path, self._limits, self._lock, self._process = path, limits, ExitStack(), os.getpid()
+        self._ended = ""
         self.build, self.search, self.corpus = manifest.build, manifest.search, manifest.corpus
         """Progress of an unfinished build, default search expression, what is known of the corpus; set before `commit`."""
         self._store = SegmentStore(path, manifest, limits)
@@ -115,28 +125,28 @@ class Collection:
             No field, or a name that is not allowed.
         IndexLockedError
             Another writer is at it.
+        StorageError
         """
         if not fields:
             raise ValueError("an index needs at least one vector field")
         for name in fields:
             check_field_name(name)
         folder = Path(path)
-        is_new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = ExitStack()
-        lock.enter_context(write_lock(folder / LOCK_NAME))
-        lock.callback(_remove_empty, folder, is_new=is_new)
-        try:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise FileExistsError(f"{folder} is no folder: an index is a folder of its own, choose another name")
+        with ExitStack() as lock:
+            with storage_errors(folder):
+                lock.callback(_remove_folders, [each for each in (folder, *folder.parents) if not each.exists()])
+                folder.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(write_lock(folder / LOCK_NAME))
+                lock.callback(_remove_lock, folder)
             if (folder / manifests.FILE_NAME).exists():
                 raise FileExistsError(f"{folder} holds an index already: remove it, add to it, or choose another folder")
             manifest = Manifest(fields={name: each.record() for name, each in fields.items()}, search=search, corpus=corpus)
-            collection = cls(folder, manifest, lock, limits or BufferLimits())
-            collection._store.remove_unused()
+            collection = cls(folder, manifest, limits or BufferLimits())
             for name, each in fields.items():
                 collection._set_vocabulary(name, each)
-        except BaseException:
-            lock.close()
-            raise
+            collection._hold(lock)
         return collection
 
     @classmethod
@@ -145,20 +155,16 @@ class Collection:
 
         Raises
         ------
-        IndexNotFoundError, IndexFormatError, IndexLockedError
+        IndexNotFoundError, IndexFormatError, IndexLockedError, StorageError
         """
         folder = Path(path)
         if not folder.is_dir():
             raise IndexNotFoundError(folder)
         manifests.read(folder)  # fails before a lock file is made in a folder that is no index
-        lock = ExitStack()
-        lock.enter_context(write_lock(folder / LOCK_NAME))
-        try:
-            collection = cls(folder, manifests.read(folder), lock, limits or BufferLimits())
-            collection._store.remove_unused()
-        except BaseException:
-            lock.close()
-            raise
+        with storage_errors(folder), ExitStack() as lock:
+            lock.enter_context(write_lock(folder / LOCK_NAME))
+            collection = cls(folder, manifests.read(folder), limits or BufferLimits())
+            collection._hold(lock)
         return collection
 
     @property
@@ -213,31 +219,35 @@ class Collection:
         for document in documents:
             if document.metadata:
                 extend_fields(metadata, document.doc_id, document.metadata)
-        n_replaced = self._make_room(doc_ids, replace=replace)
-        self._store.metadata = metadata
-        self._pending.extend(documents, metadata)
-        for name, rows in vectors.items():
-            self._store.writers[name].extend(rows)
-        self._pending_ids.update(doc_ids)
-        if self._is_full():
-            self._flush()
-        return n_replaced
+        live = self._taken(doc_ids, replace=replace)
+        with self._changing():
+            if live:
+                self.delete(live)
+            self._store.metadata = metadata
+            self._pending.extend(documents, metadata)
+            for name, rows in vectors.items():
+                self._store.writers[name].extend(rows)
+            self._pending_ids.update(doc_ids)
+            if self._is_full():
+                self._flush()
+        return len(live)
 
     def delete(self, doc_ids: Sequence[str]) -> list[str]:
         """Delete documents; returns the doc_ids that are not in the index. Raises nothing for those."""
-        if not self._pending_ids.isdisjoint(doc_ids):
-            self._flush()
-        wanted = list(dict.fromkeys(doc_ids))
-        missing = np.ones(len(wanted), np.bool_)
-        for each in self._store.segments:
-            segment = each.documents
-            found = segment.find(wanted)
-            hits = found[found >= 0]
-            missing &= found < 0
-            if len(hits):
-                live = np.ones(segment.n_docs, np.bool_) if segment.live is None else segment.live.copy()
-                live[hits] = False
-                segment.live, each.changed = live, True
+        with self._changing():
+            if not self._pending_ids.isdisjoint(doc_ids):
+                self._flush()
+            wanted = list(dict.fromkeys(doc_ids))
+            missing = np.ones(len(wanted), np.bool_)
+            for each in self._store.segments:
+                segment = each.documents
+                found = segment.find(wanted)
+                hits = found[found >= 0]
+                missing &= found < 0
+                if len(hits):
+                    live = np.ones(segment.n_docs, np.bool_) if segment.live is None else segment.live.copy()
+                    live[hits] = False
+                    segment.live, each.changed = live, True
         return [doc_id for doc_id, absent in zip(wanted, missing.tolist(), strict=True) if absent]
 
     def compact(self, *, reorder: bool | None = None) -> None:
@@ -261,15 +271,27 @@ class Collection:
         unfinished = [name for name in store.records if name not in store.complete]
         if unfinished:
             raise ValueError(f"{self.path}: the field {unfinished[0]} is being filled: finish or drop it before compacting")
-        self._flush()
-        store.compact(reorder=reorder)
+        with self._changing():
+            self._flush()
+        leader = store.leader(reorder)
+        with self._changing():
+            store.compact(leader)
 
     def commit(self) -> Manifest:
-        """Make everything since the last commit durable and visible at once, small segments merged."""
-        self._flush()
-        if self.build is None:
-            self._store.merge_small()
-        return self._store.save(replace(self._store.committed, build=self.build, search=self.search, corpus=self.corpus))
+        """Make everything since the last commit durable and visible at once, small segments merged.
+
+        Raises
+        ------
+        StorageError
+            The system refused something; ``committed`` says whether the commit is published all the same.
+        IndexFormatError
+            A segment that is merged is damaged; the index stays as it is.
+        """
+        with self._changing():
+            self._flush()
+            if self.build is None:
+                self._store.merge_small()
+            return self._store.save(replace(self._store.committed, build=self.build, search=self.search, corpus=self.corpus))
 
     def add_field(self, name: str, new: NewField) -> None:
         """Add a vector field, which is searchable once `fill` has ended; an empty index has it at once.
@@ -282,11 +304,13 @@ class Collection:
         check_field_name(name)
         if name in self._store.records:
             raise ValueError(f"{self.path}: there is a field {name!r} already: drop it first, or choose another name")
-        self._flush()
+        with self._changing():
+            self._flush()
         record = new.record(complete=not self._store.segments)
-        self._store.writers[name] = self._store.new_writer(name, record)
-        self._store.records[name] = record
-        self._set_vocabulary(name, new)
+        writer = self._store.new_writer(name, record)
+        with self._changing():
+            self._store.writers[name], self._store.records[name] = writer, record
+            self._set_vocabulary(name, new)
 
     def fill(
         self, name: str, encode: Callable[[list[str]], Vectors], *, progress: Callable[[int], None] | None = None,
@@ -332,14 +356,15 @@ class Collection:
             raise ValueError(f"{self.path}: there is no field {name!r}; there are {', '.join(self._store.records)}")
         if len(self._store.records) == 1:
             raise ValueError(f"{self.path}: {name!r} is the only field: an index needs one")
-        self._flush()
-        del self._store.records[name], self._store.writers[name]
-        for each in self._store.segments:
-            each.parts.pop(name, None)
-            parts = {other: part for other, part in each.record.parts.items() if other != name}
-            each.documents.record = replace(each.record, parts=parts)
+        with self._changing():
+            self._flush()
+            del self._store.records[name], self._store.writers[name]
+            for each in self._store.segments:
+                each.parts.pop(name, None)
+                parts = {other: part for other, part in each.record.parts.items() if other != name}
+                each.documents.record = replace(each.record, parts=parts)
 
-    def set_calibration(self, name: str, table: list[dict[str, Any]] | None) -> None:
+    def set_calibration(self, name: str, record: dict[str, Any] | None) -> None:
         """Store what was measured of search options on a token field; visible after `commit`.
 
         Raises
@@ -350,17 +375,44 @@ class Collection:
         writer = self._store.writers.get(name)
         if not isinstance(writer, TokenWriter):
             raise RepresentationError(f"{self.path}: there is no field {name!r} of token vectors")
-        writer.calibration = table
+        writer.calibration = record
 
     def close(self) -> None:
-        """Forget what was not committed and release the lock."""
-        self._lock.close()
+        """Forget what was not committed, remove its files, and release the lock. Raises nothing."""
+        self._ended = "is closed"
+        if os.getpid() == self._process:  # a forked child holds nothing
+            self._lock.close()
 
     def __enter__(self) -> Collection:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change what is in memory and on the disk; an error inside leaves halves, after which this object refuses.
+
+        Raises
+        ------
+        StorageError
+            The system refused something, or the collection is closed, failed earlier, or belongs to another process.
+        """
+        ended = self._ended or ("belongs to the process that opened it" if os.getpid() != self._process else "")
+        if ended:
+            raise StorageError(f"{self.path}: this Collection {ended}: open the index again; what was committed is safe")
+        try:
+            with storage_errors(self.path):
+                yield
+        except BaseException:
+            self._ended = "failed in the middle of a change"
+            raise
+
+    def _hold(self, lock: ExitStack) -> None:
+        """Take over what is released at the end; what no commit names goes now and then."""
+        self._store.remove_unused()
+        lock.callback(self._store.remove_unused)
+        self._lock = lock.pop_all()
 
     def _set_vocabulary(self, name: str, new: NewField) -> None:
         writer = self._store.writers[name]
@@ -377,7 +429,8 @@ class Collection:
             self._store.flush(self._pending, more_to_come=self._is_full())
             self._pending, self._pending_ids = DocumentBuffer(self._store.metadata), set()
 
-    def _make_room(self, doc_ids: Sequence[str], *, replace: bool) -> int:
+    def _taken(self, doc_ids: Sequence[str], *, replace: bool) -> list[str]:
+        """Which doc_ids are live, to be replaced; raises DuplicateDocumentError where they may not, or occur twice."""
         if len(set(doc_ids)) < len(doc_ids):
             counts: dict[str, int] = {}
             for doc_id in doc_ids:
@@ -387,9 +440,7 @@ class Collection:
         live = self._live_ids(doc_ids)
         if live and not replace:
             raise DuplicateDocumentError(live, len(live))
-        if live:
-            self.delete(live)
-        return len(live)
+        return live
 
     def _live_ids(self, doc_ids: Sequence[str]) -> list[str]:
         live = {doc_id for doc_id in doc_ids if doc_id in self._pending_ids}
@@ -417,10 +468,15 @@ def _check_document(document: Document) -> None:
             raise DatasetError(f"document {doc_id!r}: the {name} holds {problem}") from None
 
 
-def _remove_empty(folder: Path, *, is_new: bool) -> None:
-    """Remove the lock of an index that was never committed, and the folder that was made for it and holds nothing else."""
-    if not (folder / manifests.FILE_NAME).exists():
-        (folder / LOCK_NAME).unlink(missing_ok=True)
-        if is_new:
-            with suppress(OSError):
-                folder.rmdir()
+def _remove_lock(folder: Path) -> None:
+    """Remove the lock of an index that was never committed."""
+    with suppress(OSError):
+        if not (folder / manifests.FILE_NAME).exists():
+            (folder / LOCK_NAME).unlink(missing_ok=True)
+
+
+def _remove_folders(made: list[Path]) -> None:
+    """Remove folders, innermost first, that were made for an index and hold nothing."""
+    with suppress(OSError):
+        for folder in made:
+            folder.rmdir()

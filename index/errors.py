@@ -10,8 +10,9 @@
       EncoderMismatchError    the index was made by another encoder or with other settings
       RepresentationError     this searcher, index or encoder cannot take what it was given
       DatasetError            malformed corpus, queries or qrels: file and line
-      StorageError            a read or write that failed for good: file, offset
+      StorageError            the system refused: space, memory, descriptors, a file; says whether the commit is published
       MissingDependencyError  an optional package is not installed
+      FilterError             a filter is malformed, does not fit the fields, or would take long; also a ValueError
 
 Wrong arguments raise ValueError or TypeError. Messages say what, where and what to do.
 """
@@ -80,7 +81,22 @@ class DatasetError(LexmaxError):
 
 
 class StorageError(LexmaxError):
-    """A read or write failed for good; says file and offset."""
+    """The system refused a read or write, memory, descriptors, threads; says what and where.
+
+    Attributes
+    ----------
+    committed : bool
+        False: the index is as its last commit left it. True: the commit is published and readers see it, but the system did
+        not confirm that it would survive a power cut.
+    """
+
+    def __init__(self, message: str, *, committed: bool = False) -> None:
+        super().__init__(message)
+        self.committed = committed
+
+
+class FilterError(LexmaxError, ValueError):
+    """A filter is malformed, does not fit the types of the fields, or would take long."""
 
 
 class MissingDependencyError(LexmaxError):

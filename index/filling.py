@@ -70,32 +70,36 @@ class _Filling:
             writer.check(vectors)
             if len(vectors) != len(texts):
                 raise RepresentationError(f"the encoder of {name} returned {len(vectors)} vectors for {len(texts)} texts")
-            writer.extend(vectors)
+            with collection._changing():
+                writer.extend(vectors)
             self.n_encoded, self.n_filled, position = self.n_encoded + len(texts), self.n_filled + len(texts), last
             if self._progress:
                 self._progress(self.n_filled)
             due = time.monotonic() - self._last_commit >= self._commit_every_s
             if writer.fullness >= 1 or due or position == n_docs:
                 more = position < n_docs or segment is not collection._store.segments[-1]
-                piece = writer.flush(collection._store.next_name(f"field-{name}"), self._earlier(parts), more_to_come=more)
-                self._set(pieces=[*self._pieces, piece])
-                parts.append(writer.open(piece))
+                with collection._changing():
+                    piece = writer.flush(collection._store.next_name(f"field-{name}"), self._earlier(parts), more_to_come=more)
+                    self._set(pieces=[*self._pieces, piece])
+                    parts.append(writer.open(piece))
                 if position < n_docs:
                     self._commit()
-        record = self._joined(parts) if len(parts) > 1 else self._pieces[0]
-        segment.parts[name] = writer.open(record)
-        segment.documents.record = replace(segment.record, parts={**segment.record.parts, name: record})
-        self._set(pieces=[])
+        with collection._changing():
+            record = self._joined(parts) if len(parts) > 1 else self._pieces[0]
+            segment.parts[name] = writer.open(record)
+            segment.documents.record = replace(segment.record, parts={**segment.record.parts, name: record})
+            self._set(pieces=[])
         self._commit()
 
     def complete(self) -> None:
         """Make the field searchable; what all segments share is fitted to all of them, as at a compaction."""
         collection, name, writer = self._collection, self._name, self._writer
-        if writer.prepare(collection._store.field_segments(name)):
-            for segment in collection._store.segments:
-                collection._store.rewrite(segment, [name])
-        writer.finish(len(collection._store.segments))
-        self._set(complete=True)
+        with collection._changing():
+            if writer.prepare(collection._store.field_segments(name)):
+                for segment in collection._store.segments:
+                    collection._store.rewrite(segment, [name])
+            writer.finish(len(collection._store.segments))
+            self._set(complete=True)
         self._commit()
 
     @property

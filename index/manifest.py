@@ -150,7 +150,7 @@ class Manifest:
 
 
 def publish(folder: Path, manifest: Manifest) -> None:
-    """Commit: replace the manifest atomically and durably. Raises StorageError when the disk refuses."""
+    """Commit: replace the manifest atomically and durably. Raises StorageError when the disk refuses; it says what holds."""
     body = dataclasses.asdict(manifest)
     record = {"format": FORMAT, "version": FORMAT_VERSION, "crc32": _checksum(body), "body": body}
     try:

@@ -12,8 +12,10 @@ from typing import Any
 
 from .arrays import Int32s
 from .documents import DocumentBuffer, DocumentStore
+from .errors import IndexFormatError, IndexNotFoundError, StorageError
 from .fields import FieldSegment, Part
 from .manifest import FieldRecord, Manifest, SegmentRecord, publish
+from .manifest import read as read_manifest
 from .merging import merge_groups, small_run
 from .registry import TABLE
 from .segments import Segment, merge_documents, write_deletes
@@ -94,7 +96,7 @@ class SegmentStore:
     def _size(self, record: SegmentRecord) -> float:
         return max(self.writers[name].size(part) for name, part in record.parts.items() if name in self.writers)
 
-    def _leader(self, reorder: bool | None) -> str | None:
+    def leader(self, reorder: bool | None) -> str | None:
         """Field whose vectors decide the order of documents; None: the order stays."""
         sparse = [name for name, writer in self.writers.items() if isinstance(writer, SparseWriter)]
         learned = [name for name in sparse if self.writers[name].leads_order]
@@ -157,9 +159,8 @@ class SegmentStore:
         segment.documents.record = replace(segment.record, parts=parts)
         return segment
 
-    def compact(self, *, reorder: bool | None) -> None:
-        """Merge all segments, in all fields; see `Collection.compact`."""
-        leader = self._leader(reorder)
+    def compact(self, leader: str | None) -> None:
+        """Merge all segments, in all fields, in the order that ``leader`` decides; see `Collection.compact`."""
         rewritten = [name for name, writer in self.writers.items() if writer.prepare(self.field_segments(name))]
         merged: list[OpenSegment] = []
         for group in merge_groups([each.record for each in self.segments], self._size):
@@ -178,7 +179,7 @@ class SegmentStore:
         if len(self.complete) < len(self.records):
             return  # a field is being filled, segment by segment
         if any(w.outgrown([each.record.parts[n] for each in self.segments]) for n, w in self.writers.items()):
-            self.compact(reorder=False)
+            self.compact(None)
             return
         while n := small_run([each.record for each in self.segments], self._size):
             for name, writer in self.writers.items():
@@ -196,7 +197,11 @@ class SegmentStore:
             manifest, generation=manifest.generation + 1, fields=fields, segments=segments, metadata=dict(self.metadata)
         )
         sync_folder(self.path)
-        publish(self.path, manifest)
+        try:
+            publish(self.path, manifest)
+        except StorageError as failure:
+            self.committed = manifest if failure.committed else self.committed
+            raise
         self.committed, self.records, self._n_names = manifest, fields, 0
         for each, record in zip(self.segments, segments, strict=True):
             each.documents.record, each.changed = record, False
@@ -219,13 +224,26 @@ class SegmentStore:
         return f"{kind}-{manifest.generation + 1:06d}-{self._n_names:03d}-{manifest.build_id[:6]}"
 
     def remove_unused(self) -> None:
-        """Remove our files that the last commit does not name; readers that hold them open are not disturbed."""
-        used = self.committed.files()
-        with suppress(OSError):  # what stays is removed by the next writer: cleaning up never fails a commit
+        """Remove our files that the commit on the disk does not name; readers that hold them open are not disturbed.
+
+        Raises nothing, and removes nothing when that commit cannot be read or made durable: the next writer does it.
+        """
+        with suppress(OSError, MemoryError, StorageError, IndexFormatError):
+            sync_folder(self.path)  # after a power cut the commit before it would need its files
+            used = named_files(self.path)
             for path in self.path.iterdir():
                 if path.name in used or not OWN_NAME.fullmatch(path.name):
                     continue
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink(missing_ok=True)
+
+
+def named_files(folder: Path) -> set[str]:
+    """Names of the files and folders that the commit on the disk is made of; none before the first commit."""
+    try:
+        return read_manifest(folder).files()
+    except IndexNotFoundError:
+        return set()

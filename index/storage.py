@@ -19,7 +19,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -52,19 +52,53 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` so that a reader sees the old or the new file whole, even after a crash."""
+    """Replace ``path`` by ``content`` so that a reader sees the old or the new file whole, even after a crash.
+
+    Raises
+    ------
+    OSError
+        The old file stays.
+    StorageError
+        ``committed``: the new file is in place, but its name may not survive a power cut.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    folder = os.open(path.parent, os.O_RDONLY)  # before the renaming, after which nothing but syncing may fail
+    try:
+        try:
+            with temporary.open("wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        try:
+            os.fsync(folder)
+        except OSError as failure:
+            unsure = "is published, but may not survive a power cut: its folder could not be synced"
+            raise StorageError(f"{path} {unsure}: {failure.strerror}", committed=True) from failure
+    finally:
+        os.close(folder)
+
+
+_held: set[BinaryIO] = set()
+"""Lock files of this process."""
+
+
+def _forget_locks() -> None:
+    for file in _held:
+        file.close()  # the lock is the parent's: a child that lives on must not keep it
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
 
 
 @contextmanager
 def write_lock(path: Path) -> Iterator[None]:
-    """Hold the single-writer lock; the system drops it when the process ends, however it ends.
+    """Hold the single-writer lock; the system drops it when the process ends, however it ends. Forked children hold nothing.
 
     Raises
     ------
@@ -76,12 +110,15 @@ def write_lock(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise IndexLockedError(f"{path.parent}: another writer holds the lock; wait for it to end") from None
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise IndexLockedError(f"{path.parent}: another writer has just removed the lock; try again")
+        _held.add(file)
         try:
-            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                raise IndexLockedError(f"{path.parent}: another writer has just removed the lock; try again")
             yield
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would not do where a forked child holds the descriptor
+            _held.discard(file)
+            if not file.closed:  # as it is in a forked child
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would not do where a forked child has the descriptor yet
 
 
 class ArrayFileWriter:
