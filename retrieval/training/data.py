@@ -1,11 +1,13 @@
-"""Training files: JSON lines, plain or gzipped, of one of two kinds.
+"""Training files: JSON lines, plain or gzipped, of one of three kinds.
 
 ::
 
-    pairs    {"query": ..., "positive": ...}
-    lists    {"query": ..., "passages": [text, ...], "scores": {teacher: [float, ...]}, "positive": number of a passage}
+    pairs       {"query": ..., "positive": text}
+    triplets    {"query": ..., "positive": text, "negative": text or [text, ...]}
+    lists       {"query": ..., "passages": [text, ...], "scores": {teacher: [float, ...]}, "positive": number of a passage}
 
-A list needs ``scores`` or ``positive``; without the latter the passage that the teachers like best is the positive.
+A list needs ``scores`` or ``positive``; without the latter the passage that the teachers like best is the positive. A field of
+another name is an error: what it says would not be learnt.
 """
 
 from __future__ import annotations
@@ -18,12 +20,17 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...index.arrays import Floats
 from ...index.errors import DatasetError
+
+EPSILON = 1e-6
+FIELDS = {"pair": ("query", "positive", "negative"), "list": ("query", "passages", "scores", "positive")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,7 @@ class Example:
 
 
 def read_examples(path: Path | str) -> Iterator[Example]:
-    """Read a file of either kind, line by line; blank lines are passed over.
+    """Read a file of any kind, line by line; blank lines are passed over.
 
     Raises
     ------
@@ -89,7 +96,7 @@ class TrainingSet:
     Parameters
     ----------
     paths : sequence of Path or str
-        All of pairs, or all of lists with the same teachers.
+        All of pairs, or all of triplets or lists with the same teachers.
 
     Attributes
     ----------
@@ -151,14 +158,17 @@ class Batch:
     passages : list of str
         ``n * k``, those of one query after the other's; each query's first is its positive.
     teachers : (n_teachers, n, k) float32
-        No teachers: shape (0, n, k).
+        Raw scores. No teachers: shape (0, n, k).
+    relative : (n_teachers, n, k) float32
+        The same, each teacher's brought to 0..1 over the query's whole list, drawn passages and others.
     excluded : (n, n * k) bool
         Passages that are no negatives of a query: copies of its positive, and positives of the same query elsewhere.
     """
 
     queries: list[str]
     passages: list[str]
-    teachers: np.ndarray[Any, np.dtype[np.float32]]
+    teachers: Floats
+    relative: Floats
     excluded: np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -197,16 +207,17 @@ class Batches:
         queries: list[str] = []
         passages: list[str] = []
         teachers = np.empty((len(self.data.teachers), len(numbers), self.n_passages), np.float32)
+        relative = np.empty_like(teachers)
         for row, i in enumerate(numbers.tolist()):
             example = self.data[i]
             picks = self._picks(example, np.random.default_rng([self.seed, epoch, i]))
             queries.append(example.query)
             passages += [example.passages[pick] for pick in picks]
             for line, name in enumerate(self.data.teachers):
-                teachers[line, row] = [example.scores[name][pick] for pick in picks]
-        return Batch(
-            queries=queries, passages=passages, teachers=teachers, excluded=_excluded(queries, passages, self.n_passages)
-        )
+                teachers[line, row] = np.array(example.scores[name])[picks]
+                relative[line, row] = to_unit_range(example.scores[name])[picks]
+        excluded = _excluded(queries, passages, self.n_passages)
+        return Batch(queries=queries, passages=passages, teachers=teachers, relative=relative, excluded=excluded)
 
     def _picks(self, example: Example, rng: np.random.Generator) -> list[int]:
         positive = best_passage(example) if example.positive is None else example.positive
@@ -216,11 +227,13 @@ class Batches:
 
 def best_passage(example: Example) -> int:
     """Passage that the teachers put first, each with its scores brought to 0..1."""
-    total = np.zeros(len(example.passages))
-    for scores in example.scores.values():
-        values = np.array(scores)
-        total += (values - values.min()) / (np.ptp(values) + 1e-6)
-    return int(total.argmax())
+    return int(sum(map(to_unit_range, example.scores.values()), np.zeros(len(example.passages))).argmax())
+
+
+def to_unit_range(scores: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Scores of one list brought to 0..1, (n,) float64; equal ones are 0 (arXiv 2411.04403, section 3)."""
+    values = np.array(scores, np.float64)
+    return (values - values.min()) / (np.ptp(values) + EPSILON)
 
 
 def _excluded(queries: Sequence[str], passages: Sequence[str], n_passages: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -249,17 +262,37 @@ def _lines(path: Path, *, keep_blank: bool = False) -> Iterator[tuple[int, bytes
 def _parse(line: bytes, path: Path, number: int) -> Example:
     try:
         return _example(json.loads(line))
-    except ValueError as error:  # JSON and UTF-8 errors are ValueErrors
+    except (ValueError, OverflowError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
         raise DatasetError(str(error), path=path, line=number) from error
 
 
 def _example(record: Any) -> Example:
     if not isinstance(record, dict) or not isinstance(record.get("query"), str):
         raise ValueError("expected an object with a string 'query'")
-    if "passages" not in record:
-        if not isinstance(record.get("positive"), str):
-            raise ValueError("expected 'positive' to be a text, or 'passages' a list of texts")
-        return Example(query=record["query"], passages=[record["positive"]])
+    kind = "list" if "passages" in record else "pair"
+    _refuse_unknown_fields(record, FIELDS[kind])
+    return _listed(record) if kind == "list" else _paired(record)
+
+
+def _refuse_unknown_fields(record: dict[str, Any], known: Sequence[str]) -> None:
+    unknown = [name for name in record if name not in known]
+    if unknown:
+        near = get_close_matches(unknown[0].lower(), known, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown field {', '.join(map(repr, unknown))}{hint} (known beside it: {', '.join(known)})")
+
+
+def _paired(record: dict[str, Any]) -> Example:
+    positive, negatives = record.get("positive"), record.get("negative", [])
+    if not isinstance(positive, str):
+        raise ValueError("expected 'positive' to be a text, or 'passages' a list of texts")
+    negatives = [negatives] if isinstance(negatives, str) else negatives
+    if not isinstance(negatives, list) or not all(isinstance(text, str) for text in negatives):
+        raise ValueError("expected 'negative' to be a text or a list of texts")
+    return Example(query=record["query"], passages=[positive, *negatives])
+
+
+def _listed(record: dict[str, Any]) -> Example:
     passages, scores, positive = record["passages"], record.get("scores") or {}, record.get("positive")
     if not isinstance(passages, list) or len(passages) < 2 or not all(isinstance(passage, str) for passage in passages):
         raise ValueError("expected 'passages' to be a list of two or more texts")
@@ -276,5 +309,5 @@ def _are_scores(row: Any, n_passages: int) -> bool:
     return (
         isinstance(row, list)
         and len(row) == n_passages
-        and all(isinstance(score, int | float) and math.isfinite(score) for score in row)
+        and all(type(score) in (int, float) and math.isfinite(score) for score in row)
     )

@@ -130,7 +130,7 @@ class TrainReport:
 
 def train(
     student: Student, data: TrainingSet, config: TrainConfig, out: Path | str, *, validate: Validate | None = None,
-    progress: Progress | None = None,
+    teacher: Student | None = None, progress: Progress | None = None,
 ) -> TrainReport:  # fmt: skip
     """Train a student; called again after an interruption, go on after the last checkpoint.
 
@@ -144,14 +144,16 @@ def train(
         The run's folder, made anew, or that of an interrupted run with the same student, data and configuration.
     validate : callable, optional
         Called every ``validate_every`` steps.
+    teacher : Student, optional
+        A ColBERT that does not learn; the loss ``tct`` runs it on every batch.
     progress : callable, optional
         Called with the number of steps done.
 
     Raises
     ------
     ValueError
-        The objective distils and the data has no scores; validation is asked for without a way to validate, or the other
-        way round; or numbers that the data cannot serve.
+        The objective distils and the data has no scores; validation is asked for without a way to validate, or ``tct``
+        without a teacher, or the other way round; or numbers that the data cannot serve.
     FileExistsError
         ``out`` is of a run with another configuration, other data or another student.
     StorageError
@@ -163,8 +165,10 @@ def train(
         raise ValueError("the objective distils: the data must have teachers' scores, and n_passages must be >= 2")
     if (validate is None) != (config.validate_every == 0):
         raise ValueError("validate_every and validate go together: give both, or neither")
+    if (teacher is None) != (config.objective.tct == 0):
+        raise ValueError("the loss tct and a teacher go together: give both, or neither")
     torch.set_num_threads(config.n_threads)
-    run = _Run(student, data, config, Path(out))
+    run = _Run(student, data, config, Path(out), teacher)
     start, n_resumed = time.monotonic(), run.step
     student.train()
     while run.step < config.n_steps and not run.out_of_patience:
@@ -184,10 +188,13 @@ def train(
 class _Run:
     """The state of a run between steps."""
 
-    def __init__(self, student: Student, data: TrainingSet, config: TrainConfig, out: Path) -> None:
+    def __init__(
+        self, student: Student, data: TrainingSet, config: TrainConfig, out: Path, teacher: Student | None
+    ) -> None:  # fmt: skip
         self.student, self.config, self.out = student, config, out
+        self.teacher = teacher.eval() if teacher is not None else None
         self.batches = Batches(data, batch_size=config.batch_size, n_passages=config.n_passages, seed=config.seed)
-        _claim(out, config, data, student)
+        _claim(out, config, data, student, teacher)
         self.optimizer = _optimizer(student, config)
         state = load_checkpoint(out / "checkpoints", student, self.optimizer) or {}
         self.step: int = state.get("step", 0)
@@ -207,7 +214,7 @@ class _Run:
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
         for part in range(config.accumulate):
             batch = self.batches[self.step * config.accumulate + part]
-            losses = losses_of(self.student, batch, config.objective, step, bf16=config.bf16)
+            losses = losses_of(self.student, batch, config.objective, step, bf16=config.bf16, teacher=self.teacher)
             total = losses.total
             if not torch.isfinite(total):
                 raise LexmaxError(f"the loss is {total.item()} at step {step}: lower learning_rate or the weights")
@@ -275,10 +282,12 @@ def _optimizer(student: Student, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
-def _claim(out: Path, config: TrainConfig, data: TrainingSet, student: Student) -> None:
+def _claim(out: Path, config: TrainConfig, data: TrainingSet, student: Student, teacher: Student | None) -> None:
     """Write what the run is, or see that an earlier run in the folder is the same."""
     record: dict[str, Any] = {**asdict(config), "n_examples": len(data), "data": data.digest, "teachers": list(data.teachers)}
-    record["student"] = {"kind": type(student).__name__, "start": _start_digest(student), **asdict(student.config)}
+    record["student"] = _described(student)
+    if teacher is not None:
+        record["teacher"] = _described(teacher)
     path = out / "config.json"
     if path.is_file():
         earlier = json.loads(path.read_text(encoding="utf-8"))
@@ -287,6 +296,10 @@ def _claim(out: Path, config: TrainConfig, data: TrainingSet, student: Student) 
             raise FileExistsError(f"{out} holds a run with another {', '.join(changed)}: choose another folder, or remove it")
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _described(student: Student) -> dict[str, Any]:
+    return {"kind": type(student).__name__, "start": _start_digest(student), **asdict(student.config)}
 
 
 def _start_digest(student: Student) -> str:

@@ -116,7 +116,7 @@ def test_dev_documents_keep_what_is_judged(dev: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--loss", "kll=1"], "--loss does not know 'kll'; there are flops_documents, flops_min_nonzeros"),
+        (["--loss", "kll=1"], "--loss does not know 'kll'; there are flops_apart, flops_documents, flops_min_nonzeros"),
         (["--loop", "n_steps=1"], "--loop does not know 'n_steps'; there are accumulate, bf16"),
         (["--set", "query_side=idf"], "--set does not know 'query_side'; there are activation"),
         (["--set", "document_length=long"], "takes a whole number"),

@@ -52,6 +52,57 @@ def test_malformed_records_are_named_by_file_and_line(tmp_path: Path, record: An
         list(read_examples(path))
 
 
+def test_triplets_are_lists_whose_first_is_the_positive(tmp_path: Path) -> None:
+    records = [{"query": "q", "positive": "p", "negative": "n"}, {"query": "r", "positive": "p", "negative": ["m", "n", "o"]}]
+    data = TrainingSet([write_lines(tmp_path / "triplets.jsonl", records)])
+    assert [(example.passages, example.positive) for example in (data[0], data[1])] == [
+        (["p", "n"], 0),
+        (["p", "m", "n", "o"], 0),
+    ]
+    assert data.n_passages == 2
+    assert Batches(data, batch_size=1, n_passages=2, seed=0)[0].passages[0] == "p"
+    assert read_examples(write_lines(tmp_path / "again.jsonl", [data[1].record])).__next__() == data[1]
+    with pytest.raises(DatasetError, match="do not mix"):
+        TrainingSet([write_lines(tmp_path / "mixed.jsonl", [*records, {"query": "q", "positive": "p"}])])
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"query": "q", "positive": "p", "negatives": ["n"]}, "unknown field 'negatives': did you mean 'negative'?"),
+        ({"query": "q", "positive": "p", "Negative": "n"}, "unknown field 'Negative': did you mean 'negative'?"),
+        ({"query": "q", "positive": "p", "weight": 2}, "unknown field 'weight' (known beside it: query, positive, negative)"),
+        ({"query": "q", "passages": ["a", "b"], "positive": 0, "score": {"t": [1, 2]}}, "'score': did you mean 'scores'?"),
+        ({"query": "q", "passages": ["a", "b"], "positive": 0, "negative": "n"}, "unknown field 'negative'"),
+        ({"query": "q", "positive": "p", "negative": ["n", 3]}, "'negative' to be a text or a list of texts"),
+        ({"query": "q", "positive": "p", "negative": None}, "'negative' to be a text or a list of texts"),
+        ({"query": "q", "passages": ["a", "b"], "scores": {"t": [10**400, 1]}}, "line 2"),
+        ({"query": "q", "passages": ["a", "b"], "scores": {"t": [True, 1]}}, "2 finite numbers"),
+    ],
+)
+def test_what_would_not_be_learnt_is_an_error(tmp_path: Path, record: Any, message: str) -> None:
+    path = write_lines(tmp_path / "lists.jsonl", [{**LIST, "positive": 1}, record])
+    with pytest.raises(DatasetError) as caught:
+        list(read_examples(path))
+    assert "lists.jsonl, line 2" in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_scores_are_brought_to_one_range_over_the_whole_list(tmp_path: Path) -> None:
+    """Not over the drawn passages, of which two would always be 0 and 1."""
+    record = {"query": "q", "passages": ["a", "b", "c"], "positive": 0, "scores": {"t": [9.0, 8.0, -1.0], "u": [5.0, 5.0, 5.0]}}
+    data = TrainingSet([write_lines(tmp_path / "l.jsonl", [record])])
+    seen = set()
+    for seed in range(20):
+        batch = Batches(data, batch_size=1, n_passages=2, seed=seed)[0]
+        assert batch.relative[1].tolist() == [[0, 0]]
+        seen.add((tuple(batch.teachers[0, 0].tolist()), tuple(batch.relative[0, 0].tolist())))
+    expected = {(9.0, 8.0): (1.0, 0.9), (9.0, -1.0): (1.0, 0.0)}
+    assert {raw for raw, _ in seen} == expected.keys()
+    for raw, relative in seen:
+        assert relative == pytest.approx(expected[raw], abs=1e-6)
+
+
 def test_files_that_are_missing_cut_or_empty(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such file"):
         TrainingSet([tmp_path / "absent.jsonl"])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ from lexmax.retrieval.training.data import Batches, TrainingSet
 from lexmax.retrieval.training.log import read_log
 from lexmax.retrieval.training.loop import TrainConfig, TrainReport, train
 from lexmax.retrieval.training.losses.contrastive import in_batch_nll
-from lexmax.retrieval.training.objective import Objective, losses_of
+from lexmax.retrieval.training.objective import Objective, losses_of, taught_scores
 from lexmax.retrieval.training.students.base import Student
 from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
 from lexmax.retrieval.training.students.dense import DenseStudent
 from lexmax.retrieval.training.students.splade import SpladeStudent, SpladeStudentConfig
 from lexmax.retrieval.training.validation import best_documents, ndcg_at_10
 
-from .conftest import VOCABULARY
+from .conftest import VOCABULARY, write_lines
 
 OBJECTIVE = Objective(kl=1, in_batch=0.5, score_scale=5, flops_documents=0.01, flops_queries=0.01, ramp_steps=4)
 CONFIG = TrainConfig(
@@ -185,7 +186,8 @@ def test_a_loss_that_is_no_number_stops_the_run(checkpoint: Path, lists: Path, t
 def test_terms_are_weighed_and_ramped(checkpoint: Path, lists: Path) -> None:
     batch = Batches(TrainingSet([lists]), batch_size=3, n_passages=3, seed=0)[0]
     student = SpladeStudent(checkpoint).eval()
-    objective = Objective(kl=2, margin_mse=3, in_batch=4, flops_queries=5, flops_documents=6, ramp_steps=4)
+    weights = {"kl": 2.0, "margin_mse": 3.0, "in_batch": 4.0, "flops_queries": 5.0, "flops_documents": 6.0}
+    objective = Objective(**weights, flops_apart=True, ramp_steps=4)  # type: ignore[arg-type]
     with torch.no_grad():
         plain = losses_of(student, batch, Objective(kl=1, margin_mse=1, in_batch=1), 1).terms
     found = losses_of(student, batch, objective, 2)
@@ -201,6 +203,8 @@ def test_terms_are_weighed_and_ramped(checkpoint: Path, lists: Path) -> None:
     for name, value in expected.items():
         assert found.terms[name].item() == pytest.approx(value.item(), rel=1e-4), name
     assert found.total.item() == pytest.approx(sum(value.item() for value in expected.values()), rel=1e-4)
+    together = losses_of(student, batch, replace(objective, flops_apart=False), 2).terms["flops_documents"]
+    assert together.item() == pytest.approx((ramp * 6 * flops(documents)).item(), rel=1e-4)
     assert found.nonzeros["document_nonzeros"] == pytest.approx((documents > 0).sum().item() / 9)
 
 
@@ -214,6 +218,21 @@ def test_settings_that_make_no_sense(checkpoint: Path, tmp_path: Path, lists: Pa
         train(student, data, TrainConfig(n_steps=1, batch_size=2, objective=Objective(kl=1)), tmp_path)
     with pytest.raises(ValueError, match="go together"):
         train(student, data, TrainConfig(n_steps=1, batch_size=2, validate_every=1), tmp_path)
+
+
+def test_one_teacher_is_learnt_raw_and_several_on_one_scale(tmp_path: Path) -> None:
+    """Targets of two drawn passages were 30 and 0 whatever the teacher said."""
+    record = {"query": "sun", "passages": ["rain", "snow", "ice"], "positive": 0, "scores": {"t": [2.0, 1.5, -8.0]}}
+    several = {**record, "scores": {"t": [2.0, 1.5, -8.0], "u": [1.0, 0.0, 0.5]}}
+
+    def targets(of: dict[str, object], **options: float) -> list[float]:
+        batches = Batches(TrainingSet([write_lines(tmp_path / "l.jsonl", [of])]), batch_size=1, n_passages=2, seed=0)
+        batch = next(batch for batch in (batches[number] for number in range(99)) if "snow" in batch.passages)
+        return taught_scores(batch, Objective(kl=1, **options))[0].tolist()  # type: ignore[arg-type]
+
+    assert targets(record) == [2.0, 1.5]
+    assert targets(record, score_scale=10) == pytest.approx([10, 9.5], abs=1e-4)
+    assert targets(several) == pytest.approx([30, 30 * (0.95 + 0) / 2], abs=1e-4)
 
 
 class ByNumber(Student):

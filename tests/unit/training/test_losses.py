@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from lexmax.retrieval.training.losses.contrastive import in_batch_nll
-from lexmax.retrieval.training.losses.ensemble import ensemble_scores
 from lexmax.retrieval.training.losses.flops import flops, l1, quadratic_ramp
 from lexmax.retrieval.training.losses.kl import kl_distillation
 from lexmax.retrieval.training.losses.margin_mse import margin_mse
@@ -71,16 +70,6 @@ def test_kl_sends_the_teacher_no_gradient() -> None:
     assert teacher.grad is None
     assert scores.grad is not None
     assert scores.grad[0, 0] < 0
-
-
-def test_ensemble_brings_teachers_to_one_scale() -> None:
-    teachers = torch.tensor([[[0.0, 5.0, 10.0]], [[-1.0, -1.0, 1.0]]])
-    expected = [0, 30 * (0.5 + 0) / 2, 30]
-    assert ensemble_scores(teachers)[0].tolist() == pytest.approx(expected, abs=1e-3)
-
-
-def test_ensemble_of_an_undecided_teacher_is_zero() -> None:
-    assert ensemble_scores(torch.full((1, 2, 3), 7.0)).abs().max() == 0
 
 
 def test_maxsim_heeds_the_mask_even_where_all_similarities_are_negative() -> None:
