@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         DatasetError,
         DuplicateDocumentError,
         EncoderMismatchError,
+        FilterError,
         IndexFormatError,
         IndexLockedError,
         IndexNotFoundError,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .retrieval.retriever import Retriever
     from .retrieval.searchers.blockmax import SparseOptions
     from .retrieval.searchers.calibration import calibrate
+    from .retrieval.searchers.calibration_record import Calibration, CalibrationWarning
     from .retrieval.searchers.centroid import CentroidOptions
     from .retrieval.searchers.explanation import Explanation, FieldExplanation, StageExplanation, TermMatch, TokenMatch
     from .retrieval.searchers.slim import SlimOptions
@@ -54,6 +56,8 @@ _HOMES = {
     "BadRecords": "retrieval.corpora.reading",
     "BufferLimits": "index.collection",
     "BuildReport": "retrieval.build",
+    "Calibration": "retrieval.searchers.calibration_record",
+    "CalibrationWarning": "retrieval.searchers.calibration_record",
     "CentroidOptions": "retrieval.searchers.centroid",
     "Collection": "index.collection",
     "DatasetError": "index.errors",
@@ -68,6 +72,7 @@ _HOMES = {
     "FieldEncoder": "retrieval.fields",
     "FieldExplanation": "retrieval.searchers.explanation",
     "Fields": "retrieval.corpora.reading",
+    "FilterError": "index.errors",
     "Hits": "retrieval.hits",
     "IndexFormatError": "index.errors",
     "IndexLockedError": "index.errors",
@@ -118,6 +123,8 @@ __all__ = [
     "BadRecords",
     "BufferLimits",
     "BuildReport",
+    "Calibration",
+    "CalibrationWarning",
     "CentroidOptions",
     "Collection",
     "DatasetError",
@@ -132,6 +139,7 @@ __all__ = [
     "FieldEncoder",
     "FieldExplanation",
     "Fields",
+    "FilterError",
     "Hits",
     "IndexFormatError",
     "IndexLockedError",

@@ -97,7 +97,7 @@ def conform(batches: Iterable[pa.RecordBatch], fields: Mapping[str, str]) -> Ite
     """Bring every batch's metadata to the types in ``fields``, so that all have one schema."""
     schema = _schema(fields)
     for batch in batches:
-        columns = [batch.column(0), batch.column(1), _conform(batch.column(2), schema.field("metadata").type)]
+        columns = [batch.column(0), batch.column(1), _conform(batch.column(2), schema.field("metadata").type, fields)]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -118,22 +118,15 @@ def _schema(fields: Mapping[str, str]) -> pa.Schema:
     return pa.schema(columns, metadata={TYPES_KEY: json.dumps(dict(fields))})
 
 
-def _conform(column: pa.StructArray, kind: pa.StructType) -> pa.StructArray:
+def _conform(column: pa.StructArray, kind: pa.StructType, fields: Mapping[str, str]) -> pa.StructArray:
     if kind.num_fields == 0:
         return pa.StructArray.from_buffers(kind, len(column), [None])
     children = []
     for child in kind:
         at = column.type.get_field_index(child.name)
-        children.append(pa.nulls(len(column), child.type) if at < 0 else _cast(column.field(at), child.type))
+        known = None if at < 0 else metadata.cast(column.field(at), fields[child.name])
+        children.append(pa.nulls(len(column), child.type) if known is None else known)
     return pa.StructArray.from_arrays(children, fields=list(kind))
-
-
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if column.type == kind:
-        return column
-    if pa.types.is_list(column.type) and pa.types.is_string(kind):  # list<string> that became json
-        return pa.array([None if v is None else json.dumps(v, ensure_ascii=False) for v in column.to_pylist()], kind)
-    return column.cast(kind)
 
 
 class DocumentStore:
@@ -183,23 +176,17 @@ class DocumentStore:
             metadata=metadata.from_row(self.fields, rows[row].as_py()) if self.fields else {},
         )
 
-    def columns(self, types: Mapping[str, str]) -> pa.Table:
-        """Return ``doc_id``, ``title``, ``text`` or metadata fields as an Arrow table of the index's types.
-
-        A field that the segment has not seen is all null.
-        """
-        return pa.table({name: self._column(name, kind) for name, kind in types.items()})
-
-    def _column(self, name: str, field_type: str) -> pa.ChunkedArray:
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return ``doc_id``, ``title`` or ``text`` of all documents."""
         if name == "doc_id":
             return pa.chunked_array([self.doc_ids.to_arrow()])
-        kind = pa.large_string() if name == "text" else metadata.ARROW_TYPES[field_type]
-        chunks = []
+        return pa.chunked_array([batch.column(name) for batch in self.batches], _schema({}).field(name).type)
+
+    def metadata_column(self, name: str, kind: str) -> pa.ChunkedArray:
+        """Return a metadata field as a column of the index's type; all null where the segment has not seen it."""
+        wanted, chunks = metadata.ARROW_TYPES[kind], []
         for batch in self.batches:
             struct = batch.column(2)
             at = struct.type.get_field_index(name)
-            if name in ("title", "text"):
-                chunks.append(batch.column(name))
-            else:
-                chunks.append(pa.nulls(batch.num_rows, kind) if at < 0 else _cast(struct.field(at), kind))
-        return pa.chunked_array(chunks, kind)
+            chunks.append(pa.nulls(batch.num_rows, wanted) if at < 0 else metadata.cast(struct.field(at), kind))
+        return pa.chunked_array(chunks, wanted)

@@ -8,7 +8,7 @@ r"""Filter expressions, a small part of Python's syntax, parsed by recursive des
     comparison := operand ( ( "==" | "!=" | "<" | "<=" | ">" | ">=" ) operand )+          chained, as in 2010 < year <= 2020
                 | FIELD [ "not" ] "in" "(" VALUE, ... ")"  |  VALUE [ "not" ] "in" LIST_FIELD
                 | FIELD "is" [ "not" ] "None"  |  BOOL_FIELD  |  "(" filter ")"
-    operand    := FIELD | VALUE                                               FIELD also as field("a-name")
+    operand    := FIELD | VALUE               FIELD also as field("a-name"); a.b is the key b in the objects of a field a
     VALUE      := a string in quotes, a number, True or False
 
 Lists may stand in any brackets. Strings know the escapes ``\\ \' \" \n \t \r \uXXXX``.
@@ -20,6 +20,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from .errors import FilterError
 from .filter_plans import MAX_PARTS, Plan, Planner, joined, negated, shown
 
 MAX_CHARS = 32 * MAX_PARTS
@@ -27,13 +28,14 @@ _TOKEN = re.compile(
     r"""\s*(?:
       (?P<string>"(?:[^"\\\n]++|\\.)*+"|'(?:[^'\\\n]++|\\.)*+')
     | (?P<number>(?:[0-9][0-9_]*+(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+(?![^\s\x00-/:-@\[-^`{-\x7f]))
-    | (?P<name>[^\s\x00-/:-@\[-^`{-\x7f]+)
+    | (?P<name>[^\s\x00-/:-@\[-^`{-\x7f]++(?:\.[^\s\x00-/:-@\[-^`{-\x7f]++)*+)
     | (?P<sign>==|!=|<=|>=|[-+<>()\[\]{},])
     | (?P<end>\Z)
     | (?P<wrong>.)
     )""",
     re.VERBOSE | re.DOTALL,
 )
+_ITEM = re.compile(r"""\s*+(?:"([^"\\\n]++)"|'([^'\\\n]++)'|(-?[0-9]{1,18}+))\s*+,""")
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "t": "\t", "r": "\r"}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -41,7 +43,7 @@ _MIRROR = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _WORDS = {"and", "or", "not", "in", "is", "True", "False", "None"}
 _WRONG = {
     "=": "write == for equality", "&": "write and", "|": "write or", "!": "write not, or !=", "~": "write not",
-    '"': "the string has no end", "'": "the string has no end", ".": 'nested fields are not filtered; write field("a.name")',
+    '"': "the string has no end", "'": "the string has no end", ".": 'write field("a.name")',
 }  # fmt: skip
 
 
@@ -67,11 +69,11 @@ def parse_expression(planner: Planner, text: str) -> Plan:
 
     Raises
     ------
-    ValueError
+    FilterError
         The expression is malformed: what was expected, and where; or `Planner` refuses it.
     """
     if len(text) > MAX_CHARS:
-        raise ValueError(f"filter: longer than {MAX_CHARS} characters")
+        raise FilterError(f"filter: longer than {MAX_CHARS} characters")
     return _Parser(planner, text).plan()
 
 
@@ -140,12 +142,13 @@ class _Parser:
                 return planner.compare(right.text, _MIRROR[sign], left.value), right
             names = [planner.use(side.text) for side in (left, right) if isinstance(side, _Name)]
             what = "two fields" if len(names) == 2 else "no field with a value"
-            raise ValueError(f"filter: {sign} compares {what}: compare a field with a value")
+            hint = ", a text in quotes" if len(names) == 2 else ""
+            raise FilterError(f"filter: {sign} compares {what}: compare a field with a value{hint}")
         if self._at("is"):
             self._advance()
             negate = self._take("not")
             if not isinstance(left, _Name) or not self._take("None"):
-                raise ValueError("filter: write FIELD is None or FIELD is not None")
+                raise FilterError("filter: write FIELD is None or FIELD is not None")
             plan = planner.absent(left.text)
             return (negated(plan) if negate else plan), plan
         negate = self._take("not")
@@ -163,7 +166,7 @@ class _Parser:
             right = self._operand()
             if isinstance(right, _Name):
                 return self._planner.contains(right.text, left.value)
-        raise ValueError("filter: write FIELD in (VALUE, VALUE) or VALUE in LIST_FIELD")
+        raise FilterError("filter: write FIELD in (VALUE, VALUE) or VALUE in LIST_FIELD")
 
     def _operand(self) -> Plan | _Operand:
         if self._kind == "sign" and self._piece in "([{":
@@ -190,17 +193,29 @@ class _Parser:
         self._advance()
         quoted = self._value() if self._kind == "string" else None
         if quoted is None or not self._take(")"):
-            raise ValueError('filter: write field("NAME")')
+            raise FilterError('filter: write field("NAME")')
         return _Name(quoted)
 
     def _list(self) -> list[Any]:
         closing = _CLOSING[self._piece]
         self._advance()
-        values: list[Any] = []
+        values = self._items()
         while not self._take(closing):
             values.append(self._value())
             if not self._take(",") and not self._at(closing):
                 self._fail(f", or {closing}")
+        return values
+
+    def _items(self) -> list[Any]:
+        """Read the plain strings and integers that a list begins with, each up to its comma: lists may be long."""
+        values: list[Any] = []
+        end = self._start
+        while found := _ITEM.match(self._text, end):
+            values.append(found[1] or found[2] or int(found[3]))
+            end = found.end()
+        self._planner.count(len(values))
+        self._end = end
+        self._advance()
         return values
 
     def _value(self) -> Any:
@@ -228,14 +243,14 @@ class _Parser:
         try:
             return int(piece) if piece.replace("_", "").isdigit() else float(piece)
         except ValueError:
-            raise ValueError(f"filter: {shown(piece)} is no number that a field could have") from None
+            raise FilterError(f"filter: {shown(piece)} is no number that a field could have") from None
 
     def _unescaped(self, found: re.Match[str]) -> str:
         code = found[1]
         if len(code) > 1:
             return chr(int(code[1:], 16))
         if code not in _ESCAPES:
-            raise ValueError(f"filter: unknown escape \\{ascii(code)[1:-1]} in a string; write \\\\ for a backslash")
+            raise FilterError(f"filter: unknown escape \\{ascii(code)[1:-1]} in a string; write \\\\ for a backslash")
         return _ESCAPES[code]
 
     # --- tokens ---
@@ -243,7 +258,7 @@ class _Parser:
     def _advance(self) -> None:
         found = _TOKEN.match(self._text, self._end)
         if found is None or found.lastgroup is None:  # the last alternative takes any character
-            raise ValueError("filter: cannot parse the expression")
+            raise FilterError("filter: cannot parse the expression")
         self._kind = found.lastgroup
         self._piece, self._start, self._end = found[self._kind], found.start(self._kind), found.end()
         if self._piece != ",":
@@ -273,7 +288,7 @@ class _Parser:
                 self._fail("an operator")
             return self._planner.truth(part.text)
         if isinstance(part, _Value):
-            raise ValueError(f"filter: {shown(part.value)} is not a comparison")
+            raise FilterError(f"filter: {shown(part.value)} is not a comparison")
         return part
 
     def _fail(self, expected: str) -> NoReturn:
@@ -289,4 +304,4 @@ class _Parser:
         first = max(0, self._start - 30)
         near = shown(self._text[first : self._start + 30])
         where = f"at character {self._start + 1}, near {near}"
-        raise ValueError(f"filter: cannot parse: expected {expected}, found {found} {where}" + (f"; {hint}" if hint else ""))
+        raise FilterError(f"filter: cannot parse: expected {expected}, found {found} {where}" + (f"; {hint}" if hint else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -17,9 +18,11 @@ from .documents import Document
 from .errors import IndexFormatError, RepresentationError
 from .filters import Filter, filter_key
 from .manifest import Manifest
+from .refusals import storage_errors
 from .registry import AnyField, Opening, open_field
 from .segments import Segment
 
+logger = logging.getLogger(__name__)
 MAX_CACHED_FILTERS = 32
 FieldT = TypeVar("FieldT", bound=AnyField)
 
@@ -60,8 +63,14 @@ class Snapshot:
         ------
         IndexNotFoundError, IndexFormatError
             No index there, or a damaged one.
+        StorageError
+            The system refuses memory, descriptors or a file: no damage.
         """
-        folder = Path(path)
+        with storage_errors(Path(path)):
+            return cls._open(Path(path), previous, verify)
+
+    @classmethod
+    def _open(cls, folder: Path, previous: Snapshot | None, verify: bool | None) -> Snapshot:
         manifest = manifests.read(folder)
         while True:
             known = previous if previous is not None and previous.manifest.build_id == manifest.build_id else None
@@ -118,12 +127,12 @@ class Snapshot:
         Parameters
         ----------
         filter : str, mapping or None
-            An expression or a tree over metadata; see `filters`.
+            An expression or a tree over metadata; see `filters`. A field that no document has is told to the log.
 
         Raises
         ------
-        ValueError
-            The filter is malformed, or names an unknown field.
+        FilterError
+            The filter is malformed, does not fit the types of the fields, or would take long.
         """
         if filter is None:
             return [segment.live for segment in self.segments]
@@ -133,10 +142,12 @@ class Snapshot:
                 self._masks.move_to_end(key)
                 return self._masks[key]
         parsed = Filter(filter, self.manifest.metadata)
-        masks: list[Mask | None] = []
-        for segment in self.segments:
-            mask = parsed.mask(segment.documents)
-            masks.append(mask if segment.live is None else mask & segment.live)
+        if parsed.unseen:
+            logger.warning("filter: no document has the field %s", ", ".join(map(repr, parsed.unseen)))
+        matching = parsed.masks([segment.documents for segment in self.segments])
+        masks: list[Mask | None] = [
+            mask if segment.live is None else mask & segment.live for segment, mask in zip(self.segments, matching, strict=True)
+        ]
         with self._lock:
             self._masks[key] = masks
             if len(self._masks) > MAX_CACHED_FILTERS:

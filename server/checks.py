@@ -8,11 +8,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..index.errors import LexmaxError
+from ..index.errors import FilterError, LexmaxError
 from ..retrieval.pipelines.expression import ExpressionError, Search, parse
 from ..retrieval.pipelines.pipeline import depth_of
 from .errors import RefusedError, unknown
-from .schemas import Limits, SearchMany, SearchOne
+from .limits import Limits
+from .schemas import SearchMany, SearchOne
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
@@ -57,12 +58,12 @@ def check_filter(retriever: "Retriever", filter: str | Mapping[str, Any] | None)
     """Refuse a filter that the index cannot answer. The snapshot keeps the masks for the search that follows."""
     try:
         retriever.snapshot.masks(filter)
+    except FilterError as error:
+        raise RefusedError(422, "invalid_filter", str(error)) from None
     except (LexmaxError, OSError, MemoryError):
         raise  # a damaged index, not a bad filter
-    except Exception as error:
-        if type(error) is ValueError:
-            raise RefusedError(422, "invalid_filter", str(error)) from None
-        # Subclasses (UnicodeError, Arrow's) and others have messages that were not written for a client.
+    except Exception:
+        # Other errors (UnicodeError, Arrow's) have messages that were not written for a client.
         request_id = uuid.uuid4().hex
         logger.exception("request %s: a filter failed", request_id)
         message = f"the index cannot answer this filter; the server's log has it as request {request_id}"

@@ -1,5 +1,6 @@
 """Filters: expressions and trees, against the rows by hand and against an oracle in plain Python."""
 
+import json
 import random
 import time
 import unicodedata
@@ -7,9 +8,10 @@ import unicodedata
 import numpy as np
 import pytest
 from corpora import make_index, random_vectors
+from filter_oracle import FIELDS, mutated, random_filter, random_rows
 
 from lexmax.index.documents import Document, DocumentBuffer, DocumentStore
-from lexmax.index.errors import DatasetError
+from lexmax.index.errors import DatasetError, FilterError, LexmaxError
 from lexmax.index.filter_expressions import MAX_CHARS
 from lexmax.index.filter_plans import MAX_NESTING, MAX_PARTS
 from lexmax.index.filters import Filter
@@ -18,7 +20,7 @@ from lexmax.index.metadata import extend_fields
 ROWS = [
     {"year": 2010, "lang": "en", "open": True, "tags": ["a", "b"], "price": 1.5, "a-name": 3},
     {"year": 2020, "lang": "de", "open": False, "tags": ["b"], "price": 2},
-    {"lang": "en", "nested": {"x": [1]}, "tags": [], "big": 2**53 + 1},
+    {"lang": "en", "nested": {"x": [1], "y": {"z-z": "deep"}, "n": 1.5, "on": True}, "tags": [], "big": 2**53 + 1},
     {},
 ]
 
@@ -43,7 +45,7 @@ def store(tmp_path_factory):
 
 
 def matches(filter, store):
-    return Filter(filter, store.fields).mask(store).nonzero()[0].tolist()
+    return Filter(filter, store.fields).masks([store])[0].nonzero()[0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -96,17 +98,38 @@ def matches(filter, store):
         ("year is not None and lang == 'de'", [1]),
         ("not (year is None or lang == 'de')", [0]),
         ("tags is None", [3]),
-        ("nested is None or year == 1", None),
+        ("nested is None or year == 1", [0, 1, 3]),
+        ("nested is not None", [2]),
+        ("nested == 1", []),
+        ("nested.n > 1", [2]),
+        ("nested.n > 1 and nested.on", [2]),
+        ("not nested.on", []),
+        ("nested.n == 'a' or nested.n != 'a'", []),
+        ("nested.n in (1.5, 'a')", [2]),
+        ("nested.n not in (3, 4)", [2]),
+        ("1 in nested.x", [2]),
+        ("'a' not in nested.x", [2]),
+        ("True in nested.x", []),
+        ("field('nested.y.z-z') == 'deep'", [2]),
+        ("nested.y.none is None", [0, 1, 2, 3]),
+        ("nested.n is None", [0, 1, 3]),
+        ("metadata.year == 2010", [0]),
+        ("metadata.nested.n == 1.5", [2]),
+        ("color == 'red'", []),
+        ("not color == 3", []),
+        ("color is None and year == 2010", [0]),
+        ("color is not None", []),
+        ("'red' in color or year == 2010", [0]),
+        ("color in ('red', 3)", []),
+        ("color not in ('red', 'blue')", []),
+        ('{"year": {">": 2010}}', [1]),
+        (' {"lang": "en", "tags": {"contains": "a"}}', [0]),
         (r"lang == '\u0065n' or lang == 'd\'e'", [0, 2]),
         ("\n  year\t==\n2010\n", [0]),
     ],
 )
 def test_expressions(store, expression, expected):
-    if expected is None:
-        with pytest.raises(ValueError, match="nested values"):
-            Filter(expression, store.fields)
-    else:
-        assert matches(expression, store) == expected
+    assert matches(expression, store) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,6 +152,10 @@ def test_expressions(store, expression, expected):
         ({"a-name": 3}, [0]),
         ({"open": False}, [1]),
         ({"doc_id": {"in": ["d3"]}}, [3]),
+        ({"nested.y.z-z": {"!=": "x"}}, [2]),
+        ({"nested.x": {"contains": 1}}, [2]),
+        ({"color": "red"}, []),
+        ({"color": None}, [0, 1, 2, 3]),
     ],
 )
 def test_trees(store, tree, expected):
@@ -147,21 +174,26 @@ def test_words_of_trees_can_be_names_of_fields(tmp_path):
     ("filter", "message"),
     [
         ("year = 2010", "=="),
-        ("color == 'red'", "unknown field 'color'; this index has a-name, big"),
-        ("yaer == 3", "did you mean 'year'"),
-        ("later == 3", "known once a document has it"),
+        ("color", "unknown field 'color'; this index has a-name, big.*known once a document has it"),
+        ("yaer == 3", "unknown field 'yaer'; this index has a-name, .*did you mean 'year'"),
+        ("Year == 3", "did you mean 'year'"),
+        ("lang.code == 'x'", "'lang' is string and has no keys"),
+        ("year == lang", "two fields"),
+        ("lang == en", "a text in quotes"),
+        (" or ".join(f"unseen{i} == 1" for i in range(30)), "more than 20 fields that no document has"),
+        ("a." * 10_000 + "a", "unknown field"),
         ("year == 'x'", "int64"),
         ("lang > 3", "string"),
         ("open == 1", "bool"),
         ("year == True", "int64"),
-        ("nested == 1", "nested"),
         ("'a' in lang", "not a list"),
         ("3 in tags", "holds strings"),
         ("tags == 'a'", "VALUE in tags"),
+        ("tags in []", "VALUE in tags"),
         ("year", "compare"),
         ("lang or open", "compare"),
         ("'a'", "not a comparison"),
-        ("__import__('os')", "unknown field"),
+        ("__import__('os')", "expected an operator"),
         ("year('os')", "expected an operator"),
         ("1 == 1", "no field"),
         ("year == price", "two fields"),
@@ -184,7 +216,7 @@ def test_words_of_trees_can_be_names_of_fields(tmp_path):
         (r"lang == '\d'", "unknown escape"),
         (r"lang == '\ud800'", "surrogate"),
         ("lang == '\ud800'", "surrogate"),
-        ("\ud800 == 1", "unknown field"),
+        ("\ud800 == 1", "surrogate"),
         ("year == None", "is None"),
         ("year is 3", "write FIELD is None"),
         ("year == 1 AND open", "write and in lower case"),
@@ -192,7 +224,11 @@ def test_words_of_trees_can_be_names_of_fields(tmp_path):
         ("open == true", "write True"),
         ("year == null", "write FIELD is None"),
         ("a-name == 3", "field"),
-        ("nested.x == 3", "nested fields"),
+        ("nested . x == 3", "write field"),
+        ('{"year": 3', "as JSON"),
+        ('{"year": NaN}', "no number in JSON"),
+        ('{"year": ' + "9" * 5000 + "}", "as JSON"),
+        ('{"not": ' * 100_000, "too deep"),
         ("year == 1 && open", "write and"),
         ("year == 1 || open", "write or"),
         ("not " * 2400 + "open", "levels"),
@@ -217,9 +253,11 @@ def test_words_of_trees_can_be_names_of_fields(tmp_path):
         ({"price": float("nan")}, "NaN"),
         ({"year": float("nan")}, "NaN"),
         ({3: 3}, "keys of a tree"),
-        ({"\ud800": 3}, "unknown field"),
+        ({"\ud800": 3}, "surrogate"),
         ({"lang": "\ud800"}, "surrogate"),
-        ({"color": 3}, "unknown field"),
+        ({"color": [3]}, "'color' is unknown and cannot be compared with a value of type list"),
+        ({"color": float("nan")}, "NaN"),
+        ({"nested.n": {"<": None}}, "'nested.n' is json and cannot be compared with None"),
         ({"tags": "a"}, "contains"),
         (["year"], "an expression or a tree"),
         (3, "an expression or a tree"),
@@ -227,8 +265,10 @@ def test_words_of_trees_can_be_names_of_fields(tmp_path):
     ids=lambda value: ascii(value)[:40],
 )
 def test_malformed_filters_are_refused_with_a_reason(store, filter, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(FilterError, match=message) as caught:
         Filter(filter, store.fields)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, LexmaxError)
     assert len(str(caught.value)) < 600
 
 
@@ -278,8 +318,7 @@ def test_filters_of_a_snapshot_are_not_mixed_up(tmp_path):
     for _ in range(2):
         assert [mask.tolist() for mask in snapshot.masks(tree)] == expected
         assert [mask.tolist() for mask in snapshot.masks("number in (1, 2, 5)")] == expected
-    with pytest.raises(ValueError, match="cannot parse"):
-        snapshot.masks('{"number": {"in": [1, 2, 5]}}')
+        assert [mask.tolist() for mask in snapshot.masks('{"number": {"in": [1, 2, 5]}}')] == expected
     with pytest.raises(ValueError, match="int64"):
         snapshot.masks({"number": {"in": ["1"]}})
     with pytest.raises(ValueError, match="JSON"):
@@ -293,122 +332,19 @@ def test_filters_of_a_snapshot_are_not_mixed_up(tmp_path):
 
 # --- an oracle in plain Python ---
 
-FIELDS = {"i": "int64", "f": "float64", "s": "string", "b": "bool", "l": "list<string>", "g": "bigint"}
-VALUES = {
-    "i": [0, 1, -1, 7, 2**53, 1.0, 0.5, -0.5, 1e300, float("inf")],
-    "f": [0, 1, -1.5, 0.25, 1e300, -float("inf")],
-    "s": ["", "a", "b", "ä", "a'b", 'a"b', "a\\b", "\n"],
-    "b": [True, False],
-    "l": ["", "a", "b", "ä"],
-    "g": [2**62, 2**53 + 1, 2.0**53, -(2**63), 2**63 - 1, 0, 0.5],
-}
-
-
-def random_rows(rng):
-    rows = []
-    for _ in range(40):
-        row = {
-            "i": rng.choice([0, 1, -1, 7, 2**53]),
-            "f": rng.choice([0.0, 1.0, -1.5, 0.25, 3]),
-            "s": rng.choice(VALUES["s"]),
-            "b": rng.choice([True, False]),
-            "l": [rng.choice(["", "a", "b", None]) for _ in range(rng.randrange(4))],
-            "g": rng.choice([2**62, 2**53 + 1, 2**53, -(2**63), 2**63 - 1, 0]),
-        }
-        rows.append({name: value for name, value in row.items() if rng.random() < 0.8})
-    return [{"l": ["a"], "g": 2**60, "f": 1.5}, *rows]
-
-
-def random_filter(rng, depth=0):
-    """(expression, tree, oracle: row -> True, False or None) of one random filter."""
-    kind = rng.random()
-    if depth < 4 and kind < 0.35:
-        parts = [random_filter(rng, depth + 1) for _ in range(rng.randrange(1, 4))]
-        word = rng.choice(["and", "or"])
-        text = f" {word} ".join(f"({part[0]})" for part in parts)
-        tree = {rng.choice([word, "$" + word]): [part[1] for part in parts]}
-        return text, tree, lambda row: kleene(word, [part[2](row) for part in parts])
-    if depth < 4 and kind < 0.5:
-        text, tree, oracle = random_filter(rng, depth + 1)
-        return f"not ({text})", {"not": tree}, lambda row: None if (found := oracle(row)) is None else not found
-    name = rng.choice(list(FIELDS))
-    if kind < 0.6:
-        negate = rng.random() < 0.5
-        tree = {name: {"!=": None}} if negate else {name: None}
-        return f"{name} is {'not ' * negate}None", tree, lambda row: (row.get(name) is None) != negate
-    value = rng.choice(VALUES[name])
-    if name == "l":
-        negate = rng.random() < 0.5
-        text, tree = f"{written(value)} {'not ' * negate}in l", {"l": {"contains": value}}
-        tree = {"not": tree} if negate else tree
-        return text, tree, lambda row: None if row.get("l") is None else (value in row["l"]) != negate
-    if kind < 0.75:
-        values, negate = [rng.choice(VALUES[name]) for _ in range(rng.randrange(4))], rng.random() < 0.5
-        text = f"{name} {'not ' * negate}in [{', '.join(map(written, values))}]"
-        tree = {name: {"not in" if negate else "in": values}}
-        return text, tree, lambda row: None if row.get(name) is None else (row[name] in values) != negate
-    sign = rng.choice(["==", "!=", "<", "<=", ">", ">="])
-    mirror = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(sign, sign)
-    text = f"{name} {sign} {written(value)}" if rng.random() < 0.5 else f"{written(value)} {mirror} {name}"
-    return text, {name: {sign: value}}, lambda row: compared(row.get(name), sign, value)
-
-
-def kleene(word, values):
-    if (word == "and" and False in values) or (word == "or" and True in values):
-        return word == "or"
-    return None if None in values else word == "and"
-
-
-def compared(left, sign, right):
-    if left is None:
-        return None
-    return {"==": left == right, "!=": left != right, "<": left < right, "<=": left <= right, ">": left > right,
-            ">=": left >= right}[sign]  # fmt: skip
-
-
-def written(value):
-    if isinstance(value, float) and abs(value) == float("inf"):
-        return "1e999" if value > 0 else "-1e999"
-    return repr(value)
-
 
 def test_random_filters_are_those_of_an_oracle(tmp_path):
     rng = random.Random(1)
     rows = random_rows(rng)
     store = store_of(tmp_path, rows)
-    assert store.fields == {"i": "int64", "f": "float64", "s": "string", "b": "bool", "l": "list<string>", "g": "bigint"}
+    assert store.fields == FIELDS
     for _ in range(1500):
         text, tree, oracle = random_filter(rng)
         expected = [i for i, row in enumerate(rows) if oracle(row) is True]
         assert matches(text, store) == expected, text
         assert matches(tree, store) == expected, tree
-
-
-PIECES = [
-    "not ", "and ", "or ", "in ", "is ", "None", "True", "(", ")", "[", "]", "{", "}", ",", "==", "<", "=", "-", "'", '"', "\\",
-    "\\u00e4", "\ud800", "e\u0301", "9" * 400, "9" * 5000, "1e999", "0x1", "i", "s", "l", "field(", ".", "\n", "\0", "#", ";",
-    "lambda: ",
-    "f'{i}'", "b'a'", "**", "é", "０", "٣", "\u2028", " ",
-]  # fmt: skip
-ODD = [
-    None,
-    True,
-    0,
-    -(10**400),
-    0.5,
-    float("nan"),
-    float("inf"),
-    "",
-    "a",
-    "\ud800",
-    [],
-    [1],
-    ["a", None],
-    {},
-    {"==": 1},
-    b"a",
-    object,
-]
+        if "Infinity" not in (written := json.dumps(tree)):
+            assert matches(written, store) == expected, tree
 
 
 def test_every_mutated_filter_is_answered_or_refused(tmp_path):
@@ -416,36 +352,16 @@ def test_every_mutated_filter_is_answered_or_refused(tmp_path):
     store = store_of(tmp_path, random_rows(rng))
     n_answered, refusals = 0, set()
     for _ in range(5000):
-        text, tree, _ = random_filter(rng)
-        filter = mutated_text(rng, text) if rng.random() < 0.5 else mutated_tree(rng, tree)
+        filter = mutated(rng, *random_filter(rng)[:2])
         try:
-            mask = Filter(filter, store.fields).mask(store)
-        except ValueError as problem:
+            (mask,) = Filter(filter, store.fields).masks([store])
+        except FilterError as problem:
             refusals.add(str(problem).encode()[:8])
         else:
             n_answered += 1
             assert mask.shape == (len(store),)
     assert refusals == {b"filter: "}
     assert 250 < n_answered < 4750
-
-
-def mutated_text(rng, text):
-    for _ in range(rng.randrange(1, 4)):
-        first = rng.randrange(len(text) + 1)
-        text = text[:first] + rng.choice(PIECES) + text[first + rng.randrange(4) :]
-    return text
-
-
-def mutated_tree(rng, tree):
-    if not isinstance(tree, dict) or not tree or rng.random() < 0.2:
-        return rng.choice(ODD)
-    tree = dict(tree)
-    key = rng.choice(list(tree))
-    value = tree.pop(key)
-    if rng.random() < 0.5:
-        key = rng.choice(["and", "$or", "not", "i", "s", "l", "==", "$in", "contains", "nested", "\ud800", "", 3, None])
-    tree[key] = mutated_tree(rng, value) if rng.random() < 0.8 else value
-    return tree
 
 
 # --- metadata ---
@@ -474,5 +390,5 @@ def test_integers_that_floats_cannot_hold_and_floats_do_not_share_a_field(values
     fields: dict[str, str] = {}
     for value in values[:-1]:
         extend_fields(fields, "d", {"n": value})
-    with pytest.raises(DatasetError, match=r"document 'd': metadata field 'n' is (float64|bigint) here and (float64|bigint)"):
+    with pytest.raises(DatasetError, match=r"document 'd': metadata field 'n' is .*an integer above 2\^53"):
         extend_fields(fields, "d", {"n": values[-1]})

@@ -8,14 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from lexmax.index.documents import Document
+from lexmax.index.errors import FilterError
 from lexmax.index.representations.sparse import SparseVectors
 from lexmax.retrieval.pipelines.expression import parse
 from lexmax.retrieval.results import Result, Results
 from lexmax.retrieval.searchers.explanation import Explanation, FieldExplanation, StageExplanation, TermMatch
-from lexmax.server.app import create_app, server_config
+from lexmax.server.app import create_app
+from lexmax.server.limits import Limits
+from lexmax.server.process import Server
 
 DEADLINE_S = 30
 
@@ -78,7 +80,7 @@ class FakeRetriever:
         if self.filter_error is not None:
             raise self.filter_error
         if filter == "bad":
-            raise ValueError("filter: expected a comparison at column 4")
+            raise FilterError("filter: expected a comparison at column 4")
 
     def encode(self, texts, search=None):
         self.batches.append(list(texts))
@@ -147,9 +149,9 @@ class FakeRetriever:
 
 
 @contextlib.contextmanager
-def run_server(app, grace_s=30, ready=True):
+def run_server(app, limits=Limits(), ready=True):  # noqa: B008
     """Run uvicorn as ``serve`` does, in a thread, until ready; yields an httpx client and the uvicorn server."""
-    server = uvicorn.Server(server_config(app, "127.0.0.1", 0, grace_s))
+    server = Server(app, limits, port=0)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -181,11 +183,12 @@ def retriever():
 
 @pytest.fixture
 def start(retriever):
-    """Start servers over ``retriever``: ``client, server = start(limits=..., reload_every_s=...)``."""
+    """Start servers over ``retriever``: ``client, server = start(max_k=..., reload_every_s=..., ready=...)``."""
     with contextlib.ExitStack() as stack:
 
-        def start(grace_s=30, ready=True, **options):
-            return stack.enter_context(run_server(create_app(retriever, **options), grace_s, ready))
+        def start(ready=True, reload_every_s=5.0, opens=retriever, **limits):
+            limits = Limits(**limits)
+            return stack.enter_context(run_server(create_app(opens, limits, reload_every_s), limits, ready))
 
         yield start
 
