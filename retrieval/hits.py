@@ -55,6 +55,8 @@ class Hits:
 
 NO_HITS = (np.empty(0, np.int32), np.empty(0, np.float32))
 """doc_nums and scores of a query that nothing matches."""
+NO_SCORE = np.float32(-np.inf)
+"""Score of a document that is no answer, whatever its rivals score: one without tokens in a field of token vectors."""
 
 
 def best(doc_nums: npt.NDArray[np.integer[Any]], scores: npt.NDArray[Score], k: int) -> tuple[Int32s, npt.NDArray[Score]]:

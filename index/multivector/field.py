@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..arrays import Floats
 from ..errors import RepresentationError
@@ -27,8 +30,10 @@ class TokenField(Field[TokenSegment]):
     config : MultiVectorConfig
     codec : Codec or None
         None before the first document.
-    calibration : list of mapping or None
-        Recall and time of search options, measured on this field; see `retrieval.searchers.calibration`.
+    codec_name : str
+        Name of the codec's file; empty before the first document.
+    calibration : mapping or None
+        Recall and time of search options, measured on this field; see `retrieval.searchers.calibration_record`.
     """
 
     def __init__(
@@ -36,12 +41,34 @@ class TokenField(Field[TokenSegment]):
     ) -> None:
         super().__init__(path, name, record, segments)
         self.codec, self.config = codec, MultiVectorConfig(**record.options)
-        self.calibration: list[dict[str, Any]] | None = record.state.get("calibration")
+        self.codec_name = str(record.state.get("codec") or "")
+        stored = record.state.get("calibration")
+        self.calibration: dict[str, Any] | None = stored if isinstance(stored, dict) else None
 
     @property
     def n_bytes(self) -> int:
         """Size of the field's files in bytes."""
         return super().n_bytes + (0 if self.codec is None else self.codec.n_bytes)
+
+    @cached_property
+    def n_tokens(self) -> int:
+        """Tokens of the live documents."""
+        widths = (np.diff(segment.part.offsets) for segment in self.segments)
+        return sum(
+            int((each if segment.live is None else each[segment.live]).sum())
+            for each, segment in zip(widths, self.segments, strict=True)
+        )
+
+    def changes(self) -> str | None:
+        """What has changed since the field was calibrated; None when nothing has, or it never was."""
+        record = self.calibration
+        if record is None:
+            return None
+        if record.get("codec") != self.codec_name:
+            return "its centroids were trained again"
+        counts = (("n_docs", "documents", self.n_docs), ("n_tokens", "tokens", self.n_tokens))
+        changed = [f"{what} went from {record.get(key)} to {now}" for key, what, now in counts if record.get(key) != now]
+        return " and ".join(changed) or None
 
     def document_tokens(self, doc_num: int) -> Floats:
         """One document's token vectors, decoded, (n_tokens, dim)."""
@@ -63,7 +90,7 @@ class TokenField(Field[TokenSegment]):
             "bytes_per_token": round((searched + codec_bytes) / max(1, n_tokens), 2),
             "exact_bytes_per_token": round((every - searched) / max(1, n_tokens), 2),
             "token_vectors": {**self.record.options, "n_centroids": self.codec.n_centroids if self.codec else 0},
-            "calibration": self.calibration,
+            "calibration": None if self.calibration is None else {**self.calibration, "stale": self.changes()},
         }
 
     def segment_info(self, segment: TokenSegment) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class TokenWriter:
     def __init__(self, index: Path, name: str, record: FieldRecord, limits: BufferLimits) -> None:
         self._index, self.name, self._limits = index, name, limits
         self._config = MultiVectorConfig(**record.options)
-        self.calibration: list[dict[str, Any]] | None = record.state.get("calibration")
-        """What was measured of search options on this field; see `retrieval.searchers.calibration`."""
+        self.calibration: dict[str, Any] | None = record.state.get("calibration")
+        """What was measured of search options on this field; see `retrieval.searchers.calibration_record`."""
         self._codec_name: str | None = record.state.get("codec")
         self._codec = Codec.read(index / self._codec_name) if self._codec_name else None
         self._new_codec: Codec | None = None
@@ -154,7 +154,6 @@ class TokenWriter:
             self._unsaved = False
         elif self._new_codec is not None:
             self._codec, self._unsaved = self._new_codec, True
-            self.calibration = None  # it was measured with the old codec
         self._new_codec = None
 
     def state(self, next_name: NextName) -> dict[str, Any]:

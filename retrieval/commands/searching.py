@@ -45,7 +45,8 @@ def add_searching_commands(command: Command) -> None:
                         "lexmax calibrate IDX --queries queries.jsonl")  # fmt: skip
     add_index(calibrate)
     calibrate.add_argument("--field", metavar="NAME", help="which field, when there are several of token vectors")
-    calibrate.add_argument("--queries", metavar="FILE", help="real queries (default: documents' tokens)")
+    calibrate.add_argument("--queries", metavar="FILE", help="real queries, a hundred or more (default: passages of documents)")
+    calibrate.add_argument("-k", type=int, default=10, help="number of results that recall is measured of (default 10)")
     calibrate.add_argument("--json", action="store_true", help="JSON instead of a table")
     add_model_options(calibrate)
 
@@ -197,24 +198,23 @@ def _document_json(document: Any) -> str:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    from ...index.representations import MultiVectors
     from ...index.snapshot import Snapshot
     from ..corpora.queries import read_queries
-    from ..fields import index_encoder
     from ..searchers.calibration import LADDER, calibrate, token_field
 
-    queries = None
-    if options.queries:
-        field = token_field(Snapshot.open(options.index), options.field)
-        encoder = index_encoder(field.record, model=models_of(options).get(field.name), device=options.device)
-        encoded = encoder.encode_queries([query.text for query in read_queries(options.queries, notice=say)])
-        queries = encoded if isinstance(encoded, MultiVectors) else None
+    field = token_field(Snapshot.open(options.index), options.field)
+    queries = [query.text for query in read_queries(options.queries, notice=say)] if options.queries else None
     with progress_bar("settings", total=len(LADDER)) as bar, compiling():
-        table = calibrate(options.index, options.field, queries, progress=bar)
+        record = calibrate(
+            options.index, field.name, queries, k=options.k, model=models_of(options).get(field.name), device=options.device,
+            progress=bar, notice=say,
+        )  # fmt: skip
     if options.json:
-        write(json.dumps(table, indent=1))
+        write(json.dumps(record.to_json(), indent=1))
         return 0
-    write(f"{'recall@10':>9} {'cpu ms':>8}  options")
-    for row in table:
-        write(f"{row['recall@10']:9.4f} {row['cpu_ms']:8.2f}  {', '.join(f'{n}={v}' for n, v in row['options'].items())}")
+    write(f"{f'recall@{record.k}':>10} {'+-':>7} {'cpu ms':>8}  options")
+    for row in record.efforts:
+        settings = ", ".join(f"{name}={value}" for name, value in row.options.items())
+        write(f"{row.recall:10.4f} {row.error:7.4f} {row.cpu_ms:8.2f}  {settings}")
+    say(f"{record.n_queries} queries ({record.queries}) against {record.oracle}, over {record.n_docs:,} documents")
     return 0

@@ -45,10 +45,20 @@ def _info(options: argparse.Namespace) -> int:
 def _write_facts(facts: dict[str, Any], indent: str = "") -> None:
     for name, value in facts.items():
         if name == "calibration":
-            recalls = [row["recall@10"] for row in value or []]
-            value = f"recall@10 {min(recalls)} to {max(recalls)}: `lexmax calibrate` shows them" if recalls else "none"
+            value = _calibration(value)
         label = f"{indent}{name}"
         write(f"{label:31}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
+
+
+def _calibration(record: dict[str, Any] | None) -> str:
+    if not record:
+        return "none"
+    recalls = [each["recall"] for each in record["efforts"]]
+    stale = f"; STALE: {record['stale']}" if record["stale"] else ""
+    return (
+        f"recall@{record['k']} {min(recalls)} to {max(recalls)} at commit {record['generation']}, "
+        f"{record['n_queries']} queries ({record['queries']}) against {record['oracle']}{stale}"
+    )
 
 
 def _contents(part: dict[str, Any]) -> str:

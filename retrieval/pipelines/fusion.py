@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.arrays import Floats, Int32s
-from ..hits import best
+from ..hits import NO_SCORE, best
 from ..kernels import fusion as kernels
 
 RRF_CONSTANT = 60.0
@@ -74,19 +74,20 @@ def fuse(rankings: Sequence[Ranking], weights: Sequence[float] | None = None) ->
 
 
 def fuse_scores(doc_nums: Int32s, scores: Sequence[Floats], weights: Sequence[float] | None = None) -> FusedRanking:
-    """Fuse the scores that several fields give the same candidates.
+    """Fuse the scores that several fields give the same candidates; what no field gives a score is left out.
 
     Parameters
     ----------
     doc_nums : (n,) int32
         Distinct candidates, in any order.
     scores : sequence of (n,) float32
-        One array per field.
+        One array per field, `NO_SCORE` for documents that are no answers there.
     weights : sequence of float or None
         As in `fuse`; one field without weights keeps its scores.
     """
-    if weights is None and len(scores) == 1:
-        return FusedRanking.alone(*best(doc_nums, scores[0], len(doc_nums)))
-    if weights is None:
-        return fuse([best(doc_nums, each, len(doc_nums)) for each in scores])
-    return fuse([(doc_nums, each) for each in scores], weights)
+    scored = [each > NO_SCORE for each in scores]
+    rankings = [(doc_nums[kept], each[kept]) for kept, each in zip(scored, scores, strict=True)]
+    if weights is not None:
+        return fuse(rankings, weights)
+    ordered = [best(numbers, each, len(numbers)) for numbers, each in rankings]
+    return FusedRanking.alone(*ordered[0]) if len(ordered) == 1 else fuse(ordered)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,10 +25,11 @@ from ...index.multivector.codes import EXACT_BITS
 from ...index.multivector.field import TokenField
 from ...index.multivector.residual import Codec
 from ...index.representations.multivectors import MultiVectors
-from ..hits import NO_HITS, Hits, best
+from ..hits import NO_HITS, NO_SCORE, Hits, best
 from ..kernels.centroids import best_touched, gather, probe, score_codes
 from ..kernels.maxsim import round_tokens, score_documents
 from ..workers import Workers
+from .calibration_record import calibrated_options
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
 
 _EVERYTHING = read_only(np.empty(0, np.bool_))
@@ -50,7 +50,7 @@ class CentroidOptions:
         Documents that are scored over the centroids of their tokens, over their codes, and again over tokens at 8 bits; each
         at least the answers asked for. None: for ``k`` answers 1024 or 20 k, 512 or 10 k, 32 or 2 k. 0 exact ones: none.
     target_recall : float in (0, 1] or None
-        In place of the numbers above: the cheapest settings that reached this recall@10 when the field was calibrated.
+        In place of the numbers above: the cheapest settings that reached this recall when the field was calibrated.
     """
 
     algorithm: str = "auto"
@@ -87,30 +87,11 @@ class CentroidOptions:
         n_exact = max(32, 2 * k) if self.n_exact is None else max(k, self.n_exact) if self.n_exact else 0
         return max(n_candidates, n_gathered), n_candidates, n_exact
 
-    def resolved(self, field: TokenField) -> CentroidOptions:
-        """Return options with numbers in place of ``target_recall``.
-
-        Raises
-        ------
-        ValueError
-            The field was not calibrated, or no settings reached the recall.
-        """
+    def resolved(self, field: TokenField, k: int | None) -> CentroidOptions:
+        """Return options with numbers in place of ``target_recall``, for ``k`` answers; see `calibrated_options`."""
         if self.target_recall is None:
             return self
-        where, table = f"{field.path}, field {field.name}", field.calibration
-        if not table:
-            raise ValueError(f"{where}: not calibrated: run `lexmax calibrate {field.path}` once, or leave out target_recall")
-        enough = [row for row in table if row["recall@10"] >= self.target_recall]
-        if not enough:
-            reached = max(row["recall@10"] for row in table)
-            raise ValueError(
-                f"{where}: recall {self.target_recall} was not reached, the best is {reached}; search exhaustively"
-            )
-        return CentroidOptions(**min(enough, key=_cost)["options"])
-
-
-def _cost(row: dict[str, Any]) -> float:
-    return float(row["cpu_ms"])
+        return CentroidOptions(**calibrated_options(field, self.target_recall, k))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +191,7 @@ class CentroidSearcher:
         check_k(k)
         check_dim(self.field, queries)
         masks = self.field.masks() if allowed is None else allowed
-        chosen = (options or self.options).resolved(self.field)
+        chosen = (options or self.options).resolved(self.field, k)
 
         def answer(number: int) -> tuple[Int32s, Floats]:
             return self._one(queries.row(number), k, masks, chosen)
@@ -247,12 +228,12 @@ class CentroidSearcher:
         """
         wanted = checked_doc_nums(self.field, queries, doc_nums)
         check_dim(self.field, queries)
-        exact = (options or self.options).resolved(self.field).n_exact != 0
+        exact = (options or self.options).resolved(self.field, None).n_exact != 0
 
         def score(number: int) -> Floats:
             tokens, codec = queries.row(number), self.field.codec
             if codec is None or not len(tokens) or not len(wanted[number]):
-                return np.zeros(len(wanted[number]), np.float32)
+                return np.full(len(wanted[number]), NO_SCORE, np.float32)
             lanes = lanes_of(tokens, codec)
             return in_order(wanted[number], lambda ascending: self._score(lanes, ascending, codec, exact=exact))
 
@@ -335,7 +316,7 @@ class CentroidSearcher:
         return scores
 
     def _score(self, lanes: Sequence[Lanes], doc_nums: Int32s, codec: Codec, *, exact: bool) -> Floats:
-        """MaxSim of ascending doc_nums over codes, or over exact tokens where there are any."""
+        """MaxSim of ascending doc_nums over codes, or over exact tokens where there are any; `NO_SCORE` without tokens."""
         scores = np.zeros(len(doc_nums), np.float32)
         for segment, positions, span in parts(self.field.segments, doc_nums):
             part = segment.part
@@ -345,6 +326,7 @@ class CentroidSearcher:
                     positions, part.offsets, nbits, encoded.levels, part.codes, encoded.scalars, lane.dots, lane.packed,
                     lane.constants(codec, nbits), lane.weights, scores[span],
                 )  # fmt: skip
+            scores[span][part.offsets[positions] == part.offsets[positions + 1]] = NO_SCORE
         return scores
 
 

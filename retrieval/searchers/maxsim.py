@@ -16,7 +16,7 @@ from ...index.arrays import Floats, Int32s, Int64s, Mask, picks_of
 from ...index.multivector.field import TokenField
 from ...index.multivector.residual import Codec, Encoded
 from ...index.representations.multivectors import MultiVectors
-from ..hits import NO_HITS, Hits, best
+from ..hits import NO_HITS, NO_SCORE, Hits, best
 from .centroid import check_dim
 from .common import check_k, checked_doc_nums, checked_field, in_order, parts
 
@@ -43,7 +43,7 @@ class MaxSimSearcher:
 
     def __init__(self, field: TokenField, *, device: str | None = None) -> None:
         self.field = checked_field(field, TokenField, "token vectors")
-        self._multiply = _maxima if device is None else _TorchMaxima(device)
+        self._multiply = maxima_of if device is None else _TorchMaxima(device)
 
     def search(self, queries: MultiVectors, k: int, allowed: Sequence[Mask | None] | None = None) -> Hits:
         """Answer a batch; parameters and errors are those of `CentroidSearcher.search`."""
@@ -72,7 +72,7 @@ class MaxSimSearcher:
     def _score(self, query: Floats, doc_nums: Int32s) -> Floats:
         codec = self.field.codec
         if codec is None or not len(query):
-            return np.zeros(len(doc_nums), np.float32)
+            return np.full(len(doc_nums), NO_SCORE, np.float32)
         rotated = codec.rotate(query)
 
         def score(ascending: Int32s) -> Floats:
@@ -83,7 +83,8 @@ class MaxSimSearcher:
                 encoded = part.exact or part.small
                 chosen = Encoded(encoded.levels[picks], encoded.scalars[picks])
                 tokens = codec.decode(part.codes[picks], chosen, rotated=True)
-                scores[span] = self._multiply(tokens, offsets, rotated).sum(axis=0)
+                sums = self._multiply(tokens, offsets, rotated).sum(axis=0)
+                scores[span] = np.where(np.diff(offsets) > 0, sums, NO_SCORE)
             return scores
 
         return in_order(doc_nums, score)
@@ -97,10 +98,10 @@ class MaxSimSearcher:
                 last = min(first + CHUNK_DOCS, part.n_docs)
                 tokens = part.tokens(codec, first, last, rotated=True)
                 maxima = self._multiply(tokens, part.offsets[first : last + 1] - part.offsets[first], rotated)
-                yield _sums(maxima, queries.offsets)
+                yield sums_of(maxima, queries.offsets)
 
 
-def _maxima(tokens: Floats, offsets: Int64s, queries: Floats) -> Floats:
+def maxima_of(tokens: Floats, offsets: Int64s, queries: Floats) -> Floats:
     """Largest product of each query token with the tokens of each document, (n_query_tokens, n_docs); 0 for no tokens."""
     products = queries @ tokens.T
     maxima = np.zeros((len(queries), len(offsets) - 1), np.float32)
@@ -111,7 +112,7 @@ def _maxima(tokens: Floats, offsets: Int64s, queries: Floats) -> Floats:
 
 
 class _TorchMaxima:
-    """`_maxima` by torch, on a device."""
+    """`maxima_of` by torch, on a device."""
 
     def __init__(self, device: str) -> None:
         import torch
@@ -135,7 +136,7 @@ class _TorchMaxima:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
-def _sums(maxima: Floats, offsets: Int64s) -> Floats:
+def sums_of(maxima: Floats, offsets: Int64s) -> Floats:
     """Sum the query tokens of each query, (n_queries, n_docs)."""
     sums = np.zeros((len(offsets) - 1, maxima.shape[1]), np.float32)
     filled = np.flatnonzero(np.diff(offsets) > 0)

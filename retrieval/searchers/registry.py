@@ -84,7 +84,7 @@ class FieldSearcher(Protocol):
         Returns
         -------
         list of (n,) float32
-            0 where nothing matches.
+            0 where nothing matches, `hits.NO_SCORE` where the document or the query has no tokens.
         """
         ...
 

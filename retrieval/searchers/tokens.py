@@ -84,9 +84,9 @@ class TokenSearcher:
     ) -> FieldExplanation:
         """Explain the MaxSim of one document for one of the queries: each query token's best token of the document."""
         query, document = queries.row(number), self.field.document_tokens(doc_num)
-        score = float(self.score(single(queries, number), [np.array([doc_num], np.int32)])[0][0])
         if not len(document) or not len(query):
-            return FieldExplanation(field=self.field.name, score=score, contribution=score)
+            return FieldExplanation(field=self.field.name, score=0.0, contribution=0.0)
+        score = float(self.score(single(queries, number), [np.array([doc_num], np.int32)])[0][0])
         similarities = query @ document.T
         nearest = similarities.argmax(axis=1)
         in_query = None if self.encoder is None else self.encoder.query_spans(query_text)

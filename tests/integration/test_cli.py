@@ -305,9 +305,9 @@ def test_token_vectors_are_built_searched_and_calibrated(tmp_path, colbert, toke
     assert "lexmax calibrate" in capsys.readouterr().err
     queries.write_text('{"_id": "q", "text": "sun and snow"}\n')
     assert main(["calibrate", index, "--queries", str(queries)]) == 0
-    assert re.match(r"recall@10 +cpu ms  options\n +1\.0000 +\d+\.\d\d  n_probe=4, ", out(capsys))
+    assert re.match(r" +recall@10 +\+- +cpu ms  options\n +1\.0000 +0\.0000 +\d+\.\d\d  n_probe=4, ", out(capsys))
     assert main(["calibrate", index, "--json"]) == 0
-    assert facts_of(index, capsys)["fields"]["colbert"]["calibration"][0]["options"]["n_probe"] == 4
+    assert facts_of(index, capsys)["fields"]["colbert"]["calibration"]["efforts"][0]["options"]["n_probe"] == 4
     expected = [(row["doc_id"], row["score"]) for row in rows]
     assert [
         (row["doc_id"], row["score"]) for row in found(capsys, index, "sun and snow", "--option", "colbert.target_recall=0.9")

@@ -95,7 +95,8 @@ def naive(search, searchers, queries, number, k, depth=None):
                 scores = searchers[part.source].score(
                     queries[part.source], [candidates if i == number else candidates[:0] for i in range(N_QUERIES)]
                 )[number]
-                scored.append(sorted(zip(candidates.tolist(), scores.tolist(), strict=True), key=lambda p: (-p[1], p[0])))
+                pairs = [pair for pair in zip(candidates.tolist(), scores.tolist(), strict=True) if pair[1] > -np.inf]
+                scored.append(sorted(pairs, key=lambda p: (-p[1], p[0])))
             single = len(scored) == 1 and reranker.fused.weights is None
             found = scored[0] if single else joined(scored, reranker.fused.weights)
         return found

@@ -1,4 +1,4 @@
-"""Field searchers of every representation: the registry, options, query vectors, explanations, calibration."""
+"""Field searchers of every representation: the registry, options, query vectors, explanations."""
 
 from dataclasses import asdict
 
@@ -11,9 +11,7 @@ from token_vectors import TOKEN_ENCODER, clustered, make_token_field, token_vect
 from lexmax import MultiVectorConfig, MultiVectors, RepresentationError, SparseVectors
 from lexmax.index.collection import NewField
 from lexmax.index.representations.sparse_multivectors import SparseMultiVectors
-from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.searchers.blockmax import SparseOptions
-from lexmax.retrieval.searchers.calibration import LADDER, calibrate
 from lexmax.retrieval.searchers.centroid import CentroidOptions
 from lexmax.retrieval.searchers.maxsim import MaxSimSearcher
 from lexmax.retrieval.searchers.registry import SEARCHERS, field_searcher, make_options, searcher_type
@@ -173,35 +171,6 @@ def test_explanations_mark_terms_that_the_encoder_added(tmp_path):
         assert match.score == pytest.approx(match.query_weight * match.document_weight)
     expanded = {match.term: (match.query_expanded, match.document_expanded) for match in explained.terms}
     assert expanded == {"a": (False, False), "t": (False, False), "b": (True, False), "c": (False, True), "u": (True, True)}
-
-
-def test_calibration_chooses_options(tmp_path):
-    vectors = token_vectors(np.random.default_rng(4), [12] * 80, DIM)
-    field = make_token_field(tmp_path / "idx", vectors)
-    with pytest.raises(ValueError, match="not calibrated"):
-        field_searcher(field).search(vectors, 3, options=CentroidOptions(target_recall=0.9))
-    tried = []
-    table = calibrate(tmp_path / "idx", queries=vectors.select(np.arange(4)), progress=tried.append)
-    assert tried == list(range(1, len(LADDER) + 1))
-    calibrated = Snapshot.open(tmp_path / "idx").field("tokens")
-    assert calibrated.calibration == table
-    options = CentroidOptions(target_recall=0.5).resolved(calibrated)
-    assert options.numbers in [row["options"] for row in table]
-    searcher = field_searcher(calibrated)
-    hits = searcher.search(vectors, 3, options=CentroidOptions(target_recall=0.5))
-    assert np.array_equal(hits.scores, searcher.search(vectors, 3, options=options).scores)
-    assert calibrate(tmp_path / "idx", "tokens")[0].keys() == table[0].keys()
-
-
-def test_calibration_of_other_fields_is_refused(tmp_path):
-    make_field(tmp_path / "sparse", random_vectors(np.random.default_rng(9), 3, 30, 8))
-    with pytest.raises(RepresentationError, match="no fields hold token vectors"):
-        calibrate(tmp_path / "sparse")
-    with pytest.raises(RepresentationError, match="field of token vectors, and this one holds sparse"):
-        calibrate(tmp_path / "sparse", "sparse")
-    make_token_field(tmp_path / "empty", MultiVectors.of([], DIM))
-    with pytest.raises(RepresentationError, match="no documents"):
-        calibrate(tmp_path / "empty")
 
 
 def test_torch_multiplies_to_the_same_scores(snapshot):
