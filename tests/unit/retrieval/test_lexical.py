@@ -19,11 +19,12 @@ def test_words_are_lowered_stemmed_counted_and_stopped():
 def test_unicode_words_and_numbers():
     encoder = LexicalEncoder(stemmer="none", stop_words="none")
     assert bag(encoder, "Größe Ελλάδα COVID-19 x 日本語") == {
-        "größe": 1,
+        "grösse": 1,
         "ελλάδα": 1,
         "covid": 1,
         "19": 1,
-        "日本語": 1,
+        "x": 1,
+        **dict.fromkeys(["日", "本", "語", "日本", "本語"], 1),
     }
 
 
