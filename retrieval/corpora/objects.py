@@ -10,7 +10,7 @@ from ...index.documents import Document
 from .lines import Columns, Item
 from .reading import Corpus, Part
 from .records import ID_KEYS, BadRecords, Fields, as_id
-from .tables import arrow_rows, frame_rows, json_row, wanted_columns
+from .tables import arrow_rows, frame_rows, json_row, json_value, wanted_columns
 
 NAME = "documents"
 
@@ -110,11 +110,20 @@ def _item(position: int, item: Any) -> Item:
 
 
 def _checked_keys(item: Mapping[Any, Any]) -> Mapping[str, Any]:
-    """Return a mapping whose keys are strings; its values are already JSON's."""
+    """Return a mapping whose keys are strings; dates, decimals and numpy's scalars become what they are in a table's column."""
     odd = next((key for key in item if not isinstance(key, str)), None)
     if odd is not None:
         raise ValueError(f"the key {odd!r} is no string")
-    return item
+    return {key: _plain(value) for key, value in item.items()}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float | list | dict):
+        return value
+    try:
+        return json_value(value)
+    except ValueError:
+        return value  # as metadata it is left out, which is told
 
 
 def _pair(item: tuple[Any, ...]) -> Document:

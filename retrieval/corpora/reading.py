@@ -29,11 +29,13 @@ from ...index.documents import Document
 from ...index.errors import DatasetError, MissingDependencyError
 from .folders import beir_corpus, folder_documents, text_files
 from .lines import KEYED, MAX_LINE_BYTES, Columns, Item, Items, json_stream, kind_of, tsv
-from .records import BadRecord, BadRecords, Fields, dropped, resolve, to_document
+from .records import BadRecord, BadRecords, Fields, resolve, to_document
 from .tables import PARQUET_BATCH_ROWS, parquet_rows
 
 __all__ = ["MAX_LINE_BYTES", "PARQUET_BATCH_ROWS", "BadRecord", "BadRecords", "Corpus", "Fields", "Place", "read_corpus"]
 
+MAX_LEFT_OUT_TOLD = 50
+"""So many keys that are not kept are told by name."""
 Source = str | os.PathLike[str]
 Notice = Callable[[str], None]
 
@@ -107,11 +109,11 @@ class Corpus(Iterator[Document]):
 
 
 class _Records:
-    """Makes documents of the items of one source; chooses keys from the first record, and tells so once."""
+    """Makes documents of the items of one source; chooses keys from the first record, and tells so and what is left out."""
 
     def __init__(self, part: Part, notice: Notice | None, flags: bool) -> None:
         self.name, self.fields = part.name, part.fields
-        self._notice, self._flags, self._first = notice, flags, True
+        self._notice, self._flags, self._left_out = notice, flags, set[str]()
         self._open = part.fields.id is None or part.fields.text is None or part.fields.title is None
 
     def document(self, item: Item) -> Document | None:
@@ -125,15 +127,20 @@ class _Records:
             return None
         if self._open:
             self._choose([key for key, value in item.items() if value is not None])
-        document = to_document(item, self.fields)
-        if self._first:
-            self._first = False
-            lost = dropped(item, self.fields)
-            if lost and self._notice:
-                keys = ", ".join(map(repr, lost))
-                named = "--metadata-field" if self._flags else "Fields(metadata=...)"
-                self._notice(f"{self.name}: not kept as metadata, by type: {keys}; name a key with {named} to keep it")
+        left_out: set[str] = set()
+        document = to_document(item, self.fields, left_out)
+        if not left_out <= self._left_out:
+            self._tell_left_out(left_out - self._left_out)
         return document
+
+    def _tell_left_out(self, keys: set[str]) -> None:
+        told = len(self._left_out) < MAX_LEFT_OUT_TOLD
+        self._left_out |= keys
+        if self._notice and told:
+            named = "--metadata-field" if self._flags else "Fields(metadata=...)"
+            more = "" if len(self._left_out) < MAX_LEFT_OUT_TOLD else "; more keys of such types are left out without a word"
+            shown = ", ".join(map(repr, sorted(keys)[:MAX_LEFT_OUT_TOLD]))
+            self._notice(f"{self.name}: not kept as metadata, by type: {shown}; name a key with {named} to keep it{more}")
 
     def _columns(self, names: Columns) -> None:
         if self.fields.id is not None and self.fields.id not in names:

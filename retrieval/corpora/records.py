@@ -28,7 +28,7 @@ class Fields:
         Joined by a space in this order; absent and null ones are skipped. Recognised: ``title``; the first of `TEXT_KEYS`.
     metadata : tuple of str or None
         Keys to keep as metadata, from the record or from its ``metadata`` object, whatever their type. None keeps the whole
-        ``metadata`` object, and each other key of the record whose value is a scalar or a list of strings.
+        ``metadata`` object, and each other key of the record but lists of anything else than strings, such as vectors.
     """
 
     id: str | None = None
@@ -160,14 +160,17 @@ def as_id(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def to_document(record: Mapping[str, Any], fields: Fields) -> Document:
-    """Make a document of a record; raises ValueError with the reason when it is malformed."""
+def to_document(record: Mapping[str, Any], fields: Fields, left_out: set[str] | None = None) -> Document:
+    """Make a document of a record; raises ValueError with the reason when it is malformed.
+
+    Keys that are not kept as metadata because of their type are added to ``left_out``.
+    """
     doc_id = id_of(record, fields.id or ID_KEYS[0])
     titles, texts = fields.title or (), fields.text or ()
     title, text = _joined(record, titles), _joined(record, texts)
     if title is None and text is None:
         raise ValueError(f"no text: none of the keys {', '.join(map(repr, titles + texts))} is there")
-    return Document(doc_id=doc_id, title=title or "", text=text or "", metadata=_metadata(record, fields))
+    return Document(doc_id=doc_id, title=title or "", text=text or "", metadata=_metadata(record, fields, left_out))
 
 
 def _joined(record: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
@@ -182,13 +185,19 @@ def _joined(record: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     return joined
 
 
-def _metadata(record: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+def _metadata(record: Mapping[str, Any], fields: Fields, left_out: set[str] | None) -> dict[str, Any]:
     inner = record.get("metadata") or {}
     if not isinstance(inner, dict):
         raise ValueError(f"'metadata' must be an object, found {repr(inner)[:40]}")
     if fields.metadata is None:
-        named = fields.named
-        chosen = {key: value for key, value in record.items() if key not in named and _kept(value)}
+        named, chosen = fields.named, {}
+        for key, value in record.items():
+            if value is None or key in named:
+                continue
+            if _kept(value):
+                chosen[key] = value
+            elif left_out is not None:
+                left_out.add(key)
         chosen.update(inner)
     else:
         chosen = {name: record.get(name, inner.get(name)) for name in fields.metadata}
@@ -200,18 +209,7 @@ def _metadata(record: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None} if chosen else chosen
 
 
-class Kept(dict[str, Any]):
-    """An object that a table's column holds: kept as metadata, where an object of a JSON record is not unless named."""
-
-
 def _kept(value: Any) -> bool:
-    if isinstance(value, str | int | float | Kept):  # bool is an int
+    if isinstance(value, str | int | float | dict):  # bool is an int
         return True
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def dropped(record: Mapping[str, Any], fields: Fields) -> list[str]:
-    """Return the keys of a record that are not kept as metadata because of their type (vectors, objects)."""
-    if fields.metadata is not None:
-        return []
-    return [key for key, value in record.items() if value is not None and key not in fields.named and not _kept(value)]
+    return isinstance(value, list) and all(item is None or isinstance(item, str) for item in value)

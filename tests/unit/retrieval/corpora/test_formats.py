@@ -13,6 +13,7 @@ import pytest
 from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError
 from lexmax.retrieval.corpora import lines
+from lexmax.retrieval.corpora.objects import as_documents
 from lexmax.retrieval.corpora.reading import BadRecords, Fields, read_corpus
 
 
@@ -52,10 +53,14 @@ def test_a_title_without_text_leaves_the_text_open(tmp_path):
 
 
 def test_dropped_values_are_told_and_lists_of_strings_kept(tmp_path):
-    (document,), told, _ = read(tmp_path / "c.jsonl", '{"_id": "a", "text": "t", "tags": ["x"], "vector": [1], "o": {"p": 1}}')
-    assert document.metadata == {"tags": ["x"]}
-    assert len(told) == 1
-    assert "'vector', 'o'" in told[0]
+    records = [
+        {"_id": "a", "text": "t", "tags": ["x", None], "vector": [1], "o": {"p": [1]}},
+        {"_id": "b", "text": "t", "vector": [2], "parts": [{}]},
+        {"_id": "c", "text": "t", "vector": [3], "parts": [[]]},
+    ]
+    documents, told, _ = read(tmp_path / "c.jsonl", "\n".join(map(json.dumps, records)))
+    assert [document.metadata for document in documents] == [{"tags": ["x", None], "o": {"p": [1]}}, {}, {}]
+    assert [text.split(":")[1].split(";")[0] for text in told] == [" 'vector'", " 'parts'"]
 
 
 def test_integer_beyond_64_bits_is_refused_with_its_line(tmp_path):
@@ -179,6 +184,11 @@ def test_parquet_values_are_kept_as_json_has_them_or_told(tmp_path):
             "tags": [["u", "v"]],
             "embedding": [[0.5]],
             "raw": [b"\xff"],
+            "names": pa.array([["u", None]], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+            "pair": pa.array([["u", "v"]], pa.list_(pa.string(), 2)),
+            "inner": pa.array(
+                [{"at": 1001, "took": 2000}], pa.struct([("at", pa.timestamp("ns")), ("took", pa.duration("ns"))])
+            ),
         }
     )
     pq.write_table(table, tmp_path / "c.parquet")
@@ -190,6 +200,46 @@ def test_parquet_values_are_kept_as_json_has_them_or_told(tmp_path):
         "took": 90.0,
         "at": "1970-01-01T00:00:00",
         "tags": ["u", "v"],
+        "names": ["u", None],
+        "pair": ["u", "v"],
+        "inner": {"at": "1970-01-01T00:00:00.000001", "took": 2e-06},
     }
     assert len(told) == 1
     assert "'embedding' (list<element: double>), 'raw' (binary)" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (pa.array([0, 10**15], pa.timestamp("s")), r"column 'c' \(timestamp\[m?s\]\) holds what cannot be read"),
+        (pa.array([0, 10**9], pa.date32()), r"column 'c' \(date32\[day\]\) holds what cannot be read"),
+        (pa.array([0, 2**62], pa.duration("s")), r"column 'c' \(duration\[s\]\) holds what cannot be read"),
+        (pa.array([0, 2**64 - 1], pa.uint64()), "metadata 'c' is an integer beyond 64 bits"),
+        (pa.array([Decimal(0), Decimal(10) ** 30], pa.decimal128(38, 0)), "metadata 'c' is an integer beyond 64 bits"),
+        (pa.array([0.0, float("inf")]), "metadata 'c' is inf"),
+    ],
+)
+def test_values_of_tables_that_json_cannot_hold_are_told_with_row_and_column(tmp_path, column, reason):
+    table = pa.table({"_id": ["a", "b"], "text": ["x", "y"], "c": column})
+    pq.write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(DatasetError, match=rf"c\.parquet, line 2: .*{reason}"):
+        read(tmp_path / "c.parquet")
+    with pytest.raises(DatasetError, match=rf"documents\[1\]: .*{reason}"):
+        list(as_documents(table))
+    bad = BadRecords()
+    documents, _, _ = read(tmp_path / "c.parquet", bad=bad)
+    assert [document.doc_id for document in documents] == ["a"]
+    assert [each.line for each in bad.examples] == [2]
+
+
+def test_two_columns_of_one_name_are_refused():
+    table = pa.Table.from_arrays([pa.array(["1"])] * 3, names=["_id", "text", "text"])
+    with pytest.raises(DatasetError, match="documents: two columns have the name 'text'"):
+        list(as_documents(table))
+
+
+def test_keys_that_are_left_out_are_told_by_name_up_to_a_limit(tmp_path):
+    records = [{"_id": str(i), "text": "t", f"vector{i}": [1]} for i in range(100)]
+    _, told, _ = read(tmp_path / "c.jsonl", "\n".join(map(json.dumps, records)))
+    assert len(told) == 50
+    assert "more keys of such types are left out" in told[-1]

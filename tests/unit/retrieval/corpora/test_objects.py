@@ -1,7 +1,9 @@
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -30,6 +32,14 @@ def test_every_kind_of_item():
         Document(doc_id="n", text="node"),
     ]
     assert told == ["documents: id from 'docid', text from 'contents'"]
+
+
+def test_values_of_python_become_what_they_are_in_a_column_or_are_told():
+    item = {"id": 1, "text": "t", "day": date(2020, 1, 2), "price": Decimal("1.5"), "n": np.int64(3), "pair": ("a", "b")}
+    told = []
+    (document,) = as_documents([item | {"odd": object(), "vector": np.ones(2)}], notice=told.append)
+    assert document.metadata == {"day": "2020-01-02", "price": 1.5, "n": 3, "pair": ["a", "b"]}
+    assert "not kept as metadata, by type: 'odd', 'vector'" in told[1]
 
 
 def test_fields_are_known_after_reading():

@@ -210,7 +210,7 @@ def test_malformed_parquet_row_is_named(tmp_path):
     ids = pa.array(["1", "2", "3", "4"])
     text = pa.array([b"a", b"\xff", b"c", None]).cast(pa.string(), safe=False)
     source = write_parquet(tmp_path / "c.parquet", {"_id": ids, "text": text})
-    with pytest.raises(DatasetError, match=r"c\.parquet, line 2: a string is not UTF-8"):
+    with pytest.raises(DatasetError, match=r"c\.parquet, line 2: column 'text': a string is not UTF-8"):
         list(read_corpus([source]))
     bad = BadRecords()
     assert [d.doc_id for d in read_corpus([source], bad=bad)] == ["1", "3"]
