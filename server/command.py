@@ -6,6 +6,7 @@ import argparse
 
 from ..retrieval.commands.options import Command, add_index, add_model_options, add_search_options, open_retriever
 from ..retrieval.terminal import compiling, require, say
+from .limits import add_limit_options, limits_of
 
 
 def add_serve_command(command: Command) -> None:
@@ -17,19 +18,23 @@ def add_serve_command(command: Command) -> None:
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     add_search_options(parser)
     add_model_options(parser)
+    add_limit_options(parser)
 
 
 def _serve(options: argparse.Namespace) -> int:
     import logging
+    from pathlib import Path
 
     require("fastapi", "serve", "lexmax serve")
-    from .app import bound, serve
+    from ..index import manifest
+    from .process import bound, serve
 
+    limits = limits_of(options)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with bound(options.host, options.port) as listener, compiling():
-        retriever = open_retriever(options)
+        manifest.read(Path(options.index))  # where no index is, that is all there is to tell
         host, port = listener.getsockname()[:2]
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        say(f"serving {options.index} on http://{at} (OpenAPI at /openapi.json); stop with Ctrl-C")
-        serve(retriever, listener)
+        say(f"serving {options.index} on http://{at} (try /docs; /readyz tells when the index is open); stop with Ctrl-C")
+        serve(lambda: open_retriever(options), listener, limits)
     return 0

@@ -2,10 +2,11 @@
 
 ::
 
-    malformed request, search, filter       422    no such address, document or index   404
-    wrong encoder for the index             409    body over the limit                  413
-    the index cannot take the query         422    too much waiting, not ready, ending  503
-    anything else                           500    "internal error" and an id that the log carries
+    malformed request, search, filter   422    no such address, document or index             404
+    the index cannot take the query     422    too much waiting, out of time, not ready, ending  503
+    wrong encoder for the index         409    head or body came too late                     408
+    body over the limit, head too long  413, 431    body not declared as JSON                  415
+    anything else                       500    "internal error" and an id that the log carries
 
 Messages about files hold paths, so an error that is not listed here is logged and never sent.
 """
@@ -28,6 +29,8 @@ from .schemas import BODY_FIELDS, ErrorBody, ErrorFacts, ErrorType
 
 logger = logging.getLogger(__name__)
 
+CLOSE = {"Connection": "close"}
+
 _MAX_MESSAGE_CHARS = 1000
 
 
@@ -38,12 +41,12 @@ class RefusedError(Exception):
         super().__init__(message)
         self.status, self.kind, self.message, self.headers = status, kind, message, headers
 
-    def response(self) -> JSONResponse:
-        """Return the refusal in the one JSON shape."""
+    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """Return the refusal in the one JSON shape, with more headers where there are some."""
         # What a message quotes may hold half of a surrogate pair, which JSON takes and UTF-8 does not.
         message = self.message[:_MAX_MESSAGE_CHARS].encode("utf-8", "backslashreplace").decode()
         body = ErrorBody(error=ErrorFacts(type=self.kind, message=message))
-        return JSONResponse(body.model_dump(), self.status, self.headers)
+        return JSONResponse(body.model_dump(), self.status, {**(self.headers or {}), **(headers or {})})
 
 
 def refused(error: BaseException, scope: Scope) -> RefusedError:
@@ -51,14 +54,19 @@ def refused(error: BaseException, scope: Scope) -> RefusedError:
     match error:
         case RefusedError():
             return error
+        case RequestValidationError() if not _is_json(scope):
+            kind = Headers(scope=scope).get("content-type", "no type")[:100]
+            message = f"the body must be JSON and declared so, not {kind}: send the header Content-Type: application/json"
+            return RefusedError(415, "unsupported_media_type", f"{message} (curl -H 'content-type: application/json')")
         case RequestValidationError():
-            return RefusedError(422, "invalid_request", _validation_message(error, scope))
+            return RefusedError(422, "invalid_request", _validation_message(error))
         case asyncio.CancelledError():
-            return RefusedError(503, "unavailable", "the server is shutting down", {"Retry-After": "1", "Connection": "close"})
+            return RefusedError(503, "unavailable", "the server is shutting down", {"Retry-After": "1", **CLOSE})
         case HTTPException(status_code=404):
-            return RefusedError(404, "not_found", "no such address: /openapi.json lists them")
+            return RefusedError(404, "not_found", _address_message(scope))
         case HTTPException(status_code=405):
-            return RefusedError(405, "method_not_allowed", "this address takes another method", error.headers)
+            takes = (error.headers or {}).get("Allow", "another method")
+            return RefusedError(405, "method_not_allowed", f"this address takes {takes}", error.headers)
         case HTTPException(status_code=status) if status < 500:
             return RefusedError(status, "invalid_request", error.detail, error.headers)
         case EncoderMismatchError():
@@ -77,16 +85,20 @@ def refused(error: BaseException, scope: Scope) -> RefusedError:
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
     """Tell that a name is unknown, with the nearest one, or all that there are."""
-    near = get_close_matches(name[:100], known, n=1)
+    near = get_close_matches(name[:100], known, n=1) or [each for each in known if each.lower() == name.lower()]
     advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     return f"there is no {what} {name[:100]!r}: {advice}"
 
 
-def _validation_message(error: RequestValidationError, scope: Scope) -> str:
+def _validation_message(error: RequestValidationError) -> str:
     """Tell where and what, without the input: it may be long, or a NaN that JSON cannot carry."""
-    if not _is_json(scope):
-        return "the body is not declared as JSON: send it with the header Content-Type: application/json"
     return "; ".join(_problem(problem) for problem in error.errors()[:5])
+
+
+def _address_message(scope: Scope) -> str:
+    known = [route.path for route in scope["app"].routes] if "app" in scope else []
+    near = get_close_matches(scope["path"][:100], known, n=1)
+    return f"no such address: did you mean {near[0]}?" if near else "no such address: /openapi.json lists them"
 
 
 def _is_json(scope: Scope) -> bool:
@@ -108,7 +120,7 @@ def _problem(problem: Mapping[str, Any]) -> str:
         meant = [(name, near) for name in strange[:5] for near in get_close_matches(name[:100], ["query", "queries"], n=1)]
         reason += "".join(f"; did you mean {near!r} by {name[:100]!r}?" for name, near in meant[:1])
     elif problem["type"] == "json_invalid":
-        reason += f": {problem.get('ctx', {}).get('error', '')}"
+        reason += f" at character {problem['loc'][-1] + 1}: {problem.get('ctx', {}).get('error', '')}"
     return f"{field}: {reason}"
 
 
@@ -136,45 +148,3 @@ class OneErrorShape:
             if started:
                 raise
             await refused(error, scope).response()(scope, receive, send)
-
-
-class BodyLimit:
-    """ASGI middleware: reads the body, chunked or not, up to ``max_bytes``, before anything parses it."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the app a body that fits.
-
-        Raises
-        ------
-        RefusedError
-            413, when the body is larger; the connection closes, since its rest was not read.
-        """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        self._check(int(declared) if declared.isdigit() else 0)
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            self._check(len(body))
-        unread: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-        async def replay() -> Message:
-            return unread.pop() if unread else await receive()
-
-        await self.app(scope, replay, send)
-
-    def _check(self, n_bytes: int) -> None:
-        if n_bytes > self.max_bytes:
-            message = f"the body is larger than {self.max_bytes} bytes"
-            raise RefusedError(413, "body_too_large", message, {"Connection": "close"})

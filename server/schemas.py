@@ -1,4 +1,4 @@
-"""What goes over the wire: request and answer bodies, and the limits that bound them.
+"""What goes over the wire: request and answer bodies, within `Limits`.
 
 ::
 
@@ -10,62 +10,13 @@ Requests are strict: no coercion (``{"explain": 0}`` is refused), no unknown fie
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, RootModel, Tag, create_model
 
 from ..index.filter_expressions import MAX_CHARS
 from ..retrieval.searchers.explanation import Explanation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one server takes.
-
-    Attributes
-    ----------
-    max_k : int
-        Results for one query.
-    max_batch : int
-        Queries in one request, and in one call of the encoder.
-    max_hits : int
-        Results of one request: queries times ``k``.
-    max_scored : int
-        Documents that the stages of a search find or score, at most, over all queries of a request.
-    max_text_chars : int
-        Characters (code points) of one query.
-    max_total_chars : int
-        Characters of all queries of a request.
-    max_search_chars : int
-        Characters of a search expression.
-    max_body_bytes : int
-        Bytes of one request body.
-    max_waiting : int
-        Queries taken and not answered yet, over all requests; more are refused with 503.
-
-    Raises
-    ------
-    ValueError
-        When a limit is below 1, or ``max_waiting`` could never take a full batch.
-    """
-
-    max_k: int = 1000
-    max_batch: int = 256
-    max_hits: int = 20_000
-    max_scored: int = 1_000_000
-    max_text_chars: int = 20_000
-    max_total_chars: int = 200_000
-    max_search_chars: int = 1_000
-    max_body_bytes: int = 4 * 1024 * 1024
-    max_waiting: int = 1024
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(f"Limits.{field.name} must be at least 1, not {getattr(self, field.name)}")
-        if self.max_waiting < self.max_batch:
-            raise ValueError(f"Limits.max_waiting must be at least max_batch, {self.max_batch}")
+from .limits import Limits
 
 
 class SearchOptions(BaseModel):
@@ -82,6 +33,7 @@ class SearchOptions(BaseModel):
     explain: bool = Field(False, description="Explain every score: stages, fields, terms and tokens.")
     timings: bool = Field(False, description="Give the milliseconds of each stage.")
     include_text: bool = Field(True, description="Without it `text` is null in every result.")
+    timeout_s: float | None
 
 
 class SearchOne(SearchOptions):
@@ -146,6 +98,10 @@ def search_body(limits: Limits) -> Any:
         "filter": (
             Annotated[str, Field(max_length=MAX_CHARS)] | dict[str, Any] | None,
             Field(None, description="Condition on metadata that every result meets: an expression or a tree."),
+        ),
+        "timeout_s": (
+            Annotated[float, Field(gt=0, le=limits.deadline_s)] | None,
+            Field(None, description="Seconds until the request is given up with 503; by default the server's deadline."),
         ),
     }
     one = create_model("SearchOne", __base__=SearchOne, __doc__=SearchOne.__doc__, query=(text, ...), **options)
@@ -239,9 +195,12 @@ ErrorType = Literal[
     "representation",
     "not_found",
     "method_not_allowed",
+    "timeout",
     "body_too_large",
+    "unsupported_media_type",
     "encoder_mismatch",
     "overloaded",
+    "deadline",
     "unavailable",
     "internal",
 ]

@@ -5,32 +5,28 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from .batching import Batcher
+from .answers import Piece, WrittenAnswer, write_piece
+from .batching import Batcher, Encoded
 from .checks import check_filter, check_search, check_size
 from .errors import RefusedError
-from .schemas import (
-    DocumentAnswer,
-    Hit,
-    IndexInfo,
-    Limits,
-    ManyAnswer,
-    OneAnswer,
-    SearchMany,
-    SearchOne,
-)
+from .limits import Limits
+from .payloads import Share
+from .schemas import DocumentAnswer, IndexInfo, SearchMany, SearchOne
 
 if TYPE_CHECKING:
-    from ..retrieval.results import Result, Results
     from ..retrieval.retriever import Retriever
 
 logger = logging.getLogger(__name__)
 
 CLOSE_S = 5.0  # what threads get to end after their requests were cut
+ENCODED_TOGETHER = 32  # queries of all requests in one call of the encoders
+PIECE_TEXTS, PIECE_HITS = 16, 1000  # queries and results of one request that go together
 
 T = TypeVar("T")
 
@@ -39,46 +35,61 @@ class Service:
     """One retriever at work: its threads, its queue, its readiness.
 
     Every call to the retriever that takes long runs in one of two thread pools, the encoder's and ``_threads``, so that
-    ``close`` can wait for all of them before the files under them are unmapped.
+    ``close`` can wait for all of them before the files under them are unmapped. A thread cannot be stopped, so a request of
+    many queries goes piece by piece: one that is out of time, or whose client left, ends with the piece at hand.
+
+    Attributes
+    ----------
+    ready : bool
+        Whether the index is open and warm, and the server not about to end.
+    failure : Exception or None
+        Why the index could not be opened.
     """
 
-    def __init__(self, retriever: "Retriever", limits: Limits) -> None:
+    def __init__(self, open_retriever: "Callable[[], Retriever]", limits: Limits) -> None:
         self.ready = False
-        self._retriever = retriever
+        self.failure: Exception | None = None
+        self._open = open_retriever
+        self._opened: Retriever | None = None
         self._limits = limits
         self._n_waiting = 0
-        self._batcher = Batcher(retriever.encode, max_batch=limits.max_batch)
+        self._batcher = Batcher(lambda texts, search: self._retriever.encode(texts, search), max_batch=ENCODED_TOGETHER)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lexmax-search")
         self._running: set[Future[Any]] = set()
 
-    async def search(self, body: SearchOne | SearchMany) -> str:
-        """Answer a search with the JSON of a ``OneAnswer`` or ``ManyAnswer``."""
-        started = time.perf_counter()
+    async def search(self, body: SearchOne | SearchMany, held: Share) -> list[bytes]:
+        """Answer a search with the JSON of a ``OneAnswer`` or ``ManyAnswer``, in parts, which ``held`` counts."""
         texts = [body.query] if isinstance(body, SearchOne) else body.queries
         self.check_ready()
         check_size(body, texts, self._limits)
         # A default that a reload replaces meanwhile would not fit the vectors, so it is read once.
         search = self._retriever.default_search if body.search is None else body.search
         fields = check_search(self._retriever, search, body, len(texts), self._limits)
-        with self._admitted(len(texts)):
-            if body.filter is not None:
-                await self._in_thread(lambda: check_filter(self._retriever, body.filter))
-            encoding = time.perf_counter()
-            vectors = await self._batcher.encode(texts, fields, search)
-            encode_ms = (time.perf_counter() - encoding) * 1000
+        written = WrittenAnswer(body, len(texts), self._limits.max_answer_bytes, held)
+        async with self._in_time(body.timeout_s):
+            with self._admitted(len(texts)):
+                if body.filter is not None:
+                    await self._in_thread(lambda: check_filter(self._retriever, body.filter))
+                for piece in _pieces(texts, body.k):
+                    encoding = time.perf_counter()
+                    vectors = await self._batcher.encode(piece, fields, search)
+                    encode_ms = (time.perf_counter() - encoding) * 1000
+                    written.add(await self._in_thread(partial(self._search_piece, body, search, piece, vectors, encode_ms)))
+        return written.parts()
 
-            def answer() -> str:
-                found = self._retriever.search_vectors(
-                    vectors, texts, body.k, search=search, filter=body.filter, options=body.options,
-                    explain=body.explain, timings=body.timings,
-                )  # fmt: skip
-                return _answer(body, found, encode_ms, started)
-
-            return await self._in_thread(answer)
+    def _search_piece(
+        self, body: SearchOne | SearchMany, search: str, texts: Sequence[str], vectors: Encoded, encode_ms: float
+    ) -> Piece:
+        found = self._retriever.search_vectors(
+            vectors, texts, body.k, search=search, filter=body.filter, options=body.options, explain=body.explain,
+            timings=body.timings,
+        )  # fmt: skip
+        return write_piece(body, found, encode_ms)
 
     async def document(self, doc_id: str) -> DocumentAnswer:
         """Return a document; 404 when there is none."""
-        document = await self._in_thread(lambda: self._retriever.document(doc_id))
+        async with self._in_time():
+            document = await self._in_thread(lambda: self._retriever.document(doc_id))
         if document is None:
             raise RefusedError(404, "not_found", f"no document {doc_id[:200]!r}")
         return DocumentAnswer(
@@ -87,16 +98,26 @@ class Service:
 
     async def info(self) -> IndexInfo:
         """Return the facts about the index that are no secrets: all but places on this machine."""
-        facts = await self._in_thread(self._retriever.info)
+        async with self._in_time():
+            facts = await self._in_thread(self._retriever.info)
         return IndexInfo(_without_places({name: fact for name, fact in facts.items() if name != "path"}))
 
     def check_ready(self) -> None:
-        """Raise RefusedError, 503, while the index is warmed and once the server shuts down."""
+        """Raise RefusedError, 503, until the index is open and warm and once the server shuts down."""
         if not self.ready:
-            raise RefusedError(503, "unavailable", "not ready: warming up or shutting down", {"Retry-After": "1"})
+            message = "not ready: opening the index, warming up or shutting down"
+            raise RefusedError(503, "unavailable", message, {"Retry-After": "1"})
 
     async def keep_fresh(self, every_s: float) -> None:
-        """Warm up until it works once, then look for new commits, for ever."""
+        """Open the index, warm up until it works once, then look for new commits, for ever.
+
+        Where it cannot be opened that is the end: `failure` tells why.
+        """
+        try:
+            self._opened = await self._in_thread(self._open)
+        except Exception as error:
+            self.failure = error
+            return
         while True:
             try:
                 if not self.ready:
@@ -123,14 +144,33 @@ class Service:
             await asyncio.sleep(0.01)
         if self.busy or self._n_waiting:
             logger.warning("threads are still at work after %g s", within_s)
-        else:
-            await self._in_thread(self._retriever.close)
+        elif self._opened is not None:
+            await self._in_thread(self._opened.close)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def busy(self) -> bool:
         """Whether a thread is at work, be it for a request that is gone."""
         return self._batcher.busy or bool(self._running)
+
+    @property
+    def _retriever(self) -> "Retriever":
+        if self._opened is None:
+            self.check_ready()
+        return cast("Retriever", self._opened)
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self, seconds: float | None = None) -> AsyncIterator[None]:
+        """Give up with 503 after so many seconds, by default the server's deadline."""
+        seconds = seconds or self._limits.deadline_s
+        try:
+            async with asyncio.timeout(seconds) as clock:
+                yield
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            message = f"no answer within {seconds:g} s: the server is busy, or the request asks for too much"
+            raise RefusedError(503, "deadline", message, {"Retry-After": "1"}) from None
 
     @contextlib.contextmanager
     def _admitted(self, n_queries: int) -> Iterator[None]:
@@ -152,25 +192,11 @@ class Service:
         return await asyncio.wrap_future(running)
 
 
-def _answer(body: SearchOne | SearchMany, found: "list[Results]", encode_ms: float, started: float) -> str:
-    """Write the JSON: in a thread, since a full batch of results takes long to write."""
-    hits = [[_hit(result, include_text=body.include_text) for result in results] for results in found]
-    timings_ms = {"encode": encode_ms, **found[0].timings_ms} if body.timings else None
-    took_ms = (time.perf_counter() - started) * 1000
-    if isinstance(body, SearchOne):
-        return OneAnswer(results=hits[0], took_ms=took_ms, timings_ms=timings_ms).model_dump_json()
-    return ManyAnswer(results=hits, took_ms=took_ms, timings_ms=timings_ms).model_dump_json()
-
-
-def _hit(result: "Result", *, include_text: bool) -> Hit:
-    return Hit(
-        doc_id=result.doc_id,
-        score=result.score,
-        title=result.title,
-        text=result.text if include_text else None,
-        metadata=dict(result.metadata),
-        explanation=result.explanation,
-    )
+def _pieces(texts: Sequence[str], k: int) -> Iterator[Sequence[str]]:
+    """Cut the queries of a request so that a piece takes a thread for a moment only."""
+    n_texts = max(1, min(PIECE_TEXTS, PIECE_HITS // k))
+    for at in range(0, len(texts), n_texts):
+        yield texts[at : at + n_texts]
 
 
 def _without_places(facts: Any) -> Any:

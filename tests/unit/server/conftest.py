@@ -35,6 +35,7 @@ class FakeRetriever:
 
     fingerprint: str = "fake:0123456789abcdef"
     fields: tuple[str, ...] = ("bm25", "splade")
+    documents: list[Document] = field(default_factory=lambda: DOCUMENTS)
     batches: list[list[str]] = field(default_factory=list)
     searched: list[list[str]] = field(default_factory=list)
     options: list[dict[str, Any]] = field(default_factory=list)
@@ -109,7 +110,7 @@ class FakeRetriever:
         explanation = Explanation(score=3.0, stages=[stage]) if explain else None
         found = [
             Result(doc_id=d.doc_id, score=3.0, title=d.title, text=d.text, metadata=dict(d.metadata), explanation=explanation)
-            for d in DOCUMENTS[:k]
+            for d in self.documents[:k]
         ]
         return [Results(found, {"bm25": 1.5} if timings else None) for _ in texts]
 
@@ -118,7 +119,7 @@ class FakeRetriever:
 
     def document(self, doc_id):
         self._use()
-        return next((d for d in DOCUMENTS if d.doc_id == doc_id), None)
+        return next((d for d in self.documents if d.doc_id == doc_id), None)
 
     def info(self):
         self._use()

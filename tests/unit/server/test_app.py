@@ -1,4 +1,5 @@
 import json
+import resource
 import socket
 from types import SimpleNamespace
 
@@ -8,9 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lexmax.index.errors import EncoderMismatchError, RepresentationError, StorageError
-from lexmax.server import app as app_module
-from lexmax.server.app import bound, create_app, serve
-from lexmax.server.schemas import Limits
+from lexmax.server import process
+from lexmax.server.app import create_app
+from lexmax.server.limits import Limits
+from lexmax.server.process import bound, check_files, serve
 
 
 def error_of(response):
@@ -127,7 +129,6 @@ def test_index_facts_without_places(shared_client):
     ("method", "address", "status", "kind"),
     [
         ("GET", "/", 404, "not_found"),
-        ("GET", "/docs", 404, "not_found"),
         ("GET", "/v1/search/", 404, "not_found"),
         ("GET", "/v1/documents/none", 404, "not_found"),
         ("GET", "/v1/documents/", 404, "not_found"),
@@ -146,7 +147,9 @@ def test_addresses_that_are_not_there(shared_client, method, address, status, ki
     ("content", "says"),
     [
         (b"", "body: Field required"),
-        (b"{", "JSON"),
+        (b"{", "body: JSON decode error at character 2: "),
+        (b'{"query": x}', "body: JSON decode error at character 11: "),
+        (b'{"query": "x", "K": 3}', "K: there is no field 'K': did you mean 'k'?"),
         (b"\xff", ""),
         (b"[" * 100_000, ""),
         (b'{"query": "x", "k": ' + b"9" * 5000 + b"}", ""),
@@ -176,13 +179,14 @@ def test_bodies_that_are_refused(shared_client, content, says):
 
 
 def test_a_body_that_is_not_declared_as_json(shared_client):
-    for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/x-www-form-urlencoded"}):
+    for declared in (None, "text/plain", "application/x-www-form-urlencoded"):
+        headers = {} if declared is None else {"Content-Type": declared}
         response = shared_client.post("/v1/search", content=b'{"query": "x"}', headers=headers)
-        assert response.status_code == 422
-        kind, message = error_of(response)
-        assert (kind, message.split(": ", 1)[1]) == (
-            "invalid_request",
-            "send it with the header Content-Type: application/json",
+        assert response.status_code == 415
+        assert error_of(response) == (
+            "unsupported_media_type",
+            f"the body must be JSON and declared so, not {declared or 'no type'}: send the header Content-Type: "
+            "application/json (curl -H 'content-type: application/json')",
         )
 
 
@@ -236,7 +240,7 @@ def test_errors_of_the_engine(client, retriever, error, filter, status, kind):
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("n_bytes", "status"), [(1000, 200), (1001, 413)])
 def test_the_body_limit_counts_bytes_however_they_come(start, chunked, n_bytes, status):
-    client, _ = start(limits=Limits(max_body_bytes=1000))
+    client, _ = start(max_body_bytes=1000)
     content = b'{"query": "x"}'.ljust(n_bytes)
     parts = iter([content[:400], content[400:800], content[800:]]) if chunked else content
     response = client.post("/v1/search", content=parts, headers={"Content-Type": "application/json"})
@@ -245,7 +249,7 @@ def test_the_body_limit_counts_bytes_however_they_come(start, chunked, n_bytes, 
 
 
 def test_a_chunked_body_without_end_is_cut_off(start):
-    client, _ = start(limits=Limits(max_body_bytes=1000))
+    client, _ = start(max_body_bytes=1000, body_timeout_s=0.5)
     sent = []
 
     def endless():
@@ -337,34 +341,63 @@ def test_a_port_in_use_is_known_before_anything_else():
 
 
 class FakeUvicorn:
-    """Stands for uvicorn.Server; ``run`` is what the test makes of it."""
+    """Stands for the server; ``run`` is what the test makes of it."""
 
     def __init__(self, run):
         self.run = run
 
-    def __call__(self, config):
-        return SimpleNamespace(run=lambda sockets: self.run(config, sockets))
+    def __call__(self, app, limits):
+        return SimpleNamespace(run=lambda sockets: self.run(app, sockets))
 
 
 def test_serve_takes_the_socket_that_is_bound(retriever, monkeypatch):
     ran = []
-    monkeypatch.setattr(app_module.uvicorn, "Server", FakeUvicorn(lambda *given: ran.append(given)))
+    monkeypatch.setattr(process, "Server", FakeUvicorn(lambda *given: ran.append(given)))
     with bound(port=0) as listener:
         serve(retriever, listener)
-    ((config, sockets),) = ran
+    ((app, sockets),) = ran
     assert sockets == [listener]
-    assert config.workers == 1
-    assert config.app.title == "lexmax"
+    assert app.title == "lexmax"
 
 
 def test_threads_that_work_on_after_the_end_do_not_hold_the_process(retriever, monkeypatch):
-    def interrupted(config, _):
-        config.app.state.service._running.add("a search that hangs")
+    def interrupted(app, _):
+        app.state.service._running.add("a search that hangs")
         raise KeyboardInterrupt
 
     exits = []
-    monkeypatch.setattr(app_module.uvicorn, "Server", FakeUvicorn(interrupted))
-    monkeypatch.setattr(app_module.os, "_exit", exits.append)
+    monkeypatch.setattr(process, "Server", FakeUvicorn(interrupted))
+    monkeypatch.setattr(process.os, "_exit", exits.append)
     with bound(port=0) as listener, pytest.raises(KeyboardInterrupt):
         serve(retriever, listener)
     assert exits == [130]
+
+
+def test_what_opening_the_index_raised_ends_the_server(monkeypatch):
+    def opens():
+        raise StorageError("the index is damaged")
+
+    with bound(port=0) as listener, pytest.raises(StorageError, match="the index is damaged"):
+        serve(opens, listener)
+
+
+def test_more_connections_than_descriptors_are_refused():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("descriptors without bound")
+    with pytest.raises(ValueError, match=r"open files, of which a process may have \d+ here: lower --max-connections"):
+        check_files(Limits(max_connections=hard))
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [("/v1/serach", "did you mean /v1/search?"), ("/search", "did you mean /v1/search?"), ("/x", "/openapi.json lists them")],
+)
+def test_the_nearest_address_is_named(shared_client, address, advice):
+    assert advice in error_of(shared_client.get(address))[1]
+
+
+def test_the_limits_of_the_server_stand_in_its_description_and_its_page(start):
+    client, _ = start(max_k=77)
+    assert "| `--max-k` | 77 | results per query |" in client.get("/openapi.json").json()["info"]["description"]
+    assert client.get("/docs").status_code == 200

@@ -1,17 +1,36 @@
 import asyncio
+import json
 
-from lexmax.server.schemas import Limits, SearchOne
+from lexmax.server.limits import Limits
+from lexmax.server.payloads import Budget, Share
+from lexmax.server.schemas import SearchOne
 from lexmax.server.service import Service
+
+QUERY = {"k": 1, "search": None, "filter": None, "timeout_s": None}
+
+
+async def opened(retriever):
+    """A service that has opened its retriever and is ready."""
+    service = Service(lambda: retriever, Limits())
+    keeping = asyncio.create_task(service.keep_fresh(60))
+    while not service.ready:
+        await asyncio.sleep(0.001)
+    keeping.cancel()
+    retriever.batches.clear()
+    retriever.searched.clear()
+    return service
+
+
+def search(service, query):
+    return asyncio.create_task(service.search(SearchOne(query=query, **QUERY), Share(Budget(10**6))))
 
 
 def test_close_waits_for_searches_in_every_stage(retriever):
     # Without a web server in front that would wait by itself: the fake fails whatever is asked of it after close.
     async def run():
-        service = Service(retriever, Limits())
-        service.ready = True
+        service = await opened(retriever)
         retriever.encoder_open.clear()
-        queries = [SearchOne(query=f"q{i}", k=1, search=None, filter=None) for i in range(3)]
-        searches = [asyncio.create_task(service.search(query)) for query in queries]
+        searches = [search(service, f"q{i}") for i in range(3)]
         while not retriever.batches:
             await asyncio.sleep(0.001)
         closing = asyncio.create_task(service.close())
@@ -23,20 +42,20 @@ def test_close_waits_for_searches_in_every_stage(retriever):
         retriever.search_open.set()
         await closing
         assert retriever.closed
-        assert all(answer.startswith('{"results":[{"doc_id":"a"') for answer in await asyncio.gather(*searches))
+        for parts in await asyncio.gather(*searches):
+            assert json.loads(b"".join(parts))["results"][0]["doc_id"] == "a"
 
     asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_close_leaves_the_index_open_under_a_thread_that_does_not_end(retriever):
     async def run():
-        service = Service(retriever, Limits())
-        service.ready = True
+        service = await opened(retriever)
         retriever.search_open.clear()
-        search = asyncio.create_task(service.search(SearchOne(query="q", k=1, search=None, filter=None)))
+        searching = search(service, "q")
         while not retriever.searched:
             await asyncio.sleep(0.001)
-        search.cancel()
+        searching.cancel()
         await service.close(0.01)
         assert service.busy
         assert not retriever.closed

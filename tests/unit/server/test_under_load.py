@@ -2,16 +2,18 @@
 
 import json
 import logging
+import os
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from lexmax.server.schemas import Limits
+from lexmax.index.documents import Document
 from lexmax.server.service import Service
 
-LIMITS = Limits(max_batch=32, max_waiting=32)
+MAX_WAITING = 32
 
 
 def search(client, *queries):
@@ -21,7 +23,7 @@ def search(client, *queries):
 
 def n_waiting(client):
     """Ask for more than can be taken while something waits: the refusal says how many queries do."""
-    response = search(client, *["x"] * LIMITS.max_waiting)
+    response = search(client, *["x"] * MAX_WAITING)
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert response.json()["error"]["type"] == "overloaded"
@@ -38,7 +40,7 @@ def pool(retriever):
 
 @pytest.fixture
 def client(start):
-    client, _ = start(limits=LIMITS)
+    client, _ = start(max_batch=32, max_waiting=MAX_WAITING)
     return client
 
 
@@ -136,7 +138,7 @@ def test_commits_are_looked_for_and_a_failed_look_is_survived(retriever, start, 
 
 
 def test_shutdown_answers_what_was_taken_then_closes_the_index(retriever, start, pool, wait_until):
-    client, server = start(limits=LIMITS, reload_every_s=0.01)
+    client, server = start(max_batch=32, max_waiting=MAX_WAITING, reload_every_s=0.01)
     retriever.batches.clear()
     retriever.encoder_open.clear()
     taken = [pool.submit(search, client, f"q{i}") for i in range(4)]
@@ -154,7 +156,7 @@ def test_shutdown_answers_what_was_taken_then_closes_the_index(retriever, start,
 
 def test_what_is_left_at_the_end_of_the_grace_is_answered_with_503(retriever, start, pool, wait_until, monkeypatch):
     monkeypatch.setattr(Service.close, "__defaults__", (0.05,))
-    client, server = start(limits=LIMITS, grace_s=1)
+    client, server = start(max_batch=32, max_waiting=MAX_WAITING, grace_s=1)
     retriever.batches.clear()
     retriever.searched.clear()
     retriever.search_open.clear()
@@ -172,3 +174,126 @@ def test_what_is_left_at_the_end_of_the_grace_is_answered_with_503(retriever, st
         assert response.headers["content-type"] == "application/json"
         assert response.json() == {"error": {"type": "unavailable", "message": "the server is shutting down"}}
     assert not retriever.closed  # threads are at work on it
+
+
+def test_a_request_that_is_out_of_time_is_answered_and_leaves_the_queue(retriever, start, pool, wait_until):
+    client, _ = start(deadline_s=0.5, max_waiting=256)
+    retriever.batches.clear()
+    retriever.encoder_open.clear()
+    encoding = pool.submit(search, client, "encoding")
+    wait_until(lambda: retriever.batches)
+    queued = pool.submit(search, client, "queued")
+    for future, seconds in ((encoding, 0.5), (queued, 0.5)):
+        response = future.result()
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        message = f"no answer within {seconds} s: the server is busy, or the request asks for too much"
+        assert response.json() == {"error": {"type": "deadline", "message": message}}
+    retriever.encoder_open.set()
+    assert search(client, "next").status_code == 200
+    assert retriever.batches == [["encoding"], ["next"]]
+
+
+def test_a_request_may_ask_for_less_time_than_the_server_gives(retriever, start, pool, wait_until):
+    client, _ = start(deadline_s=60.0)
+    retriever.search_open.clear()
+    response = client.post("/v1/search", json={"query": "x", "timeout_s": 0.2})
+    assert (response.status_code, response.json()["error"]["type"]) == (503, "deadline")
+    assert "within 0.2 s" in response.json()["error"]["message"]
+    response = client.post("/v1/search", json={"query": "x", "timeout_s": 61})
+    assert (response.status_code, response.json()["error"]["message"][:11]) == (422, "timeout_s: ")
+
+
+def test_the_worker_stops_after_the_piece_at_hand_when_time_is_up(retriever, start, pool, wait_until):
+    client, _ = start()
+    retriever.searched.clear()
+    retriever.search_open.clear()
+    body = {"queries": [f"q{i}" for i in range(100)], "timeout_s": 0.3}
+    assert client.post("/v1/search", json=body).status_code == 503
+    retriever.search_open.set()
+    assert search(client, "next").status_code == 200
+    assert [len(texts) for texts in retriever.searched] == [16, 1]
+
+
+@pytest.mark.parametrize(("n_queries", "k", "pieces"), [(30, 10, [16, 14]), (3, 500, [2, 1]), (2, 1000, [1, 1])])
+def test_a_request_of_many_queries_goes_piece_by_piece(client, retriever, n_queries, k, pieces):
+    retriever.searched.clear()
+    queries = [f"q{i}" for i in range(n_queries)]
+    answer = client.post("/v1/search", json={"queries": queries, "k": k, "timings": True}).json()
+    assert [len(texts) for texts in retriever.searched] == pieces
+    assert [text for texts in retriever.searched for text in texts] == queries
+    assert len(answer["results"]) == n_queries
+    assert answer["timings_ms"]["bm25"] == 1.5 * len(pieces)
+
+
+def test_documents_and_facts_have_a_deadline_too(retriever, start, pool, wait_until):
+    client, _ = start(deadline_s=0.3)
+    retriever.search_open.clear()
+    retriever.searched.clear()
+    n_threads = os.cpu_count() or 1
+    searches = [pool.submit(search, client, f"q{i}") for i in range(n_threads)]
+    wait_until(lambda: len(retriever.searched) == n_threads)
+    for address in ("/v1/documents/a", "/v1/index"):
+        response = client.get(address)
+        assert (response.status_code, response.json()["error"]["type"]) == (503, "deadline")
+    assert [future.result().status_code for future in searches] == [503] * n_threads
+    assert client.get("/healthz").status_code == 200
+
+
+def test_an_answer_over_the_limit_is_refused_with_the_numbers(retriever, start):
+    retriever.documents = [Document(doc_id=f"d{i}", text="x" * 1000) for i in range(10)]
+    client, _ = start(max_answer_bytes=30_000)
+    body = {"queries": ["a", "b", "c"], "k": 10}
+    assert client.post("/v1/search", json={**body, "queries": ["a", "b"]}).status_code == 200
+    response = client.post("/v1/search", json=body)
+    assert (response.status_code, response.json()["error"]["type"]) == (422, "invalid_request")
+    message = response.json()["error"]["message"]
+    assert "larger than 30000 bytes: 3 of 3 queries with k = 10 have 3" in message
+    assert "include_text" in message
+    assert client.post("/v1/search", json={**body, "include_text": False}).status_code == 200
+
+
+def test_what_requests_hold_together_is_bounded_and_given_back(retriever, start, pool, wait_until):
+    retriever.documents = [Document(doc_id=f"d{i}", text="x" * 1000) for i in range(10)]
+    client, _ = start(max_body_bytes=10_000, max_answer_bytes=15_000, max_held_bytes=26_000)
+    retriever.batches.clear()
+    retriever.encoder_open.clear()
+    large = {"query": "x", "include_text": False, "filter": "'" + "x" * 9_000 + "'"}
+    taken = [pool.submit(client.post, "/v1/search", json=large) for _ in range(2)]
+    wait_until(lambda: retriever.batches)
+    wait_until(lambda: client.post("/v1/search", json=large).status_code == 503)
+    response = client.post("/v1/search", json=large)
+    assert response.json()["error"]["type"] == "overloaded"
+    assert "of 26000" in response.json()["error"]["message"]
+    retriever.encoder_open.set()
+    assert [future.result().status_code for future in taken] == [200, 200]
+    for _ in range(10):
+        assert client.post("/v1/search", json={"query": "x"}).status_code == 200
+
+
+def test_until_the_index_is_open_requests_are_refused_and_then_answered(retriever, start, wait_until):
+    may_open = threading.Event()
+
+    def opens():
+        assert may_open.wait(30)
+        return retriever
+
+    client, _ = start(opens=opens, ready=False)
+    for response in (client.get("/readyz"), search(client, "x"), client.get("/v1/index"), client.get("/v1/documents/a")):
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert response.json()["error"]["type"] == "unavailable"
+    assert client.get("/healthz").status_code == 200
+    may_open.set()
+    wait_until(lambda: client.get("/readyz").status_code == 200)
+    assert search(client, "x").status_code == 200
+
+
+def test_requests_that_come_while_others_are_cut_get_an_answer_too(retriever, start, pool, wait_until, monkeypatch):
+    monkeypatch.setattr(Service.close, "__defaults__", (0.05,))
+    client, server = start(grace_s=1)
+    retriever.search_open.clear()
+    futures = [pool.submit(search, client, f"q{i}") for i in range(12)]
+    wait_until(lambda: len(server.server_state.tasks) == 12)
+    server.should_exit = True
+    answers = [future.result() for future in futures]
+    assert [answer.status_code for answer in answers] == [503] * 12
+    assert {answer.json()["error"]["type"] for answer in answers} == {"unavailable"}

@@ -1,0 +1,97 @@
+"""Writes the JSON of an answer query by query, so that no more than one piece of results is ever held as Python objects."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pydantic_core
+from pydantic import TypeAdapter
+
+from .errors import RefusedError
+from .payloads import Share
+from .schemas import Hit, SearchMany, SearchOne
+
+if TYPE_CHECKING:
+    from ..retrieval.results import Result, Results
+
+_HITS = TypeAdapter(list[Hit])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Results of some queries of a request: JSON of each query's list, and the milliseconds of each stage."""
+
+    results: list[bytes]
+    timings_ms: dict[str, float]
+
+
+def write_piece(body: SearchOne | SearchMany, found: "Sequence[Results]", encode_ms: float) -> Piece:
+    """Write results: in a thread, since many take long to write."""
+    results = [_HITS.dump_json([_hit(result, include_text=body.include_text) for result in each]) for each in found]
+    return Piece(results, {"encode": encode_ms, **(found[0].timings_ms or {})})
+
+
+class WrittenAnswer:
+    """A ``OneAnswer`` or ``ManyAnswer`` that grows piece by piece.
+
+    Parameters
+    ----------
+    body : SearchOne or SearchMany
+        The request.
+    n_queries : int
+        How many queries it has.
+    max_bytes : int
+        Most bytes of its results.
+    held : Share
+        Counts them.
+    """
+
+    def __init__(self, body: SearchOne | SearchMany, n_queries: int, max_bytes: int, held: Share) -> None:
+        self._body, self._n_queries, self._max_bytes, self._held = body, n_queries, max_bytes, held
+        self._started = time.perf_counter()
+        self._results: list[bytes] = []
+        self._n_bytes = 0
+        self._timings_ms: dict[str, float] = {}
+
+    def add(self, piece: Piece) -> None:
+        """Take the results of the next queries.
+
+        Raises
+        ------
+        RefusedError
+            422 when the answer gets too large, 503 when all answers together do.
+        """
+        n_bytes = sum(map(len, piece.results))
+        self._held.take(n_bytes)
+        self._results += piece.results
+        self._n_bytes += n_bytes
+        if self._n_bytes > self._max_bytes:
+            message = (
+                f"the answer is larger than {self._max_bytes} bytes: {len(self._results)} of {self._n_queries} queries with "
+                f"k = {self._body.k} have {self._n_bytes}; lower k, send fewer queries, or set include_text to false"
+            )
+            raise RefusedError(422, "invalid_request", message)
+        for stage, elapsed_ms in piece.timings_ms.items():
+            self._timings_ms[stage] = self._timings_ms.get(stage, 0.0) + elapsed_ms
+
+    def parts(self) -> list[bytes]:
+        """Return the whole answer in parts, one for the results of each query."""
+        took_ms = (time.perf_counter() - self._started) * 1000
+        facts = {"took_ms": took_ms, "timings_ms": self._timings_ms if self._body.timings else None}
+        end = b"," + pydantic_core.to_json(facts)[1:]
+        if isinstance(self._body, SearchOne):
+            return [b'{"results":', *self._results, end]
+        separated = [part for results in self._results for part in (b",", results)][1:]
+        return [b'{"results":[', *separated, b"]", end]
+
+
+def _hit(result: "Result", *, include_text: bool) -> Hit:
+    return Hit(
+        doc_id=result.doc_id,
+        score=result.score,
+        title=result.title,
+        text=result.text if include_text else None,
+        metadata=dict(result.metadata),
+        explanation=result.explanation,
+    )

@@ -1,0 +1,117 @@
+"""The process that serves one index: one worker, since the kernels release the GIL and threads share one copy of the index.
+
+The beginning: the address is bound first, then requests get 503 until the index is open and warm.
+The end: after SIGTERM or SIGINT requests have ``grace_s`` seconds to finish. What is left is answered with 503, and threads
+that still work ``CLOSE_S`` seconds later end with the process.
+"""
+
+import contextlib
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from ..index.errors import StorageError
+from .app import DEFAULT_LIMITS, create_app
+from .connections import SPARE, Connection
+from .limits import Limits
+from .service import Service
+
+if TYPE_CHECKING:
+    from ..retrieval.retriever import Retriever
+
+INTERRUPTED = 130  # exit status of a process that SIGINT ended
+N_FILES = 128  # descriptors beside those of connections
+
+
+class Server(uvicorn.Server):
+    """Runs an app of `create_app`; ends by itself where the index cannot be opened."""
+
+    def __init__(self, app: FastAPI, limits: Limits = DEFAULT_LIMITS, host: str = "127.0.0.1", port: int = 8000) -> None:
+        connection: Any = partial(Connection, limits=limits)
+        super().__init__(
+            uvicorn.Config(
+                app, host=host, port=port, http=connection, ws="none", log_config=None,
+                server_header=False, timeout_keep_alive=limits.keep_alive_s, timeout_graceful_shutdown=limits.grace_s,
+            )
+        )  # fmt: skip
+        self._service: Service = app.state.service
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tell whether to end; called ten times a second."""
+        return self._service.failure is not None or bool(await super().on_tick(counter))
+
+
+@contextlib.contextmanager
+def bound(host: str = "127.0.0.1", port: int = 8000) -> Iterator[socket.socket]:
+    """Bind an address for `serve`, so that one in use is known before an index is opened; port 0 takes a free one.
+
+    Raises
+    ------
+    StorageError
+        When the address is in use, unknown or not allowed.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except (OSError, OverflowError) as failure:
+            reason = getattr(failure, "strerror", None) or failure
+            raise StorageError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from failure
+        yield listener
+
+
+def check_files(limits: Limits) -> None:
+    """See to it that the process may have a descriptor for every connection.
+
+    Raises
+    ------
+    ValueError
+        It may not.
+    """
+    wanted = limits.max_connections + SPARE + N_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise ValueError(
+                f"max_connections {limits.max_connections} takes {wanted} open files, of which a process may have {hard} here: "
+                "lower --max-connections or raise `ulimit -Hn`"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def serve(retriever: "Retriever | Callable[[], Retriever]", listener: socket.socket, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Serve an index until SIGINT or SIGTERM, then close it; requests under way are answered.
+
+    Parameters
+    ----------
+    retriever : Retriever or callable
+        The open index, or what opens it.
+    listener : socket
+        As `bound` yields it.
+    limits : Limits
+        Bounds of what the server takes.
+
+    Raises
+    ------
+    LexmaxError, ValueError, OSError
+        What opening the index raised.
+    """
+    check_files(limits)
+    app = create_app(retriever, limits)
+    service: Service = app.state.service
+    try:
+        Server(app, limits).run(sockets=[listener])
+    finally:
+        if service.busy:
+            # Python would wait for the threads. They only read, so nothing is lost with them.
+            logging.shutdown()
+            os._exit(INTERRUPTED)
+    if service.failure is not None:
+        raise service.failure
