@@ -1,18 +1,24 @@
 """The command line: one door to the engine. Each room brings its own commands; here are their order and their end.
 
-Data goes to stdout and talk to stderr. Exit status: 0; 1 nothing found or check failed; 2 wrong usage or an error.
+Data goes to stdout and talk to stderr. Exit status: 0; 1 nothing found or check failed; 2 wrong usage or an error, in one line;
+130 and 143 when Ctrl-C or SIGTERM ended the command. A reader that closes the pipe, as ``| head`` does, ends it quietly.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from .eval.bench.command import add_commands
 from .eval.command import add_eval_command
-from .index.errors import LexmaxError
+from .index.errors import LexmaxError, StorageError
+from .index.refusals import is_refusal, reason_of
 from .retrieval.commands.indexing import add_indexing_commands
 from .retrieval.commands.packing import add_packing_command
 from .retrieval.commands.searching import add_searching_commands
@@ -25,24 +31,77 @@ if TYPE_CHECKING:
     from .eval.datasets import Dataset
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the command ends as after Ctrl-C."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    options = _parsed(arguments)
+    resumes = ""
     try:
-        return int(options.run(options))
-    except (LexmaxError, ValueError, TypeError, FileExistsError) as failure:
-        say(f"lexmax: {failure}")
+        try:
+            options = _parsed(arguments)
+            if getattr(options, "resumes", False):
+                resumes = "; run the same command again to continue"
+            with _stopped_by_sigterm():
+                return int(options.run(options))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+    except BrokenPipeError:
+        _discard_output()
+        return 0
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated)
+        say(f"lexmax: {'terminated' if terminated else 'interrupted'}{resumes}")
+        return 143 if terminated else 130
+    except Exception as failure:
+        refused = isinstance(failure, StorageError) or (is_refusal(failure) and not isinstance(failure, FileExistsError))
+        say(f"lexmax: {_told(failure)}{resumes if refused else ''}")
+        _discard_output()
+        if sys.flags.dev_mode:
+            raise
         return 2
-    except (OSError, MemoryError) as failure:
-        if isinstance(failure, BrokenPipeError):
-            sys.stderr.close()
-            return 0
-        say(f"lexmax: {_reason(failure)}; what was committed is safe")
-        return 2
-    except KeyboardInterrupt:
-        resumes = getattr(options, "resumes", False)
-        say("lexmax: interrupted" + ("; run the same command again to continue" if resumes else ""))
-        return 130
+
+
+def _told(failure: Exception) -> str:
+    """Say in one line what went wrong."""
+    if isinstance(failure, OSError) and failure.errno and not failure.filename:
+        return f"input or output: {reason_of(failure)}"
+    if is_refusal(failure):
+        return reason_of(failure)
+    line = " ".join(str(failure).split("\n"))
+    if isinstance(failure, LexmaxError | ValueError | TypeError):
+        return line
+    return f"an error of its own, {type(failure).__name__}: {line} (`python -X dev -m lexmax` shows where; please report it)"
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a command in order: what no commit names is removed, the lock released."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _discard_output() -> None:
+    """Send what stdout still holds nowhere if it is refused: Python would try again, and fail aloud, at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -54,12 +113,6 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return options
-
-
-def _reason(failure: OSError | MemoryError) -> str:
-    if isinstance(failure, MemoryError):
-        return "out of memory"
-    return f"{failure.filename or 'input or output'}: {failure.strerror or failure}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ from .encoders.base import Encoder
 from .encoders.registry import check_encoder
 from .encoders.shared_pass import SharedPass
 from .encoders.specs import EncoderSpec
-from .fields import FieldEncoder, FieldEncoders, check_search, field_encoders, index_encoders
+from .fields import FieldEncoder, FieldEncoders, check_search, check_unfinished, field_encoders, index_encoders, is_same_field
 from .models import DEFAULT_ENCODERS
 from .pipelines.defaults import default_search
 from .progress import Progress
@@ -124,7 +124,7 @@ def build_index(
     expression = search or default_search({name: each.encoder for name, each in chosen.items()})
     check_search(expression, chosen)
     path = Path(out)
-    finished = _finished(path, names)
+    finished = _finished(path, names, chosen)
     if finished is not None:
         return BuildReport(n_added=0, n_resumed=finished.n_docs, finished=True)
     with _open_or_create(path, names, chosen, expression, limits) as collection:
@@ -207,7 +207,7 @@ def _corpus(
     return as_documents(() if documents is None else documents, fields, bad=bad, notice=notice)
 
 
-def _finished(path: Path, names: list[str] | None) -> Manifest | None:
+def _finished(path: Path, names: list[str] | None, chosen: Mapping[str, FieldEncoder]) -> Manifest | None:
     """Manifest of an index that an earlier run of the same build finished, None when there is none.
 
     Raises FileExistsError for an index of something else.
@@ -218,7 +218,10 @@ def _finished(path: Path, names: list[str] | None) -> Manifest | None:
         return None
     if manifest.build is not None:
         return None
-    if names is not None and manifest.corpus and manifest.corpus.get("sources") == names:
+    same_sources = names is not None and manifest.corpus is not None and manifest.corpus.get("sources") == names
+    if same_sources and all(
+        name in manifest.fields and is_same_field(manifest.fields[name], each) for name, each in chosen.items()
+    ):
         return manifest
     raise FileExistsError(f"{path} holds an index already: remove it, choose another folder, or use `lexmax add`")
 
@@ -240,7 +243,7 @@ def _open_or_create(
             "run that again to finish it, or remove it"
         )
     for name, each in chosen.items():
-        check_encoder(manifest.fields[name].encoder, each.encoder)
+        check_unfinished(f"{out}, {name}", manifest.fields[name], each)
     return Collection.open(out, limits=limits)
 
 
@@ -260,6 +263,8 @@ class _Writer:
         self._batch_size = 128 if self._cutting else 4096  # neural encoders are slow: progress is shown and saved more often
         self._n_truncated = dict.fromkeys(self._cutting, 0)
         self._n_split = self._n_done = self._n_added = self._n_replaced = 0
+        self._last_id = ""
+        self._is_whole = True  # False while a batch is in part added and not yet counted
 
     def run(self, documents: Corpus, sources: list[str] | None, commit_every_s: float) -> BuildReport:
         """Add ``documents``; with ``sources``, commit progress as it goes and skip what an earlier run committed."""
@@ -268,22 +273,19 @@ class _Writer:
         self._n_done = n_resumed
         if self._progress:
             self._progress(n_resumed)
-        last_id = ""
         placed = ((document, documents.place) for document in documents)
         try:
             while pairs := list(islice(placed, self._batch_size)):
                 batch = [document for document, _ in pairs]
                 self._add(batch, [place for _, place in pairs])
-                self._n_done += len(batch)
-                last_id = batch[-1].doc_id
                 if self._progress:
                     self._progress(self._n_done)
                 if sources is not None and time.monotonic() - last_commit >= commit_every_s:
-                    self._save(sources, last_id)
+                    self._save(sources)
                     last_commit = time.monotonic()
         except KeyboardInterrupt:
-            if sources is not None and last_id:
-                self._save(sources, last_id)
+            if sources is not None and self._last_id and self._is_whole:
+                self._save(sources)
             raise
         return BuildReport(
             n_added=self._n_added, n_replaced=self._n_replaced, n_skipped=self._bad.n_records if self._bad else 0,
@@ -291,9 +293,11 @@ class _Writer:
             n_split=self._n_split, elapsed_s=time.monotonic() - start,
         )  # fmt: skip
 
-    def _save(self, sources: list[str], last_id: str) -> None:
-        self._collection.build = BuildState(sources=sources, n_records=self._n_done, last_doc_id=last_id)
+    def _save(self, sources: list[str]) -> None:
+        self._is_whole = False
+        self._collection.build = BuildState(sources=sources, n_records=self._n_done, last_doc_id=self._last_id)
         self._collection.commit()
+        self._is_whole = True
 
     def _skip_done(self, documents: Corpus) -> int:
         """Pass over what an unfinished build has committed, and see that the corpus is still the same there."""
@@ -314,6 +318,7 @@ class _Writer:
         return state.n_records
 
     def _add(self, batch: Sequence[Document], places: Sequence[Place | None]) -> None:
+        n_records, last_id = len(batch), batch[-1].doc_id
         if self._split_long:
             pieces = [list(passages_of(document, self._reads_whole)) for document in batch]
             self._n_split += sum(len(each) > 1 for each in pieces)
@@ -323,11 +328,14 @@ class _Writer:
         for name, encoder in self._cutting.items():
             self._n_truncated[name] += encoder.n_truncated(texts)
         vectors = self._shared.encode_documents(texts)
+        self._is_whole = False
         try:
             self._n_replaced += self._collection.add(batch, vectors, replace=self._replace)
             self._n_added += len(batch)
         except (DatasetError, DuplicateDocumentError):
             self._add_one_by_one(batch, places, vectors)
+        self._n_done, self._last_id = self._n_done + n_records, last_id
+        self._is_whole = True
 
     def _add_one_by_one(
         self, batch: Sequence[Document], places: Sequence[Place | None], vectors: Mapping[str, Vectors]

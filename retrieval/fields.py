@@ -64,6 +64,18 @@ _NEW_FIELDS: dict[str, Callable[[FieldEncoder], dict[str, Any]]] = {
 }
 
 
+def is_same_field(record: FieldRecord, each: FieldEncoder) -> bool:
+    """Whether a field of an index is what ``each`` would make."""
+    return record.encoder.fingerprint == each.encoder.fingerprint and record.options == dict(each.new_field().options)
+
+
+def check_unfinished(where: str, record: FieldRecord, each: FieldEncoder) -> None:
+    """Raise EncoderMismatchError, or ValueError for other storage, unless ``each`` can go on with an unfinished field."""
+    check_encoder(record.encoder, each.encoder)
+    if not is_same_field(record, each):
+        raise ValueError(f"{where}: the unfinished field keeps its vectors with {record.options}: go on so, or remove it")
+
+
 def encoder_record(encoder: Encoder) -> EncoderRecord:
     """Return what the manifest keeps of an encoder."""
     return EncoderRecord(kind=encoder.kind, fingerprint=encoder.fingerprint, settings=dict(encoder.settings))
@@ -156,7 +168,7 @@ def add_field(
     Parameters
     ----------
     path : path
-        The index folder.
+        The index folder. Where an earlier run has filled the field already, there is nothing left to do.
     spec : str or EncoderSpec
         ``[NAME=]MODEL[,SETTING=VALUE]...``.
     encoder : Encoder or None
@@ -178,15 +190,13 @@ def add_field(
     Raises
     ------
     ValueError
-        There is a complete field of this name.
+        There is another field of this name.
     EncoderMismatchError
         An unfinished field of this name was made by another encoder.
     """
     spec = parse_encoder_spec(spec) if isinstance(spec, str) else spec
     with Collection.open(path) as collection:
         record = collection.manifest.fields.get(spec.name)
-        if record is not None and record.complete:
-            raise ValueError(f"{path}: there is a field {spec.name!r} already: drop it first, or choose another name")
         names = [*collection.manifest.fields, *([] if record else [spec.name])]
         if search is not None:
             check_search(search, names)
@@ -194,15 +204,17 @@ def add_field(
         if record is None:
             collection.add_field(spec.name, used.new_field())
             collection.commit()
-        else:
-            check_encoder(record.encoder, used.encoder)
+        elif not record.complete:
+            check_unfinished(f"{path}, {spec.name}", record, used)
+        elif not is_same_field(record, used):
+            raise ValueError(f"{path}: there is a field {spec.name!r} already: drop it first, or choose another name")
         shared = SharedPass({spec.name: used.encoder})
 
         def encode(texts: list[str]) -> Vectors:
             return shared.encode_documents(texts)[spec.name]
 
         n_encoded = collection.fill(spec.name, encode, progress=progress, commit_every_s=commit_every_s)
-        if search is not None:
+        if search not in (None, collection.search):
             collection.search = search
             collection.commit()
     return n_encoded

@@ -5,6 +5,7 @@ This module is read at every start of the command line, so whatever is heavy is 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..index.errors import MissingDependencyError
 
@@ -24,12 +25,16 @@ WANTED: dict[type, str] = {bool: "true or false", int: "a whole number", float: 
 
 def write(text: str) -> None:
     """Write a line of data, on stdout."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "closed", "standard output")
     sys.stdout.write(f"{text}\n")
 
 
 def say(message: str) -> None:
-    """Write a line of talk, on stderr."""
-    sys.stderr.write(f"{message}\n")
+    """Write a line of talk, on stderr; work does not end because nobody listens."""
+    with suppress(OSError, AttributeError):  # the latter where stderr is closed
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
 
 
 @contextmanager
@@ -98,7 +103,7 @@ def split_setting(text: str, option: str) -> tuple[str, str]:
 
 
 def settings_of(config: type[Any], texts: Iterable[str], option: str, *, without: Collection[str] = ()) -> dict[str, Any]:
-    """Read settings for a dataclass, of the types of its fields' defaults.
+    """Read settings for a dataclass, of the types of its fields' defaults, or of fields where the default is None.
 
     Parameters
     ----------
@@ -122,8 +127,15 @@ def settings_of(config: type[Any], texts: Iterable[str], option: str, *, without
         name, value = split_setting(text, option)
         if name not in defaults:
             raise ValueError(f"{option} does not know {name!r}; there are {', '.join(sorted(defaults))}")
-        settings[name] = _value(value, type(defaults[name]), f"{option} {name}")
+        kind = _optional_kind(config, name) if defaults[name] is None else type(defaults[name])
+        settings[name] = _value(value, kind, f"{option} {name}")
     return settings
+
+
+def _optional_kind(config: type[Any], name: str) -> type:
+    """What a field of type ``KIND | None`` takes; the values of a Literal are words."""
+    kind = next(each for each in get_args(get_type_hints(config)[name]) if each is not type(None))
+    return str if get_origin(kind) is Literal else kind
 
 
 def json_or_text(text: str) -> Any:

@@ -171,7 +171,8 @@ def _field(options: argparse.Namespace) -> int:
     tell_encoders(specs, options.device)
     with progress_bar("documents") as bar, compiling():
         n_encoded = add_field(options.index, specs[0], search=options.search, device=options.device, progress=bar)
-    say(f"{options.index} has the field {specs[0].name}: {n_encoded:,} documents were encoded")
+    encoded = f"{n_encoded:,} documents were encoded" if n_encoded else "nothing was left to encode"
+    say(f"{options.index} has the field {specs[0].name}: {encoded}")
     return 0
 
 

@@ -175,7 +175,7 @@ def test_bad_records_are_an_error_or_a_list(tmp_path, capsys):
         (["search", "{idx}", "x", "--option", "bm25.n_probe=3"], "n_probe"),
         (["search", "{idx}", "x", "--option", "n_probe=3"], "FIELD.NAME=VALUE"),
         (["field", "drop", "{idx}", "bm25"], "only field"),
-        (["field", "add", "{idx}", "bm25"], "already"),
+        (["field", "add", "{idx}", "bm25,b=0.1"], "already"),
         (["eval", "{tmp}", "--index", "{idx}"], "{tmp}"),
     ],
 )
