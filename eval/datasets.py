@@ -3,7 +3,7 @@
 ::
 
     FOLDER/queries.jsonl[.gz]    {"_id": ..., "text": ...} a line
-    FOLDER/qrels/SPLIT.tsv       header, then query-id <TAB> corpus-id <TAB> score
+    FOLDER/qrels/SPLIT.tsv       header, then query-id <TAB> corpus-id <TAB> score; also TREC's four columns
 
 BEIR: Thakur et al., "BEIR: A heterogenous benchmark for zero-shot evaluation of information retrieval
 models", NeurIPS Datasets and Benchmarks 2021.
@@ -11,14 +11,14 @@ models", NeurIPS Datasets and Benchmarks 2021.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..index.errors import DatasetError, MissingDependencyError
 from ..retrieval.corpora.reading import Fields, read_corpus
-from .runs import Qrels, add_judgment
+from .runs import Qrels, judgments
 
 COLLECTIONS = Path(__file__).parent / "collections"  # in the repository, not in the wheel
 
@@ -82,45 +82,22 @@ def _load_folder(folder: Path, split: str) -> Dataset:
         raise DatasetError("the folder has no queries.jsonl or queries.jsonl.gz", path=folder)
     queries = _read_queries(queries_path)
     qrels: dict[str, dict[str, int]] = {}
-    for line, (query_id, doc_id, score) in _qrels_rows(qrels_path):
+    for line, query_id, doc_id, relevance in judgments(qrels_path):
         if query_id not in queries:
             raise DatasetError(f"query {query_id!r} is not in {queries_path.name}", path=qrels_path, line=line)
-        add_judgment(qrels, query_id, doc_id, score, path=qrels_path, line=line)
+        qrels.setdefault(query_id, {})[doc_id] = relevance
     return _dataset(f"{folder.resolve().name}/{split}", queries, qrels)
 
 
 def _read_queries(path: Path) -> dict[str, str]:
     queries: dict[str, str] = {}
-    for query in read_corpus([str(path)], fields=Fields(title=(), metadata=())):  # same form as documents
+    corpus = read_corpus([str(path)], fields=Fields(title=(), metadata=()))  # same form as documents
+    for query in corpus:
         if query.doc_id in queries:
-            raise DatasetError(f"query {query.doc_id!r} is there twice", path=path)
+            line = corpus.place.line if corpus.place else None
+            raise DatasetError(f"query {query.doc_id!r} is there twice", path=path, line=line)
         queries[query.doc_id] = query.text
     return queries
-
-
-def _qrels_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, three columns); a first line whose third column is no number of any form is the header."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                columns = str(line, "utf-8").rstrip("\r\n").split("\t")
-            except UnicodeDecodeError as error:
-                raise DatasetError("not UTF-8", path=path, line=number) from error
-            if columns == [""]:
-                continue
-            if len(columns) != 3:
-                raise DatasetError(f"3 columns parted by tabs are expected, found {len(columns)}", path=path, line=number)
-            if number > 1 or _is_number(columns[2]):
-                yield number, columns
-
-
-def _is_number(text: str) -> bool:
-    """Whether a column is a number: as wide as `add_judgment` reads it or wider, which then names what is wrong with it."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _load_ir_datasets(dataset_id: str, split: str) -> Dataset:

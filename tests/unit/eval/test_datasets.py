@@ -38,17 +38,27 @@ def test_split_without_header_and_gzipped_queries(folder):
     assert (dataset.queries, dataset.qrels) == ({"q3": "three"}, {"q3": {"d3": 1}})
 
 
-@pytest.mark.parametrize("first", ["1001\t1\t+1", "1001\t1\t1", "1001\t1\t 1"])
+@pytest.mark.parametrize("first", ["1001\t1\t+1", "1001\t1\t1", "1001\t1\t 1", "\ufeff1001\t1\t1", "1001 1 1", "\n1001\t1\t1"])
 def test_a_first_line_with_a_number_is_no_header(folder, first):
     (folder / "queries.jsonl").write_bytes(QUERIES + b'{"_id": "1001", "text": "number"}\n')
-    (folder / "qrels" / "test.tsv").write_text(first + "\nq1\td1\t+1\n")
+    (folder / "qrels" / "test.tsv").write_text(first + "\nq1\td1\t+1\n", encoding="utf-8")
     assert load_dataset(folder).qrels == {"1001": {"1": 1}, "q1": {"d1": 1}}
 
 
-def test_a_first_line_with_a_broken_number_is_an_error_and_no_header(folder):
-    (folder / "qrels" / "test.tsv").write_text("q1\td1\t1.5\nq1\td2\t1\n")
-    with pytest.raises(DatasetError, match=r"line 1: the relevance must be an integer, found '1\.5'"):
+@pytest.mark.parametrize("number", ["1.5", "x", "nan", "1_0", "١", ""])
+def test_a_first_line_with_a_broken_number_is_an_error_and_no_header(folder, number):
+    (folder / "qrels" / "test.tsv").write_text(f"q1\td1\t{number}\nq1\td2\t1\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=f"line 1: the relevance must be an integer, found '{number}'"):
         load_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    "header", ["query-id\tcorpus-id\tscore", "\ufeffQuery_ID\tdoc\tn", "q\td\trelevance", "qid 0 docid rel"]
+)
+def test_headers_that_are_known_and_both_forms(folder, header):
+    rows = "q1\td1\t2\nq1\td 2\t0\n" if header.count("\t") else "q1 0 d1 2\nq1\t0\td 2\t0\n"
+    (folder / "qrels" / "test.tsv").write_text(f"{header}\n{rows}", encoding="utf-8")
+    assert load_dataset(folder).qrels == {"q1": {"d1": 2, "d 2": 0}}
 
 
 def test_missing_split_names_the_others(folder):
@@ -59,7 +69,9 @@ def test_missing_split_names_the_others(folder):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("q1 d1 1", "3 columns parted by tabs are expected, found 1"),
+        ("q1 d1", "3 columns are expected, found 2"),
+        ("\td1\t1", "an id is empty"),
+        ("q1\td1\tscore", "must be an integer"),
         ("q1\td1\t1.5", "must be an integer"),
         ("q1\td1\t1\t1", "found 4"),
         ("q9\td1\t1", "query 'q9' is not in queries.jsonl"),
@@ -81,7 +93,7 @@ def test_malformed_queries(folder):
     with pytest.raises(DatasetError, match=r"queries\.jsonl, line 4: no text"):
         load_dataset(folder)
     path.write_bytes(QUERIES + QUERIES)
-    with pytest.raises(DatasetError, match=r"queries\.jsonl: query 'q1' is there twice"):
+    with pytest.raises(DatasetError, match=r"queries\.jsonl, line 4: query 'q1' is there twice"):
         load_dataset(folder)
     path.unlink()
     with pytest.raises(DatasetError, match=r"no queries\.jsonl"):

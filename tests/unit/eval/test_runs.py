@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from lexmax.eval.runs import read_qrels, read_run, write_qrels, write_run
 from lexmax.index.errors import DatasetError
 
-IDS = st.text(min_size=1).filter(lambda text: text.split() == [text])
+IDS = st.text(min_size=1).filter(lambda text: text.split() == [text] and text[0] != "\ufeff")
 SCORES = st.floats(allow_nan=False, allow_infinity=False)
 RUNS = st.dictionaries(IDS, st.dictionaries(IDS, SCORES, min_size=1))
 
@@ -70,7 +70,7 @@ def test_malformed_run(tmp_path, line, reason):
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("q 0 d2", "4 fields"), ("q 0 d2 1.5", "must be an integer"), ("q 0 d1 2", "judged 2, and 1 before")],
+    [("q 0 d2", "4 columns"), ("q 0 d2 1.5", "must be an integer"), ("q 0 d1 2", "judged 2, and 1 before")],
 )
 def test_malformed_qrels(tmp_path, line, reason):
     path = tmp_path / "qrels.trec"
