@@ -33,6 +33,8 @@ MAX_EXACT_INT = 2**53
 MAX_FIELDS = 1000
 """A field costs every document some bytes, so keys that differ from document to document belong into one object."""
 MAX_NESTING = 64
+MAX_NESTED_INT_BITS = 4096
+"""JSON has integers of any size; Python does not read those of more than 4,300 digits."""
 _WIDENS = {("int64", "float64"), ("int64", "bigint"), ("list<string>", "json")}
 _FITS = {("float64", "int64"), ("bigint", "int64"), ("json", "list<string>")}
 _SHOWN = {"bigint": "an integer above 2^53", "list<string>": "a list of strings", "json": "nested"}
@@ -66,7 +68,7 @@ def type_of(value: Any) -> str | None:
 
 
 def _check_nested(value: Any, nesting: int) -> None:
-    if nesting > MAX_NESTING:
+    if isinstance(value, dict | list | tuple) and nesting > MAX_NESTING:
         raise ValueError(f"more than {MAX_NESTING} lists and objects inside each other")
     if isinstance(value, dict):
         for key, item in value.items():
@@ -77,8 +79,10 @@ def _check_nested(value: Any, nesting: int) -> None:
     elif isinstance(value, list | tuple):
         for item in value:
             _check_nested(item, nesting + 1)
-    elif not isinstance(value, int):  # JSON has integers of any size
+    elif not isinstance(value, int):
         type_of(value)
+    elif value.bit_length() > MAX_NESTED_INT_BITS:
+        raise ValueError(f"an integer beyond {MAX_NESTED_INT_BITS} bits: write it as a string")
 
 
 def check_text(text: str) -> None:
