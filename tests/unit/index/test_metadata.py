@@ -99,7 +99,6 @@ def test_a_field_of_empty_lists_can_be_filtered(tmp_path, vectors):
         ([1, {2}], "a value of type set"),
         (nested(65), "more than 64 lists and objects"),
     ],
-    ids=lambda value: ascii(value)[:20],
 )
 def test_what_json_cannot_hold_is_refused_when_it_is_added(tmp_path, vectors, value, reason):
     with Collection.create(tmp_path / "idx", SPARSE) as collection:
