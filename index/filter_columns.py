@@ -11,7 +11,7 @@ import pyarrow as pa
 from .documents import DocumentStore
 
 _ROW_BYTES = 32
-_NESTED_ROW_BYTES = 1000
+_NESTED_ROW_BYTES = 800
 _READ_BYTES = 1 << 16
 
 
@@ -45,7 +45,7 @@ class Columns:
     def __init__(self, documents: DocumentStore) -> None:
         self._documents = documents
         self._columns: dict[FieldRef, pa.ChunkedArray] = {}
-        self._values: dict[FieldRef, list[Any]] = {}
+        self._values: dict[tuple[FieldRef, str | None], list[Any]] = {}
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -57,16 +57,21 @@ class Columns:
             self._columns[ref] = read.column(ref.name) if ref.own else read.metadata_column(ref.name, kind)
         return self._columns[ref]
 
-    def values(self, ref: FieldRef) -> list[Any]:
-        """What a json field holds, or what is at a path inside it, one value per document; None where there is nothing."""
-        if ref not in self._values:
-            if ref.path:
+    def values(self, ref: FieldRef, kind: str | None = None) -> list[Any]:
+        """What a json field holds, or what is at a path inside it: one value per document.
+
+        None where there is nothing, or with ``kind`` nothing of this class (see `class_of`).
+        """
+        if (ref, kind) not in self._values:
+            if kind:
+                values = [value if class_of(value) == kind else None for value in self.values(ref)]
+            elif ref.path:
                 outer = self.values(replace(ref, path=ref.path[:-1]))
                 values = [each.get(ref.path[-1]) if isinstance(each, dict) else None for each in outer]
             else:
                 values = [None if text is None else json.loads(text) for text in self[ref].to_pylist()]
-            self._values[ref] = values
-        return self._values[ref]
+            self._values[ref, kind] = values
+        return self._values[ref, kind]
 
     def cost(self, ref: FieldRef) -> int:
         """Bytes that one comparison reads; some more for every document and column, which cost time too."""

@@ -29,6 +29,7 @@ Plan = Callable[[Columns], Any]
 OWN_FIELDS = {"doc_id": "string", "title": "string", "text": "string"}
 MAX_PARTS = 250_000
 """Names, values and operators of one filter; an expression may have 32 characters for each of them."""
+MAX_COMPARISONS = 10_000
 MAX_NESTING = 50
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal,
@@ -62,7 +63,7 @@ class Planner:
         self.fields = fields
         self.reads: Counter[FieldRef] = Counter()
         self._refs: dict[str, FieldRef] = {}
-        self._n_parts = 0
+        self._n_parts = self._n_comparisons = 0
 
     def count(self, n_parts: int, nesting: int = 0) -> None:
         """Raise FilterError for a filter of too many parts, or too deep a one."""
@@ -82,8 +83,8 @@ class Planner:
         if ref.kind in (None, "empty"):
             return _nowhere
         if ref.kind == "json":
-            wanted, holds = class_of(checked), _NESTED_COMPARISONS[sign]
-            return _nested(ref, lambda found: holds(found, checked) if class_of(found) == wanted else None)
+            holds = _NESTED_COMPARISONS[sign]
+            return _nested(ref, lambda found: holds(found, checked), class_of(checked))
         if ref.kind in _INTEGERS and isinstance(checked, float):
             if not checked.is_integer():
                 return _with_fraction(ref, sign, checked)
@@ -96,7 +97,7 @@ class Planner:
         if ref.kind is None:
             raise FilterError(self._unknown(name))
         if ref.kind == "json":
-            return _nested(ref, lambda found: found if isinstance(found, bool) else None)
+            return _nested(ref, bool, "bool")
         if ref.kind != "bool":
             raise FilterError(f"filter: field {ref} is {ref.kind}: compare it with something")
         return lambda columns: columns[ref]
@@ -107,7 +108,7 @@ class Planner:
         if ref.kind is None:
             return lambda columns: pa.array(np.ones(len(columns), np.bool_))
         if ref.kind == "json":
-            return _nested(ref, lambda found: found is None, absent=True)
+            return lambda columns: pa.array([found is None for found in columns.values(ref)], pa.bool_())
         return lambda columns: pc.is_null(columns[ref])
 
     def among(self, name: str, values: Iterable[Any]) -> Plan:
@@ -170,6 +171,9 @@ class Planner:
             if ref is None and name.startswith("metadata."):
                 ref = self._metadata(name.removeprefix("metadata."))
             self._refs[name] = ref or self._unseen(name)
+        self._n_comparisons += 1
+        if self._n_comparisons > MAX_COMPARISONS:
+            raise FilterError(f"filter: more than {MAX_COMPARISONS} comparisons")
         self.reads[self._refs[name]] += 1
         return self._refs[name]
 
@@ -278,11 +282,11 @@ def _nowhere(columns: Columns) -> Any:
     return pa.nulls(len(columns), pa.bool_())
 
 
-def _nested(ref: FieldRef, holds: Callable[[Any], bool | None], *, absent: bool = False) -> Plan:
-    """Ask each value of a json field; where there is none, the answer is null, unless that is what is asked for."""
+def _nested(ref: FieldRef, holds: Callable[[Any], bool | None], kind: str | None = None) -> Plan:
+    """Ask each value of a json field that is of a class; where there is none, the answer is null."""
 
     def plan(columns: Columns) -> Any:
-        return pa.array([None if found is None and not absent else holds(found) for found in columns.values(ref)], pa.bool_())
+        return pa.array([None if found is None else holds(found) for found in columns.values(ref, kind)], pa.bool_())
 
     return plan
 

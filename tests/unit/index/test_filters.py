@@ -10,6 +10,7 @@ import pytest
 from corpora import make_index, random_vectors
 from filter_oracle import FIELDS, mutated, random_filter, random_rows
 
+from lexmax.index import filters
 from lexmax.index.documents import Document, DocumentBuffer, DocumentStore
 from lexmax.index.errors import DatasetError, FilterError, LexmaxError
 from lexmax.index.filter_expressions import MAX_CHARS
@@ -296,6 +297,20 @@ def test_lists_of_a_hundred_thousand_values(store):
     assert matches(f"doc_id not in {ids!r}", store) == [0]
     assert matches({"year": {"in": list(range(2000, 102_000))}}, store) == [0, 1]
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("name", ["text", "nested.x"])
+def test_many_comparisons_of_large_columns_are_refused_before_they_are_made(tmp_path, monkeypatch, name):
+    store = store_of(tmp_path, [{"nested": {"x": "a"}}])
+    many = " or ".join(f"{name} == '{i}'" for i in range(800))
+    assert matches(many, store) == []
+    monkeypatch.setattr(filters, "MAX_READ_BYTES", 800 << 16)
+    with pytest.raises(FilterError, match=r"800 comparisons would read .* in a list of values"):
+        matches(many, store)
+    assert matches(f"{name} in {[*map(str, range(800))]}", store) == []
+    assert matches(f"{name} in ['a', 't']", store) == [0]
+    with pytest.raises(FilterError, match="more than 10000 comparisons"):
+        matches(" or ".join([f"{name} == 't'"] * 10_001), store)
 
 
 def test_names_with_combining_marks(tmp_path):
