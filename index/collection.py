@@ -54,8 +54,9 @@ class NewField:
         `multivector.config.MultiVectorConfig` for token vectors.
     vocabulary : sequence of str or None
         Strings of the encoder's fixed term numbers.
-    scale : float or None
-        Impact = weight x scale; None: fitted to the first segment.
+    scale, average_length : float or None
+        Statistics of a larger collection that the index is a part of: impact = weight x scale, and BM25's average length. None:
+        those of the index, which follow it.
 
     Raises
     ------
@@ -68,16 +69,21 @@ class NewField:
     options: Mapping[str, Any] = field(default_factory=dict)
     vocabulary: Sequence[str] | None = None
     scale: float | None = None
+    average_length: float | None = None
 
     def __post_init__(self) -> None:
         if self.representation not in REPRESENTATIONS:
             raise ValueError(f"unknown representation {self.representation!r}; there are {', '.join(REPRESENTATIONS)}")
         if self.representation == "tokens" and not (self.vocabulary is None and self.scale is None):
             raise ValueError("a field of token vectors has neither a vocabulary nor a scale")
+        if self.average_length is not None and not self.options.get("bm25"):
+            raise ValueError("an average length is BM25's")
 
     def record(self, *, complete: bool = True) -> FieldRecord:
         """Return what the manifest keeps of it."""
-        state = {} if self.scale is None else {"scale": self.scale}
+        statistics = {"scale": self.scale, "average_length": self.average_length}
+        given = {name: value for name, value in statistics.items() if value is not None}
+        state = {"given": given} if given else {}
         return FieldRecord(
             representation=self.representation, encoder=self.encoder, options=dict(self.options), state=state, complete=complete
         )
@@ -160,8 +166,8 @@ class Collection:
         folder = Path(path)
         if not folder.is_dir():
             raise IndexNotFoundError(folder)
-        manifests.read(folder)  # fails before a lock file is made in a folder that is no index
         with storage_errors(folder), ExitStack() as lock:
+            manifests.read(folder)  # fails before a lock file is made in a folder that is no index
             lock.enter_context(write_lock(folder / LOCK_NAME))
             collection = cls(folder, manifests.read(folder), limits or BufferLimits())
             collection._hold(lock)
@@ -470,13 +476,13 @@ def _check_document(document: Document) -> None:
 
 def _remove_lock(folder: Path) -> None:
     """Remove the lock of an index that was never committed."""
-    with suppress(OSError):
+    with suppress(OSError, MemoryError):
         if not (folder / manifests.FILE_NAME).exists():
             (folder / LOCK_NAME).unlink(missing_ok=True)
 
 
 def _remove_folders(made: list[Path]) -> None:
     """Remove folders, innermost first, that were made for an index and hold nothing."""
-    with suppress(OSError):
+    with suppress(OSError, MemoryError):
         for folder in made:
             folder.rmdir()
