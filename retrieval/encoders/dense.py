@@ -107,7 +107,8 @@ class DenseEncoder:
                 ],
                 "tokenizer": self._wordpieces.digest,
                 "pooling": layout.pooling,
-                "normalize": layout.normalize,
+                "normalize": layout.normalize or layout.normalize_last,
+                **({"truncate_dim": [layout.truncate_dim, layout.normalize_last]} if layout.truncate_dim else {}),
                 "document": self._document_side,
                 "query": self._query_side,
                 "dtype": self._config.dtype,
@@ -179,43 +180,40 @@ class _DenseNetwork:
     """A loaded transformer, its pooling and its projections."""
 
     def __init__(self, layout: DenseLayout, *, device: str, dtype: Dtype) -> None:
-        from .networks.loading import load_network, place
+        from .networks.loading import load_network
+        from .networks.trunk import shared_trunk
 
         # Vectors are made of hidden states: a network's own pooler is not asked.
         network = load_network(layout.folder, "AutoModel", may_lack=["pooler."], hint="are these the weights of this network?")
-        import torch
-
-        self._network = place(network, layout.folder, device=device, dtype=dtype)
+        self._trunk = shared_trunk(network, layout.folder, device=device, dtype=dtype)
         self._layers = [_read_layer(files, device) for files in layout.projections]
-        self._pooling, self._normalize = layout.pooling, layout.normalize
-        self._device = torch.device(device)
-        self._padding_id = network.config.pad_token_id or 0
+        self._layout = layout
 
     def vectors(self, rows: Sequence[Sequence[int]]) -> Floats:
         """Vectors of texts given as token ids, (n_texts, dim) float32."""
         import torch
 
-        from .networks.loading import padded
+        from .networks.trunk import Row
 
+        layout = self._layout
         with torch.inference_mode():
-            ids, mask = (tensor.to(self._device) for tensor in padded(rows, self._padding_id))
-            hidden = self._network(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-            vectors = _pool(hidden, mask.bool(), self._pooling)
+            states = self._trunk.states([Row(tuple(row), len(row)) for row in rows])
+            vectors = torch.stack([_pool(each.float(), layout.pooling) for each in states])
             for weight, bias, activation in self._layers:
                 vectors = getattr(torch.nn, activation)()(torch.nn.functional.linear(vectors, weight, bias))
-            if self._normalize:
+            if layout.normalize:
+                vectors = torch.nn.functional.normalize(vectors, dim=-1)
+            vectors = vectors[:, : layout.truncate_dim]
+            if layout.normalize_last:
                 vectors = torch.nn.functional.normalize(vectors, dim=-1)
             return np.asarray(vectors.cpu().numpy(), np.float32)
 
 
-def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Pool hidden states (n_texts, width, hidden) where ``mask`` (n_texts, width) is true."""
+def _pool(states: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """Pool the states of a text, (n_tokens, hidden)."""
     if pooling == "cls":
-        return hidden[:, 0]
-    inside = mask[:, :, None]
-    if pooling == "max":
-        return hidden.masked_fill(~inside, float("-inf")).amax(1)
-    return (hidden * inside).sum(1) / inside.sum(1)
+        return states[0]
+    return states.amax(0) if pooling == "max" else states.mean(0)
 
 
 def _read_layer(files: Projection, device: str) -> Layer:

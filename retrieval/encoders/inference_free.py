@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +22,8 @@ from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
 from .base import fingerprint_of
 from .checkpoints.splade import Activation, Layout, Pooling, TableFiles
-from .tower import SideSettings, TowerEncoder, check_choices, keep_largest
-from .wordpieces import MAX_SPARE_ROWS, Wordpieces
+from .tower import SideSettings, TowerEncoder, check_choices
+from .wordpieces import Wordpieces, spare_rows
 
 if TYPE_CHECKING:
     from .networks.masked_lm import Dtype
@@ -80,6 +80,7 @@ class InferenceFreeEncoder(TowerEncoder):
             max_length=layout.query.max_length if config.query_max_length is None else config.query_max_length,
             top_k=layout.top_k if config.query_top_k is None else config.query_top_k,
             prompt=layout.query_prompt,
+            normalize=layout.normalize,
         )
         if layout.query.tokenizer != document.tokenizer:
             self._wordpieces = Wordpieces(layout.query.tokenizer)
@@ -93,7 +94,7 @@ class InferenceFreeEncoder(TowerEncoder):
         query = {
             "table": hashlib.sha256(self._table.tobytes()).hexdigest(),
             "tokenizer": self._wordpieces.digest,
-            **asdict(self._query_side),
+            **self._query_side.facts,
         }
         return fingerprint_of(self.kind, {"document": dict(self._document.facts(self._document_side)), "query": query})
 
@@ -101,7 +102,7 @@ class InferenceFreeEncoder(TowerEncoder):
         """Look up queries; row ``i`` belongs to ``texts[i]``."""
         side = self._query_side
         bags = self._wordpieces.bags([side.prompt + text for text in texts], self._table, max_length=side.max_length)
-        return keep_largest(bags, side.top_k)
+        return side.finished(bags)
 
 
 def read_table(files: TableFiles, wordpieces: Wordpieces, n_terms: int) -> Floats:
@@ -125,7 +126,7 @@ def read_table(files: TableFiles, wordpieces: Wordpieces, n_terms: int) -> Float
             table[[i for i, _ in pairs]] = [weight for _, weight in pairs]
         else:
             weights = load_file(files.weights)["weight"].ravel()
-            if not n_terms - MAX_SPARE_ROWS <= len(weights) <= n_terms:
+            if not n_terms - spare_rows(n_terms) <= len(weights) <= n_terms:
                 raise RepresentationError(
                     f"{files.weights}: {len(weights)} weights, but the model has {n_terms} output dimensions"
                 )

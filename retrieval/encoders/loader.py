@@ -16,7 +16,7 @@ from .checkpoints.colbert import colbert_family
 from .checkpoints.splade import TableFiles, read_layout
 from .methods import METHODS, check_settings, imported, method_of
 
-FETCHED = ["*.safetensors", "*.json", "*.txt", "artifact.metadata"]
+FETCHED = ["*.safetensors", "*.json", "*.txt", "*.model", "artifact.metadata"]
 
 
 def load_model_encoder(

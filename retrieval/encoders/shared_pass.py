@@ -112,7 +112,7 @@ def _states(sides: Mapping[str, NetworkSide], rows: Mapping[str, Sequence[Row]])
         for row in (row for name in names for row in rows[name]):
             known = wanted.setdefault(row.ids[: row.n_attended], row)
             short, long = sorted((known, row), key=lambda each: len(each.ids))
-            if long.ids[: len(short.ids)] == short.ids:
+            if trunk is not None and trunk.masks and long.ids[: len(short.ids)] == short.ids:
                 wanted[row.ids[: row.n_attended]] = long
             else:
                 alone[row] = row

@@ -91,6 +91,8 @@ class SlimEncoder:
             raise RepresentationError(
                 f"{config.model}: its queries have an encoder of their own: SLIM has one network for both"
             )
+        if layout.normalize:
+            raise RepresentationError(f"{config.model}: its vectors are compared by the cosine, which SLIM does not know")
         self._config, self._batch_size = config, batch_size
         files = layout.document.pooled_as("max", "relu")  # SLIM's activation, whatever a SPLADE would make of the checkpoint
         self._tower = Tower(files, device=device, dtype=config.dtype, batch_size=batch_size)

@@ -8,7 +8,7 @@ SPLADE-doc expands documents only, its queries are bags of wordpieces; the "effi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
 from .base import fingerprint_of
 from .checkpoints.splade import Activation, Layout, Pooling, TableFiles
-from .tower import Tower, TowerEncoder, TowerSide, check_choices, keep_largest
+from .tower import Tower, TowerEncoder, TowerSide, check_choices
 
 if TYPE_CHECKING:
     from .networks.masked_lm import Dtype
@@ -109,6 +109,7 @@ class SpladeEncoder(TowerEncoder):
             top_k=layout.top_k if config.query_top_k is None else config.query_top_k,
             lexical=config.lexical in ("query", "both"),
             prompt=layout.query_prompt,
+            normalize=layout.normalize,
         )
         self.query_side = TowerSide(self._query, self._query_side) if config.queries == "model" else None
         """Queries' way through the tower; None where they are bags of words."""
@@ -119,7 +120,7 @@ class SpladeEncoder(TowerEncoder):
     @property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizers and settings of both sides."""
-        query = {"bag": self._query.wordpieces.digest, **asdict(self._query_side)}
+        query = {"bag": self._query.wordpieces.digest, **self._query_side.facts}
         if self._config.queries == "model":
             query = dict(self._query.facts(self._query_side))
         return fingerprint_of(self.kind, {"document": dict(self._document.facts(self._document_side)), "query": query})
@@ -131,4 +132,4 @@ class SpladeEncoder(TowerEncoder):
         side = self._query_side
         ones = np.ones(len(self.vocabulary), np.float32)
         texts = [side.prompt + text for text in texts]
-        return keep_largest(self._query.wordpieces.bags(texts, ones, max_length=side.max_length), side.top_k)
+        return side.finished(self._query.wordpieces.bags(texts, ones, max_length=side.max_length))

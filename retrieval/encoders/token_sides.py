@@ -74,7 +74,7 @@ class SideReader:
     def spans(self, text: str) -> list[Span]:
         """Token and character offsets (start, end) in the text of each kept token; (0, 0) for one that is not of the text."""
         row, shift = self._row(self._pieces([text])[0]), len(self.side.prompt)
-        inner = self._wordpieces.spans(self.side.prompt + text)[: self._room]
+        inner = self._wordpieces.cut(self._wordpieces.spans(self.side.prompt + text), self._room)
         offsets = [(0, 0)] * len(self._head) + [(max(0, start - shift), max(0, end - shift)) for start, end in inner]
         offsets += [(0, 0)] * (len(row.ids) - len(offsets))
         tokens = self._wordpieces.tokens
@@ -89,7 +89,7 @@ class SideReader:
 
     def _row(self, pieces: list[int]) -> TokenRow:
         side = self.side
-        ids = [*self._head, *pieces[: self._room], *self._wordpieces.tail]
+        ids = [*self._head, *self._wordpieces.cut(pieces, self._room), *self._wordpieces.tail]
         n_attended = len(ids)
         if side.expansion is not None:
             ids += [side.expansion] * (side.expand_to - len(ids))

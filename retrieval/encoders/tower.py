@@ -52,18 +52,31 @@ class SideSettings:
         Keep only terms that stand in the text.
     prompt : str
         Put before each text.
+    normalize : bool
+        Bring vectors to unit length, after all else.
     """
 
     max_length: int
     top_k: int | None = None
     lexical: bool = False
     prompt: str = ""
+    normalize: bool = False
 
     def __post_init__(self) -> None:
         if self.max_length < 3:
             raise ValueError(f"max_length is {self.max_length}: it must leave room beside the special tokens, >= 3")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k}: it must be >= 1, or None to keep every weight")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Whatever changes the vectors; ``normalize`` only where it is done, so that fingerprints of other models stay."""
+        return {name: value for name, value in asdict(self).items() if name != "normalize" or value}
+
+    def finished(self, vectors: SparseVectors) -> SparseVectors:
+        """Keep each row's largest weights, and bring it to unit length where that is asked for."""
+        vectors = keep_largest(vectors, self.top_k)
+        return unit_length(vectors) if self.normalize else vectors
 
 
 class Tower:
@@ -87,7 +100,9 @@ class Tower:
         self._model: MaskedLanguageModel | None = None
         self._lock = threading.Lock()
 
-    def side(self, *, max_length: int | None, top_k: int | None, lexical: bool = False, prompt: str = "") -> SideSettings:
+    def side(
+        self, *, max_length: int | None, top_k: int | None, lexical: bool = False, prompt: str = "", normalize: bool = False
+    ) -> SideSettings:  # fmt: skip
         """Make the settings of one side, with the checkpoint's own length where ``max_length`` is None.
 
         Raises
@@ -98,7 +113,7 @@ class Tower:
         if max_length is not None and max_length > self.files.length_limit:
             raise ValueError(f"max_length is {max_length}, but the model reads {self.files.length_limit} tokens at most")
         length = self.files.max_length if max_length is None else max_length
-        return SideSettings(max_length=length, top_k=top_k, lexical=lexical, prompt=prompt)
+        return SideSettings(max_length=length, top_k=top_k, lexical=lexical, prompt=prompt, normalize=normalize)
 
     def facts(self, settings: SideSettings) -> Mapping[str, Any]:
         """Whatever changes the vectors, for a fingerprint.
@@ -111,7 +126,7 @@ class Tower:
             "pooling": self.files.pooling,
             "activation": self.files.activation,
             "dtype": self._dtype,
-            **asdict(settings),
+            **settings.facts,
         }
 
     @cached_property
@@ -213,8 +228,8 @@ class TowerSide:
         return self._tower.pruned(weights, [row.row.ids for row in rows], self._settings)
 
     def joined(self, results: Sequence[tuple[Any, Any]]) -> SparseVectors:
-        """Join texts, each with its largest weights alone."""
-        return keep_largest(SparseVectors.from_rows(results), self._settings.top_k)
+        """Join texts, each with the weights that the side keeps."""
+        return self._settings.finished(SparseVectors.from_rows(results))
 
 
 class TowerEncoder:
@@ -241,6 +256,7 @@ class TowerEncoder:
             top_k=layout.top_k if config.document_top_k is None else config.document_top_k,
             lexical=lexical,
             prompt=layout.document_prompt,
+            normalize=layout.normalize,
         )
         self._wordpieces = self._document.wordpieces
         self.document_side = TowerSide(self._document, self._document_side)
@@ -279,6 +295,14 @@ def keep_largest(vectors: SparseVectors, k: int | None) -> SparseVectors:
         kept = np.argsort(-weights, kind="stable")[:k]
         rows.append((terms[kept], weights[kept]))
     return SparseVectors.from_rows(rows)  # type: ignore[arg-type]
+
+
+def unit_length(vectors: SparseVectors) -> SparseVectors:
+    """Bring each row to unit length; one without weights stays."""
+    rows = np.repeat(np.arange(len(vectors)), np.diff(vectors.indptr))
+    squares = np.bincount(rows, weights=vectors.weights.astype(np.float64) ** 2, minlength=len(vectors))
+    weights = vectors.weights / np.sqrt(squares)[rows]
+    return SparseVectors(vectors.indptr, vectors.terms, weights.astype(np.float32))
 
 
 def check_choices(config: Any) -> None:

@@ -1,39 +1,29 @@
-"""Text to wordpiece ids with the tokenizers library alone, so that a table of query weights needs no torch.
+"""Text to token ids with the tokenizers library alone, so that a table of query weights needs no torch.
 
-A folder holds its tokenizer as ``tokenizer.json``, or, in older BERT checkpoints, as ``vocab.txt``. Padding
-and truncation of its own are switched off: nothing changes a :class:`Wordpieces` once it is made, so threads
-share it.
+`checkpoints.tokenizer_files` reads a folder's tokenizer. Padding and truncation of its own are switched off: nothing changes a
+:class:`Wordpieces` once it is made, so threads share it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import BertWordPieceTokenizer, Tokenizer, normalizers
 
 from ...index.arrays import Floats, Int64s
 from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
+from .checkpoints.tokenizer_files import read_tokenizer
 
-# Decoders are often padded to a round number of rows; a larger gap means the tokenizer of another model.
-MAX_SPARE_ROWS = 256
-BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# Options of tokenizer_config.json that decide how BERT reads text, by their names in a BertNormalizer.
-BERT_OPTIONS = {
-    "do_lower_case": "lowercase",
-    "strip_accents": "strip_accents",
-    "tokenize_chinese_chars": "handle_chinese_chars",
-}
+# Embedding tables are often padded to a round number of rows; a larger gap means the tokenizer of another model.
+SPARE_ROWS, SPARE_SHARE = 1024, 0.02
 
 
-def has_tokenizer(folder: Path) -> bool:
-    """Tell whether the folder holds tokenizer files that :class:`Wordpieces` reads."""
-    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+def spare_rows(n_rows: int) -> int:
+    """Rows of an embedding table of ``n_rows`` that may belong to no token."""
+    return max(SPARE_ROWS, int(SPARE_SHARE * n_rows))
 
 
 class Wordpieces:
@@ -42,7 +32,7 @@ class Wordpieces:
     Parameters
     ----------
     folder : Path
-        Where tokenizer.json or vocab.txt is, with tokenizer_config.json beside it if there is one.
+        As `checkpoints.tokenizer_files.read_tokenizer` takes it.
     lowercase : bool
         Lower-case the text even if the tokenizer would not.
 
@@ -60,15 +50,14 @@ class Wordpieces:
     Raises
     ------
     RepresentationError
-        When no tokenizer is there, or it cannot be read.
+        When no tokenizer is there, it cannot be read, or ids would not be those that its files state.
+    MissingDependencyError
+        When it takes transformers to read it, and that is not installed.
     """
 
     def __init__(self, folder: Path, *, lowercase: bool = False) -> None:
-        self._tokenizer, file = _read_tokenizer(folder)
-        options = _apply_options(self._tokenizer, folder, lowercase=lowercase)
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self.digest = hashlib.sha256(file.read_bytes() + json.dumps(options).encode()).hexdigest()
+        files = read_tokenizer(folder, lowercase=lowercase)
+        self._tokenizer, self._cuts_left, self.digest = files.tokenizer, files.cuts_left, files.digest
         ids = self._tokenizer.get_vocab(with_added_tokens=True)
         self.tokens = [f"[id {number}]" for number in range(max(ids.values()) + 1)]
         for token, number in ids.items():
@@ -84,7 +73,7 @@ class Wordpieces:
         """Ids with the model's special tokens, at most ``max_length`` of them a text."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         for encoding in encodings:
-            encoding.truncate(max_length - self._n_added)
+            encoding.truncate(max_length - self._n_added, direction="left" if self._cuts_left else "right")
         return [self._tokenizer.post_process(encoding).ids for encoding in encodings]
 
     def add_specials(self, tokens: Sequence[str]) -> None:
@@ -100,6 +89,10 @@ class Wordpieces:
         """Ids of each text's own wordpieces, uncut."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def cut(self, tokens: list[Any], room: int) -> list[Any]:
+        """The ``room`` tokens that a text that is too long keeps: its first ones, or its last where the tokenizer cuts left."""
+        return tokens[max(0, len(tokens) - room) :] if self._cuts_left else tokens[:room]
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Character offsets (start, end) of the wordpieces that :meth:`pieces` gives for the text."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
@@ -111,7 +104,9 @@ class Wordpieces:
 
     def terms(self, text: str, *, max_length: int | None = None) -> list[int]:
         """Ids of the text's own wordpieces, special tokens left out, in order and with repeats."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids[:max_length]
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if max_length is not None:
+            ids = self.cut(ids, max_length)
         # A typed "[SEP]" or an unknown word is no term, though tables such as idf.json give them a weight of 1.
         return [number for number in ids if number not in self.special_ids]
 
@@ -129,50 +124,12 @@ class Wordpieces:
             When the tokenizer and the model cannot belong together.
         """
         spare = n_terms - len(self.tokens)
-        if not 0 <= spare <= MAX_SPARE_ROWS:
+        if not 0 <= spare <= spare_rows(n_terms):
             raise RepresentationError(
                 f"the tokenizer has {len(self.tokens)} tokens but the model {n_terms} output dimensions: "
                 "put the tokenizer files of this model into its folder"
             )
         return self.tokens + [f"[id {number}]" for number in range(len(self.tokens), n_terms)]
-
-
-def _read_tokenizer(folder: Path) -> tuple[Tokenizer, Path]:
-    whole, bare = folder / "tokenizer.json", folder / "vocab.txt"
-    if whole.is_file():
-        try:
-            return Tokenizer.from_file(str(whole)), whole
-        except Exception as error:  # the library raises bare Exception for a malformed file
-            raise RepresentationError(f"{whole} is not a tokenizer: {error}") from error
-    if not bare.is_file():
-        raise RepresentationError(
-            f"{folder} holds neither tokenizer.json nor vocab.txt; save the model's tokenizer there "
-            "(AutoTokenizer.from_pretrained(...).save_pretrained(folder))"
-        )
-    tokens = bare.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    missing = [token for token in BERT_SPECIALS if token not in vocabulary]
-    if missing or len(vocabulary) < len(tokens):
-        problem = f"lacks {', '.join(missing)}" if missing else "names a token twice"
-        raise RepresentationError(f"{bare} is not a BERT vocabulary: it {problem}")
-    return Tokenizer.from_str(BertWordPieceTokenizer(vocab=vocabulary).to_str()), bare
-
-
-def _apply_options(tokenizer: Tokenizer, folder: Path, *, lowercase: bool) -> dict[str, Any]:
-    """Bring the normalizer in line with tokenizer_config.json, which wins over tokenizer.json."""
-    config = folder / "tokenizer_config.json"
-    stated = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    options = {name: stated[name] for name in BERT_OPTIONS if name in stated}
-    normalizer = tokenizer.normalizer
-    if isinstance(normalizer, normalizers.BertNormalizer):
-        for name, value in options.items():
-            setattr(normalizer, BERT_OPTIONS[name], value)
-        if lowercase:
-            normalizer.lowercase = True
-    elif lowercase:
-        parts = [normalizers.Lowercase()] + ([normalizer] if normalizer is not None else [])
-        tokenizer.normalizer = normalizers.Sequence(parts)
-    return {**options, "lowercase": lowercase}
 
 
 def batches_by_length(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[Int64s]:

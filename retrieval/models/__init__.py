@@ -20,6 +20,11 @@ def shipped_folder(name: str) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
+def is_shipped(folder: Path) -> bool:
+    """Whether a folder is one of those that come with lexmax."""
+    return folder.resolve().parent == Path(__file__).resolve().parent
+
+
 def shipped_names() -> list[str]:
     """Short names of the models that are here."""
     return [name for name in SHIPPED if shipped_folder(name) is not None]

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ....index.errors import RepresentationError
-from ..wordpieces import has_tokenizer
 from .colbert_layout import Projection
-from .files import class_name, length_limit, path_inside, read_json, stated_prompts, tokenizer_length
+from .files import check_keys, modules, read_card, read_json, stated_prompts, tokenizer_length, whole_number
+from .transformer import read_transformer
 
 Pooling = Literal["cls", "mean", "max"]
 POOLINGS: tuple[Pooling, ...] = ("cls", "mean", "max")
@@ -32,12 +32,11 @@ POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 SENTENCE = "sentence_embedding"
-TRANSFORMER_OPTIONS: dict[str, Any] = {
-    "transformer_task": "feature-extraction",
-    "module_output_name": "token_embeddings",
-    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-    "processing_kwargs": {},
-}
+POOLING_KEYS = ("pooling_mode", "include_prompt", "embedding_dimension", "word_embedding_dimension", *POOLING_FLAGS)
+DENSE_KEYS = (
+    "in_features", "out_features", "bias", "activation_function", "module_input_name", "module_output_name", "use_residual",
+)  # fmt: skip
+NORMALIZE_KEYS = ("module_input_name", "module_output_name")
 ACCEPTED = "a dense model is a sentence-transformers folder of Transformer > Pooling (cls, mean, max) > Dense... > Normalize"
 
 
@@ -61,8 +60,11 @@ class DenseLayout:
         Applied in this order to the pooled vector.
     dim : int
         Numbers of a vector.
-    normalize : bool
-        Whether vectors are brought to unit length: the model does it, or its similarity is the cosine.
+    truncate_dim : int or None
+        Leading numbers that a vector keeps.
+    normalize, normalize_last : bool
+        Whether vectors are brought to unit length before they are cut, by the model, and after it, for its similarity is the
+        cosine.
     document_prompt, query_prompt : str
         Put before texts.
     """
@@ -77,7 +79,9 @@ class DenseLayout:
     pooling: Pooling
     projections: tuple[Projection, ...]
     dim: int
+    truncate_dim: int | None
     normalize: bool
+    normalize_last: bool
     document_prompt: str
     query_prompt: str
 
@@ -90,39 +94,38 @@ def read_dense_layout(root: Path) -> DenseLayout:
     RepresentationError
         When it is none, or computes something that is not known; the message names what was found.
     """
-    chain = [
-        (class_name(module["type"]), path_inside(root, root, module["path"])) for module in read_json(root / "modules.json")
-    ]
+    chain = modules(root)
     names = [name for name, _ in chain]
     n_denses = names.count("Dense")
     if names not in (whole := ["Transformer", "Pooling", *["Dense"] * n_denses, "Normalize"], whole[:-1]):
         raise _refusal(root, f"the modules {' > '.join(names) or '(no modules.json)'}")
-    folder = chain[0][1]
-    config, options = read_json(folder / "config.json"), read_json(folder / "sentence_bert_config.json")
-    _check_transformer(root, config, options)
-    hidden = int(config.get("hidden_size") or config.get("dim") or 0)
+    files = read_transformer(root, chain[0][1], task="feature-extraction")
+    if files.options.get("query_expansion"):
+        raise _refusal(root, f"a dense model with query_expansion {files.options['query_expansion']}")
     projections = tuple(_projection(root, path) for name, path in chain if name == "Dense")
     if "Normalize" in names:
         _check_normalize(root, chain[-1][1])
-    card = read_json(root / "config_sentence_transformers.json")
+    card = read_card(root, "truncate_dim")
     similarity = card.get("similarity_fn_name") or "cosine"  # sentence-transformers' own default
     if similarity not in SIMILARITIES:
-        raise _refusal(root, f"a model compared by {similarity!r}, not {' or '.join(SIMILARITIES)}")
+        raise _refusal(root, f"a model compared by similarity_fn_name {similarity!r}, not {' or '.join(SIMILARITIES)}")
     document_prompt, query_prompt = stated_prompts(card)
-    tokenizer, limit = folder if has_tokenizer(folder) else root, length_limit(config)
-    longest = min(int(options.get("max_seq_length") or tokenizer_length(tokenizer) or limit), limit)
+    stated, width = tokenizer_length(files.tokenizer), _width(files.hidden, projections)
+    truncate_dim = whole_number(root / "config_sentence_transformers.json", card, "truncate_dim")
     return DenseLayout(
-        folder=folder,
-        tokenizer=tokenizer,
-        n_tokens=int(config.get("vocab_size", 0)),
-        document_length=min(int(options.get("document_length") or longest), limit),
-        query_length=min(int(options.get("query_length") or longest), limit),
-        length_limit=limit,
-        lowercase=bool(options.get("do_lower_case", False)),
+        folder=files.folder,
+        tokenizer=files.tokenizer,
+        n_tokens=files.n_tokens,
+        document_length=files.length("document", stated),
+        query_length=files.length("query", stated),
+        length_limit=files.limit,
+        lowercase=files.lowercase,
         pooling=_pooling(root, chain[1][1]),
         projections=projections,
-        dim=_width(hidden, projections),
-        normalize="Normalize" in names or similarity == "cosine",
+        dim=min(width, truncate_dim or width),
+        truncate_dim=truncate_dim,
+        normalize="Normalize" in names,
+        normalize_last=similarity == "cosine",
         document_prompt=document_prompt,
         query_prompt=query_prompt,
     )
@@ -132,20 +135,9 @@ def _refusal(root: Path, found: str) -> RepresentationError:
     return RepresentationError(f"{root}: found {found}; {ACCEPTED}")
 
 
-def _check_transformer(root: Path, config: Any, options: Any) -> None:
-    if not config:
-        raise _refusal(root, "no config.json of the Transformer")
-    if config.get("is_encoder_decoder"):
-        raise _refusal(root, f"an encoder-decoder network ({config.get('model_type')})")
-    if (root / "adapter_config.json").is_file():
-        raise _refusal(root, "a PEFT adapter, which must be merged into its base model first")
-    for key, known in TRANSFORMER_OPTIONS.items():
-        if options.get(key, known) != known:
-            raise _refusal(root, f"a Transformer with {key} {options[key]!r}, not {known!r}")
-
-
 def _pooling(root: Path, folder: Path) -> Pooling:
     config = read_json(folder / "config.json")
+    check_keys(folder / "config.json", config, POOLING_KEYS)
     stated = config.get("pooling_mode") or [name for flag, name in POOLING_FLAGS.items() if config.get(flag)] or "mean"
     modes = [stated] if isinstance(stated, str) else list(stated)
     if len(modes) != 1 or modes[0] not in POOLINGS:
@@ -157,11 +149,12 @@ def _pooling(root: Path, folder: Path) -> Pooling:
 
 def _projection(root: Path, folder: Path) -> Projection:
     config = read_json(folder / "config.json")
+    check_keys(folder / "config.json", config, DENSE_KEYS)
     read, written = config.get("module_input_name") or SENTENCE, config.get("module_output_name") or SENTENCE
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     if (read, written) != (SENTENCE, SENTENCE) or config.get("use_residual"):
         raise _refusal(root, f"a Dense in {folder.name} with {config}")
-    if not activation.startswith("torch.nn.") or class_name(activation) not in ACTIVATIONS:
+    if not activation.startswith("torch.nn.") or activation.rpartition(".")[2] not in ACTIVATIONS:
         raise _refusal(
             root, f"a Dense in {folder.name} with activation_function {activation!r}, not {' or '.join(ACTIVATIONS)}"
         )
@@ -174,12 +167,13 @@ def _projection(root: Path, folder: Path) -> Projection:
         in_features=read_width,
         out_features=written_width,
         bias=bool(config.get("bias", True)),
-        activation=class_name(activation),
+        activation=activation.rpartition(".")[2],
     )
 
 
 def _check_normalize(root: Path, folder: Path) -> None:
     config = read_json(folder / "config.json")
+    check_keys(folder / "config.json", config, NORMALIZE_KEYS)
     names = {config.get(key) or SENTENCE for key in ("module_input_name", "module_output_name")}
     if names != {SENTENCE}:
         raise _refusal(root, f"a Normalize of {' and '.join(sorted(names))}, not of {SENTENCE}")

@@ -19,14 +19,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ....index.errors import RepresentationError
-from ..wordpieces import has_tokenizer
 from .colbert import FAMILIES, colbert_family
-from .files import class_name, length_limit, path_inside, read_json, stated_prompts, tokenizer_length
+from .files import (
+    check_keys,
+    class_name,
+    modules,
+    path_inside,
+    read_card,
+    read_json,
+    stated_prompts,
+    tokenizer_length,
+    whole_number,
+)  # fmt: skip
+from .tokenizer_files import has_tokenizer
+from .transformer import read_transformer
 
 Pooling = Literal["max", "sum"]
 Activation = Literal["relu", "log1p_relu"]
 POOLINGS: tuple[Pooling, ...] = ("max", "sum")
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "log1p_relu")
+SIMILARITIES = ("dot", "cosine")
+TRANSFORMERS = ("Transformer", "MLMTransformer")
+POOLING_KEYS = ("pooling_strategy", "activation_function", "word_embedding_dimension", "embedding_dimension", "chunk_size")
 Module = tuple[str, Path]  # class name, folder
 
 DEFAULT_MAX_LENGTH = 256  # SPLADE's training length
@@ -81,13 +95,26 @@ class TableFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What encodes each side of a checkpoint, the prompts to put before texts, and its own top-k."""
+    """A checkpoint.
+
+    Attributes
+    ----------
+    document, query : TowerFiles or TableFiles
+        What encodes each side.
+    document_prompt, query_prompt : str
+        Put before texts.
+    top_k : int or None
+        Weights that a vector keeps.
+    normalize : bool
+        Whether vectors are brought to unit length, because the model's similarity is the cosine.
+    """
 
     document: TowerFiles
     query: TowerFiles | TableFiles
     document_prompt: str = ""
     query_prompt: str = ""
     top_k: int | None = None
+    normalize: bool = False
 
 
 def read_layout(root: Path) -> Layout:
@@ -98,14 +125,17 @@ def read_layout(root: Path) -> Layout:
     RepresentationError
         When it is not recognised, or belongs to another family; the message names what was found.
     """
-    config, card = read_json(root / "config.json"), read_json(root / "config_sentence_transformers.json")
-    modules = read_json(root / "modules.json")
-    chains = {side: _chain(root, modules, side) for side in ("document", "query")}
+    config, listed = read_json(root / "config.json"), modules(root)
+    chains = {side: _chain(root, listed, side) for side in ("document", "query")}
     _refuse_other_families(root, config, [name for chain in chains.values() for name, _ in chain])
-    document, query = (_side(root, chain, sentence_transformers=bool(modules)) for chain in chains.values())
+    card = read_card(root, "max_active_dims")
+    similarity = card.get("similarity_fn_name") or "dot"
+    if similarity not in SIMILARITIES:
+        raise _refusal(root, f"a SparseEncoder compared by similarity_fn_name {similarity!r}, not {' or '.join(SIMILARITIES)}")
+    document, query = (_side(root, side, chain, plain=not listed) for side, chain in chains.items())
     if isinstance(document, TableFiles):
         raise _refusal(root, "a static token table on the document side")
-    if query == document and (root / "idf.json").is_file():
+    if isinstance(query, TowerFiles) and query.folder == document.folder and (root / "idf.json").is_file():
         query = TableFiles(weights=root / "idf.json", tokenizer=document.tokenizer, max_length=document.max_length)
     document_prompt, query_prompt = stated_prompts(card)
     return Layout(
@@ -113,7 +143,8 @@ def read_layout(root: Path) -> Layout:
         query=query,
         document_prompt=document_prompt,
         query_prompt=query_prompt,
-        top_k=card.get("max_active_dims"),
+        top_k=whole_number(root / "config_sentence_transformers.json", card, "max_active_dims"),
+        normalize=similarity == "cosine",
     )
 
 
@@ -137,63 +168,60 @@ def _refuse_other_families(root: Path, config: Any, classes: list[str]) -> None:
         raise _refusal(root, "a PEFT adapter, which must be merged into its base model first")
 
 
-def _chain(root: Path, modules: Any, side: str) -> list[Module]:
+def _chain(root: Path, listed: list[Module], side: str) -> list[Module]:
     """Modules that a text of this side passes through; a Router or Asym is replaced by the side's route."""
-    if not modules:
-        return [("Transformer", root)]
     chain: list[Module] = []
-    for module in modules:
-        folder, name = path_inside(root, root, module["path"]), class_name(module["type"])
-        if name not in ("Router", "Asym"):
-            chain.append((name, folder))
-            continue
-        router = read_json(folder / "router_config.json") or read_json(folder / "config.json")
-        structure = router.get("structure") or {}
-        if side not in structure:
-            raise _refusal(root, f"a {name} with routes {sorted(structure)}, not 'query' and 'document'")
-        chain += [(class_name(router["types"][i]), path_inside(root, folder, i)) for i in structure[side]]
+    for name, folder in listed or [("Transformer", root)]:
+        chain += _route(root, folder, name, side) if name in ("Router", "Asym") else [(name, folder)]
     return chain
 
 
-def _side(root: Path, chain: list[Module], *, sentence_transformers: bool) -> TowerFiles | TableFiles:
+def _route(root: Path, folder: Path, name: str, side: str) -> list[Module]:
+    path = folder / "router_config.json"
+    router = read_json(path if path.is_file() else folder / "config.json")
+    structure, types, parameters = (router.get(key) or {} for key in ("structure", "types", "parameters"))
+    check_keys(path, router, ("structure", "types", "parameters"))
+    check_keys(path, parameters, ("default_route", "allow_empty_key"))  # which do nothing to a text of a known side
+    if side not in structure:
+        raise _refusal(root, f"a {name} with routes {sorted(structure)}, not 'query' and 'document'")
+    return [(class_name(root, types[i]), path_inside(root, folder, i)) for i in structure[side]]
+
+
+def _side(root: Path, side: str, chain: list[Module], *, plain: bool) -> TowerFiles | TableFiles:
     match chain:
         case [("SparseStaticEmbedding" | "IDF", folder)]:
             return _table_files(root, folder)
-        case [("Transformer" | "MLMTransformer", folder), ("SpladePooling", pooling)]:
-            return _tower_files(root, folder, pooling)
-        case [("Transformer", folder)] if not sentence_transformers:
-            return _tower_files(root, folder, None)
+        case [(name, folder), ("SpladePooling", pooling)] if name in TRANSFORMERS:
+            return _tower_files(root, side, folder, pooling)
+        case [("Transformer", folder)] if plain:
+            return _tower_files(root, side, folder, None)
     raise _refusal(root, f"the modules {' > '.join(name for name, _ in chain) or '(none)'}")
 
 
-def _tower_files(root: Path, folder: Path, pooling_folder: Path | None) -> TowerFiles:
-    config, options = read_json(folder / "config.json"), read_json(folder / "sentence_bert_config.json")
-    architectures = config.get("architectures") or []
+def _tower_files(root: Path, side: str, folder: Path, pooling_folder: Path | None) -> TowerFiles:
+    files = read_transformer(root, folder, task="fill-mask")
+    architectures = files.config.get("architectures") or []
     if not any(name.endswith("ForMaskedLM") for name in architectures):
-        found = f"architectures {architectures}" if config else f"no config.json in {folder}"
-        raise _refusal(root, found)
-    if options.get("transformer_task", "fill-mask") != "fill-mask":
-        raise _refusal(root, f"a Transformer for {options['transformer_task']!r}, not 'fill-mask'")
-    tokenizer = folder if has_tokenizer(folder) else root
-    limit = length_limit(config)
-    max_length = DEFAULT_MAX_LENGTH
-    if pooling_folder is not None:
-        max_length = options.get("max_seq_length") or tokenizer_length(tokenizer) or max_length
+        raise _refusal(root, f"architectures {architectures}")
+    if files.options.get("query_expansion"):
+        raise _refusal(root, f"a SparseEncoder with query_expansion {files.options['query_expansion']}")
+    stated = None if pooling_folder is None else tokenizer_length(files.tokenizer)
     pooling, activation = (POOLINGS[0], ACTIVATIONS[0]) if pooling_folder is None else _pooling(pooling_folder)
     return TowerFiles(
         folder=folder,
-        tokenizer=tokenizer,
+        tokenizer=files.tokenizer,
         pooling=pooling,
         activation=activation,
-        n_terms=int(config.get("vocab_size", 0)),
-        max_length=min(max_length, limit),
-        length_limit=limit,
-        lowercase=bool(options.get("do_lower_case", False)),
+        n_terms=files.n_tokens,
+        max_length=files.length(side, stated or DEFAULT_MAX_LENGTH),
+        length_limit=files.limit,
+        lowercase=files.lowercase,
     )
 
 
 def _pooling(folder: Path) -> tuple[Pooling, Activation]:
     config = read_json(folder / "config.json")
+    check_keys(folder / "config.json", config, POOLING_KEYS)
     pooling, activation = config.get("pooling_strategy"), config.get("activation_function")
     if pooling not in POOLINGS or activation not in ACTIVATIONS:
         raise RepresentationError(
@@ -204,7 +232,10 @@ def _pooling(folder: Path) -> tuple[Pooling, Activation]:
 
 
 def _table_files(root: Path, folder: Path) -> TableFiles:
-    stated = read_json(folder / "config.json").get("path")
+    config = read_json(folder / "config.json")
+    if folder != root:
+        check_keys(folder / "config.json", config, ("path", "frozen"))
+    stated = config.get("path")
     candidates = [folder / "model.safetensors"]
     if stated and str(stated).endswith(".json"):
         candidates = [path_inside(root, folder, stated), path_inside(root, root, stated), root / "idf.json"]

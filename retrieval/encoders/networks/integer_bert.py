@@ -6,6 +6,7 @@ the processor multiplies bytes (AVX-512 VNNI, AVX2), and gives the same numbers 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,25 +20,85 @@ from ....index.errors import RepresentationError
 from ....index.kernels import read_only
 from ....index.kernels.dot_products import LANES, SignedBytes, pack_lanes
 from ...kernels.bert import Layers, Linear, layer_norm, pool_terms, run_layers
+from ...models import is_shipped
 from ...workers import Workers
 
 LOGIT_MARGIN = 0.5
 """Terms whose largest logit in integers is not so far below zero are computed again in floats."""
+AGREEMENT = 0.95
+"""Cosine that every probed token's state must have with the one in floats. Models that come with lexmax have .99 and more."""
+PROBE_LENGTHS = (3, 12)
+
+logger = logging.getLogger(__name__)
 
 
 def in_integers(network: Any, folder: Path) -> Any:
     """Put an `IntegerBert` in the place of a network's transformer; returns the network.
 
+    Whether 8 bits are enough is tried on a few tokens, but for models that come with lexmax, whose tests do it.
+
     Raises
     ------
     RepresentationError
-        As `IntegerBert`.
+        As `IntegerBert`; or its states are not near those in floats.
     """
     transformer = IntegerBert(network.base_model, folder)
+    if not is_shipped(folder):
+        _check_agreement(folder, "states of tokens", agreement(network.base_model, transformer))
     if network.base_model is network:
         return transformer
     setattr(network, network.base_model_prefix, transformer)
     return network
+
+
+def _check_agreement(folder: Path, what: str, found: float) -> None:
+    logger.info("%s: %s in 8-bit integers have a cosine of %.4f or more with those in float32", folder, what, found)
+    if not found >= AGREEMENT:
+        raise RepresentationError(
+            f"{folder}: 8-bit integers do not suit this network: {what} have a cosine of {found:.3f} with those in float32, "
+            f"less than {AGREEMENT}: use dtype float32 or bfloat16"
+        )
+
+
+def probe_rows(n_tokens: int) -> list[list[int]]:
+    """Texts of random tokens."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, n_tokens, n).tolist() for n in PROBE_LENGTHS]
+
+
+def agreement(network: Any, transformer: IntegerBert) -> float:
+    """Smallest cosine between states in integers and in floats, over the tokens of a few texts of random tokens."""
+    smallest = 1.0
+    for ids in probe_rows(network.config.vocab_size):
+        with torch.inference_mode():
+            wanted = network(input_ids=torch.tensor([ids])).last_hidden_state[0].numpy()
+        smallest = min(smallest, _smallest_cosine(transformer.states([ids])[0], wanted))
+    return smallest
+
+
+def check_vocabulary(
+    layer: torch.nn.Linear, vocabulary: IntegerVocabulary, features: torch.Tensor, lengths: Sequence[int], folder: Path
+) -> None:  # fmt: skip
+    """Hold a vocabulary layer in integers to the one in floats, by the largest logits of a few texts.
+
+    Raises
+    ------
+    RepresentationError
+        They differ too much.
+    """
+    with torch.inference_mode():
+        parts = torch.nn.functional.linear(features, layer.weight, layer.bias).relu()
+        wanted = torch.stack([part.amax(0) for part in torch.split(parts, list(lengths))]).numpy()
+    found = vocabulary.pooled(features, lengths).numpy()
+    some = wanted.any(axis=1) | found.any(axis=1)
+    _check_agreement(folder, "weights of terms", _smallest_cosine(found[some], wanted[some]))
+
+
+def _smallest_cosine(found: Floats, wanted: Floats) -> float:
+    """Smallest cosine of two rows, 1 where there are none."""
+    a, b = found.astype(np.float64), wanted.astype(np.float64)
+    lengths = np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-30)
+    return float(((a * b).sum(axis=1) / lengths).min(initial=1))
 
 
 class IntegerBert(torch.nn.Module):
@@ -77,13 +138,10 @@ class IntegerBert(torch.nn.Module):
         self._workers = Workers()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> BaseModelOutput:
-        """Stand in for the network that this was made from; what pads a text is not computed."""
-        attended = attention_mask.sum(1).tolist()
-        read = attention_mask.bool() | (input_ids != (self.config.pad_token_id or 0))
-        n_read = (read * torch.arange(1, read.shape[1] + 1)).amax(1).tolist()
-        ids = [row[:n] for row, n in zip(input_ids.tolist(), n_read, strict=True)]
+        """Stand in for the network that this was made from; states of tokens that are not attended to are left at 0."""
+        ids = [row[:n] for row, n in zip(input_ids.tolist(), attention_mask.sum(1).tolist(), strict=True)]
         hidden = torch.zeros(*input_ids.shape, self.config.hidden_size)
-        for row, state in zip(hidden, self.states(ids, attended), strict=True):
+        for row, state in zip(hidden, self.states(ids), strict=True):
             row[: len(state)] = torch.from_numpy(state)
         return BaseModelOutput(last_hidden_state=hidden)
 

@@ -33,6 +33,10 @@ VOLATILE = (
 )
 
 
+# Tensors of old checkpoints that networks make themselves.
+BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
+
+
 def fastest_dtype(device: str) -> Literal["float32", "bfloat16", "int8"]:
     """Precision in which a device runs a BERT fastest: int8 or bfloat16 where it multiplies such numbers itself."""
     import torch
@@ -194,7 +198,23 @@ def load_network(
             f"{folder}: the weights lack {len(absent)} parameters of {type(network).__name__} "
             f"({', '.join(absent[:3])}...), which would stay random: {hint}"
         )
+    unused = _unused(network, info["unexpected_keys"])
+    if unused:
+        raise RepresentationError(
+            f"{folder}: {type(network).__name__} makes no use of {len(unused)} tensors of the weights "
+            f"({', '.join(unused[:3])}...): it would compute something else than the model that was trained"
+        )
     return network.eval()
+
+
+def _unused(network: Any, names: Collection[str]) -> list[str]:
+    """Those of unexpected tensors that belong to the transformer itself: not heads, poolers and buffers."""
+    prefix = f"{network.base_model_prefix}."
+    parts = {name for name, _ in network.base_model.named_children()} - {"pooler"}
+    return sorted(
+        name for name in names
+        if name.removeprefix(prefix).partition(".")[0] in parts and not name.endswith(BUFFERS)
+    )  # fmt: skip
 
 
 def _from_folder(folder: Path, auto: Any) -> tuple[Any, dict[str, Any]]:
@@ -213,18 +233,6 @@ def _from_folder(folder: Path, auto: Any) -> tuple[Any, dict[str, Any]]:
         options.update(local_files_only=True, trust_remote_code=False, weights_only=True)
         loaded = auto.from_pretrained(str(folder), **options)
     return loaded
-
-
-def padded(rows: Sequence[Sequence[int]], padding_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids of texts as a network takes them, and their mask: two (n_texts, longest) int64."""
-    import torch
-
-    ids = torch.full((len(rows), max(map(len, rows))), padding_id)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[i, : len(row)] = 1
-    return ids, mask
 
 
 @contextmanager

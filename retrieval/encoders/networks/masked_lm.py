@@ -26,9 +26,10 @@ import numpy.typing as npt
 
 from ....index.arrays import Floats
 from ....index.errors import RepresentationError
+from ...models import is_shipped
 from ..checkpoints.splade import Activation, Pooling
-from .loading import load_network, padded, place
-from .trunk import Row, Trunk, shared_trunk
+from .loading import load_network, place
+from .trunk import MASKING, Row, Trunk, batches_alike, check_runs, padded, shared_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,19 +71,26 @@ class MaskedLanguageModel:
         network = load_network(folder, "AutoModelForMaskedLM", hint="is this a model without its MLM head?")
         import torch
 
+        self._masks = network.config.model_type in MASKING
+        if not self._masks:
+            check_runs(network, folder)
         self._decoder = _split_decoder(folder, network)
         self.n_terms = self._decoder.out_features
         self.trunk, self._network = _split_trunk(network, folder, device=device, dtype=dtype)
         """The transformer under the head; None where the two cannot be taken apart."""
         self._integers: IntegerVocabulary | None = None
         if dtype == "int8":
-            from .integer_bert import IntegerVocabulary
+            from .integer_bert import IntegerVocabulary, check_vocabulary, probe_rows
 
             self._integers = IntegerVocabulary(self._decoder)
         else:
             self._decoder = self._decoder.to(device=device, dtype=getattr(torch, dtype))
         self._device = torch.device(device)
         self._padding_id = network.config.pad_token_id or 0
+        if self._integers is not None and not is_shipped(folder):
+            rows = probe_rows(network.config.vocab_size)
+            with torch.inference_mode():
+                check_vocabulary(self._decoder, self._integers, self._features(rows), list(map(len, rows)), folder)
 
     def term_weights(self, ids: Sequence[Sequence[int]], *, pooling: Pooling, activation: Activation) -> Floats:
         """Weights of all terms for a batch of texts.
@@ -180,11 +188,15 @@ class MaskedLanguageModel:
         """Return what the decoder sees: (tokens of all texts end to end, hidden), padding left out."""
         import torch
 
+        rows = [Row(tuple(row), len(row)) for row in ids]
         if self.trunk is not None:
-            return self._head(torch.cat(self.trunk.states([Row(tuple(row), len(row)) for row in ids])))
-        inputs, mask = (tensor.to(self._device) for tensor in padded(ids, self._padding_id))
-        features: torch.Tensor = self._network(input_ids=inputs, attention_mask=mask).logits
-        return features[mask.bool()]
+            return self._head(torch.cat(self.trunk.states(rows)))
+        features: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+        for numbers in batches_alike(rows, padded=self._masks):
+            inputs, mask = (tensor.to(self._device) for tensor in padded([rows[i] for i in numbers], self._padding_id))
+            for i, logits in zip(numbers, self._network(input_ids=inputs, attention_mask=mask).logits, strict=True):
+                features[i] = logits[: len(rows[i].ids)]
+        return torch.cat([each for each in features if len(each)])
 
     def _head(self, states: torch.Tensor) -> torch.Tensor:
         """Return what the decoder sees of trunk states (n_tokens, hidden)."""

@@ -114,7 +114,9 @@ def test_what_pylate_does_not_save_is_refused(pylate, colbert_models, file, chan
     if isinstance(changes, dict):
         colbert_models.edit(pylate / file, **changes)
     else:
-        colbert_models.write_json(pylate / file, [{"path": "", "type": f"models.{name}"} for name in changes])
+        colbert_models.write_json(
+            pylate / file, [{"path": "", "type": f"sentence_transformers.models.{name}"} for name in changes]
+        )
     with pytest.raises(RepresentationError, match=found):
         load_model_encoder(str(pylate))
 
@@ -147,7 +149,9 @@ def test_unknown_settings_of_sentence_transformers_are_refused(native, colbert_m
     ],
 )
 def test_other_chains_of_sentence_transformers_are_refused(native, colbert_models, names):
-    colbert_models.write_json(native / "modules.json", [{"path": "", "type": f"models.{name}"} for name in names])
+    colbert_models.write_json(
+        native / "modules.json", [{"path": "", "type": f"sentence_transformers.models.{name}"} for name in names]
+    )
     with pytest.raises(RepresentationError, match=f"of the modules {' > '.join(names)};"):
         load_model_encoder(str(native))
 
@@ -164,11 +168,12 @@ def test_a_marker_that_the_tokenizer_does_not_know_is_refused(folder, colbert_mo
         load_model_encoder(str(folder))
 
 
-def test_an_expansion_token_that_the_tokenizer_does_not_know_is_refused(folder, colbert_models):
-    colbert_models.edit(folder / "tokenizer_config.json", mask_token={"content": "<mask>"})
+def test_an_expansion_token_that_the_tokenizer_does_not_know_is_refused(native, colbert_models):
+    expansion = {"strategy": "fixed", "length": 12, "token": "<mask>"}
+    colbert_models.edit(native / "sentence_bert_config.json", query_expansion=expansion)
     with pytest.raises(RepresentationError, match=r"no token '<mask>', the checkpoint's expansion token"):
-        load_model_encoder(str(folder))
-    assert load_model_encoder(str(folder), query_expansion=False).encode_queries(["sun"]).n_tokens == 4
+        load_model_encoder(str(native))
+    assert load_model_encoder(str(native), query_expansion=False).encode_queries(["sun"]).n_tokens == 4
 
 
 def test_the_tokenizer_of_another_model_is_refused(folder, colbert_models):

@@ -101,8 +101,22 @@ def test_settings_change_vectors_and_the_fingerprint(tmp_path):
     ("file", "content", "message"),
     [
         ("modules.json", [], "no modules.json"),
-        ("modules.json", [{"type": "x.Transformer", "path": ""}, {"type": "x.SpladePooling", "path": "1"}], "> SpladePooling"),
-        ("modules.json", [{"type": "x.Transformer", "path": ".."}, {"type": "x.Pooling", "path": "1"}], "outside"),
+        (
+            "modules.json",
+            [
+                {"type": "sentence_transformers.models.Transformer", "path": ""},
+                {"type": "sentence_transformers.models.SpladePooling", "path": "1"},
+            ],
+            "> SpladePooling",
+        ),
+        (
+            "modules.json",
+            [
+                {"type": "sentence_transformers.models.Transformer", "path": ".."},
+                {"type": "sentence_transformers.models.Pooling", "path": "1"},
+            ],
+            "outside",
+        ),
         ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "Pooling by cls and mean"),
         ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "Pooling by lasttoken"),
         ("1_Pooling/config.json", {"pooling_mode_weightedmean_tokens": True}, "Pooling by weightedmean"),
@@ -112,9 +126,9 @@ def test_settings_change_vectors_and_the_fingerprint(tmp_path):
         ("2_Dense/config.json", {"in_features": 31, "out_features": 12}, "31 inputs, after vectors of 32"),
         ("2_Dense/config.json", {}, "no in_features"),
         ("3_Normalize/config.json", {"module_input_name": "token_embeddings"}, "token_embeddings"),
-        ("config_sentence_transformers.json", {"similarity_fn_name": "euclidean"}, "compared by 'euclidean'"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "euclidean"}, "similarity_fn_name 'euclidean'"),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task 'fill-mask'"),
-        ("config.json", {}, r"no config\.json of the Transformer"),
+        ("config.json", {}, r"no config\.json in"),
         ("config.json", {"is_encoder_decoder": True}, "encoder-decoder"),
         ("adapter_config.json", {}, "PEFT"),
     ],

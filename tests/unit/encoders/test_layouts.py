@@ -187,7 +187,7 @@ def test_an_adapter_is_refused(folder):
 
 @pytest.mark.parametrize("path", ["../other", "/etc"])
 def test_paths_outside_the_checkpoint_are_refused(models, folder, path):
-    models.write_json(folder / "modules.json", [{"path": path, "type": "x.Transformer"}])
+    models.write_json(folder / "modules.json", [{"path": path, "type": "sentence_transformers.models.Transformer"}])
     with pytest.raises(RepresentationError, match="outside of its own folder"):
         read_layout(folder)
 

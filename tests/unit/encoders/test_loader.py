@@ -115,7 +115,7 @@ def test_an_incomplete_snapshot_is_fetched_again(hub, raw, tmp_path):
     places.update({True: tmp_path, False: raw})
     (tmp_path / "config.json").write_text("{}")
     assert resolve_model("org/model") == raw
-    assert calls[-1] == ("org/model", ["*.safetensors", "*.json", "*.txt", "artifact.metadata"], False)
+    assert calls[-1] == ("org/model", ["*.safetensors", "*.json", "*.txt", "*.model", "artifact.metadata"], False)
 
 
 def test_a_model_found_nowhere_says_what_was_tried(hub):
