@@ -63,7 +63,7 @@ def random_filter(rng, depth=0):
         return text, tree, lambda row: kleene(word, [part[2](row) for part in parts])
     if depth < 4 and kind < 0.5:
         text, tree, oracle = random_filter(rng, depth + 1)
-        return f"not ({text})", {"not": tree}, lambda row: None if (found := oracle(row)) is None else not found
+        return f"not ({text})", {"not": tree}, lambda row: _inverted(oracle(row))
     return random_comparison(rng, rng.choice(NAMES), kind)
 
 
@@ -87,6 +87,37 @@ def random_comparison(rng, name, kind):
     mirror = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(sign, sign)
     text = f"{written_name} {sign} {written(value)}" if rng.random() < 0.5 else f"{written(value)} {mirror} {written_name}"
     return text, {name: {sign: value}}, lambda row: compared(value_of(row, name), sign, value)
+
+
+def tree_holds(tree, row):
+    """What a tree means for a document, if it is a filter at all: True, False or None."""
+    return kleene("and", [_part_holds(key, value, row) for key, value in tree.items()])
+
+
+def _part_holds(key, value, row):
+    word = key.removeprefix("$")
+    if word in ("and", "or"):
+        return kleene(word, [tree_holds(each, row) for each in value])
+    if word == "not":
+        return _inverted(tree_holds(value, row))
+    operators = value if isinstance(value, dict) else {"==": value}
+    return kleene("and", [_operator_holds(value_of(row, key), sign, each) for sign, each in operators.items()])
+
+
+def _operator_holds(found, sign, value):
+    signs = {"$eq": "==", "$ne": "!=", "$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">=", "$in": "in", "$nin": "not in"}
+    sign = signs.get(sign, sign.removeprefix("$"))
+    if value is None:
+        return (found is None) == (sign == "==")
+    if sign == "contains":
+        return holds(found, value, negate=False)
+    if sign in ("in", "not in"):
+        return among(found, value, sign == "not in")
+    return compared(found, sign, value)
+
+
+def _inverted(found):
+    return None if found is None else not found
 
 
 def kleene(word, values):

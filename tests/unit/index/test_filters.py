@@ -8,7 +8,7 @@ import unicodedata
 import numpy as np
 import pytest
 from corpora import make_index, random_vectors
-from filter_oracle import FIELDS, mutated, random_filter, random_rows
+from filter_oracle import FIELDS, mutated, random_filter, random_rows, tree_holds
 
 from lexmax.index import filters
 from lexmax.index.documents import Document, DocumentBuffer, DocumentStore
@@ -358,6 +358,7 @@ def test_random_filters_are_those_of_an_oracle(tmp_path):
         expected = [i for i, row in enumerate(rows) if oracle(row) is True]
         assert matches(text, store) == expected, text
         assert matches(tree, store) == expected, tree
+        assert [i for i, row in enumerate(rows) if tree_holds(tree, row) is True] == expected, tree
         if "Infinity" not in (written := json.dumps(tree)):
             assert matches(written, store) == expected, tree
 
