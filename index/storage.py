@@ -30,6 +30,7 @@ import numpy.typing as npt
 from .arrays import Bytes
 from .errors import IndexFormatError, IndexLockedError, StorageError
 from .mapping import map_file, release_pages
+from .refusals import reason_of
 
 MAGIC = b"\x89LEXMAX\n"
 FORMAT_VERSION = 1
@@ -76,9 +77,9 @@ def replace_file(path: Path, content: bytes) -> None:
             raise
         try:
             os.fsync(folder)
-        except OSError as failure:
-            unsure = "is published, but may not survive a power cut: its folder could not be synced"
-            raise StorageError(f"{path} {unsure}: {failure.strerror}", committed=True) from failure
+        except Exception as failure:
+            unsure = f"may not survive a power cut: its folder could not be synced ({reason_of(failure)})"
+            raise StorageError(f"{path} is published, but {unsure}", committed=True) from failure
     finally:
         os.close(folder)
 
