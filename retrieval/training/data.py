@@ -233,7 +233,8 @@ def best_passage(example: Example) -> int:
 def to_unit_range(scores: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Scores of one list brought to 0..1, (n,) float64; equal ones are 0 (arXiv 2411.04403, section 3)."""
     values = np.array(scores, np.float64)
-    return (values - values.min()) / (np.ptp(values) + EPSILON)
+    scaled: np.ndarray[Any, np.dtype[np.float64]] = (values - values.min()) / (np.ptp(values) + EPSILON)
+    return scaled
 
 
 def _excluded(queries: Sequence[str], passages: Sequence[str], n_passages: int) -> np.ndarray[Any, np.dtype[np.bool_]]:

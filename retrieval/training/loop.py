@@ -305,6 +305,9 @@ def _described(student: Student) -> dict[str, Any]:
 def _start_digest(student: Student) -> str:
     """Hash of the checkpoint it started from, and of what does not learn, such as a given idf: checkpoints leave it out."""
     digest = hashlib.sha256(weights_digest(student.folder).encode())
+    for path in sorted(student.root.rglob("*")):  # its settings and the weights of its modules
+        if path.suffix == ".json" or path.name in ("artifact.metadata", "model.safetensors"):
+            digest.update(f"{path.relative_to(student.root)}".encode() + path.read_bytes())
     for name, parameter in student.named_parameters():
         if not parameter.requires_grad:
             digest.update(name.encode() + parameter.detach().cpu().numpy().tobytes())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ...encoders.base import Side
+from ...encoders.checkpoints.files import read_json
+from ...encoders.checkpoints.tokenizer_files import has_tokenizer
+from ...encoders.checkpoints.transformer import length_limit
 from ...encoders.wordpieces import Wordpieces
 
 TEXTS_PER_PASS = 32  # of like length, so that padding costs little
@@ -36,12 +40,24 @@ class Encoded(NamedTuple):
 class Student(nn.Module):
     """A network in training, with its tokenizer.
 
+    Parameters
+    ----------
+    root : Path
+        The checkpoint it starts from.
+    folder : Path
+        Where the checkpoint's network is.
+    tokenizer : Path, optional
+        Where its tokenizer is; by default with the network, or in the root.
+    lowercase : bool
+        Lower-case texts even if the tokenizer would not.
+
     Attributes
     ----------
-    folder : Path
-        The checkpoint it started from.
+    root, folder, tokenizer : Path
+    limit : int
+        Tokens that the network reads at most.
     config : dataclass
-        How it encodes and what of it learns; of each student's own type.
+        How it encodes and what of it learns, with what the checkpoint states filled in; of each student's own type.
     trunk : transformers model
         What ``config.freeze_trunk`` keeps as it is.
     sparse : bool
@@ -52,10 +68,30 @@ class Student(nn.Module):
     config: Any
     trunk: Any
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, root: Path, folder: Path, *, tokenizer: Path | None = None, lowercase: bool = False) -> None:
         super().__init__()
-        self.folder = Path(folder)
-        self.wordpieces = Wordpieces(self.folder)
+        self.root, self.folder, self.lowercase = root, folder, lowercase
+        self.tokenizer = tokenizer or (folder if has_tokenizer(folder) else root)
+        self.wordpieces = Wordpieces(self.tokenizer, lowercase=lowercase)
+        self.limit = length_limit(folder, read_json(folder / "config.json"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        found: torch.device = next(self.parameters()).device
+        return found
+
+    def check_lengths(self) -> None:
+        """Raise ValueError when texts may be longer than the network has positions."""
+        longest = max(self.config.query_length, self.config.document_length)
+        if longest > self.limit:
+            raise ValueError(f"a length is {longest}, but the model reads {self.limit} tokens at most")
+
+    def length_options(self) -> dict[str, Any]:
+        """How texts are cut and lower-cased, as sentence_bert_config.json has it."""
+        query, document = self.config.query_length, self.config.document_length
+        own = {} if query == document else {"query_length": query}
+        return {"max_seq_length": document, "do_lower_case": self.lowercase, **own}
 
     def train(self, mode: bool = True) -> Self:
         """Switch dropout, which a frozen trunk does without."""
@@ -90,6 +126,12 @@ class Student(nn.Module):
     def save(self, folder: Path) -> None:
         """Write a public layout into ``folder``, which is made."""
         raise NotImplementedError
+
+
+def filled(config: Any, stated: Mapping[str, Any], limit: int) -> Any:
+    """Fill in what a configuration leaves open by what a checkpoint states, lengths up to a limit."""
+    found = {name: value for name, value in stated.items() if getattr(config, name) is None}
+    return replace(config, **{name: min(value, limit) if name.endswith("_length") else value for name, value in found.items()})
 
 
 def hidden_states(

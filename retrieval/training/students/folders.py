@@ -10,7 +10,10 @@ from typing import Any
 
 from ...encoders.networks.loading import load_network
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
 
 
 def load_trunk(folder: Path) -> Any:
@@ -25,13 +28,6 @@ def load_trunk(folder: Path) -> Any:
     if getattr(trunk, "pooler", None) is not None:
         trunk.pooler = None
     return trunk
-
-
-def check_lengths(config: Any, *lengths: int) -> None:
-    """Raise ValueError when texts may be longer than a network has positions."""
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit and max(lengths) > limit:
-        raise ValueError(f"a length is {max(lengths)}, but the model reads {limit} tokens at most")
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 
 from ....index.arrays import Floats
 from ....index.errors import RepresentationError
-from ...encoders.checkpoints.splade import TableFiles
+from ...encoders.checkpoints.files import read_json
+from ...encoders.checkpoints.splade import TableFiles, read_layout
+from ...encoders.checkpoints.tokenizer_files import has_tokenizer
 from ...encoders.inference_free import read_table
 from ...encoders.networks.loading import weights_digest
 from ...encoders.wordpieces import Wordpieces
@@ -20,6 +21,7 @@ from .dense import DenseStudent, DenseStudentConfig
 from .idf import document_idf
 from .splade import SpladeStudent, SpladeStudentConfig
 from .splade_head import N_TEXTS, start_head
+from .starts import network_folder, takes_layout
 from .trunk_states import StateCache
 
 CONFIGS: dict[str, type[SpladeStudentConfig | ColbertStudentConfig | DenseStudentConfig]] = {
@@ -42,7 +44,8 @@ def make_student(
     folder : Path or str
         The checkpoint to start from.
     idf : Path or str, optional
-        An idf.json for "inference-free"; by default the frequencies are counted in ``texts``.
+        An idf.json for "inference-free"; by default the checkpoint's own table, and where it has none the frequencies are
+        counted in ``texts``.
     texts : iterable of str
         Documents, read only when they are counted, or a new head starts on them.
     queries : sequence of str
@@ -72,7 +75,8 @@ def make_student(
             student = SpladeStudent(folder, SpladeStudentConfig(**options))
         else:
             config = SpladeStudentConfig(query_side="idf", **options)
-            student = SpladeStudent(folder, config, idf=_table(folder, idf, some))
+            table = _table(folder, idf, some, ignore_layout=config.ignore_layout)
+            student = SpladeStudent(folder, config, idf=table)
         student.cache = _cache(student, states)
         if student.has_new_head and start:
             start_head(student, some[:N_TEXTS], seed=seed)
@@ -96,12 +100,24 @@ def _cache(student: SpladeStudent | ColbertStudent | DenseStudent, folder: Path 
     return StateCache(Path(folder), weights_digest(student.folder), student.trunk.config.hidden_size)
 
 
-def _table(folder: Path, idf: Path | str | None, texts: Iterable[str]) -> Floats:
-    wordpieces = Wordpieces(folder)
+def _table(root: Path, idf: Path | str | None, texts: Iterable[str], *, ignore_layout: bool) -> Floats:
+    """Query weights: those of a file, else the checkpoint's own, else the texts' frequencies."""
+    own: TableFiles | None = None
+    if takes_layout(root, "inference-free", ignore_layout=ignore_layout):
+        layout = read_layout(root)
+        own = layout.query if isinstance(layout.query, TableFiles) else None
+        tokenizer, n_terms = layout.document.tokenizer, layout.document.n_terms
+    else:
+        folder = network_folder(root)
+        tokenizer, n_terms = folder if has_tokenizer(folder) else root, _n_terms(folder)
+    wordpieces = Wordpieces(tokenizer)
+    if idf is not None:
+        own = TableFiles(weights=Path(idf), tokenizer=tokenizer, max_length=0)
+    return document_idf(texts, wordpieces, n_terms) if own is None else read_table(own, wordpieces, n_terms)
+
+
+def _n_terms(folder: Path) -> int:
     try:
-        n_terms = int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
+        return int(read_json(folder / "config.json")["vocab_size"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RepresentationError(f"{folder}: config.json with a vocab_size is needed: {error}") from error
-    if idf is None:
-        return document_idf(texts, wordpieces, n_terms)
-    return read_table(TableFiles(weights=Path(idf), tokenizer=folder, max_length=0), wordpieces, n_terms)

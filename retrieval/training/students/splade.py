@@ -18,12 +18,14 @@ from transformers.modeling_outputs import BaseModelOutput
 from ....index.arrays import Floats
 from ....index.errors import RepresentationError
 from ...encoders.base import Side
-from ...encoders.checkpoints.splade import Activation
+from ...encoders.checkpoints.splade import Layout, TableFiles, read_layout
 from ...encoders.networks.loading import load_network, quiet_transformers, weight_files
-from .base import Encoded, Student, hidden_states
-from .folders import check_lengths, copy_tokenizer, write_json, write_modules
+from ...encoders.wordpieces import Wordpieces
+from .base import Encoded, Student, filled, hidden_states
+from .folders import copy_tokenizer, write_json, write_modules
 from .idf import write_idf
 from .splade_pooling import positive_maxima
+from .starts import network_folder, takes_layout
 from .trunk_states import StateCache, frozen_states
 
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
@@ -34,7 +36,7 @@ HEADS = ("cls.", "lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_pro
 
 @dataclass(frozen=True, kw_only=True)
 class SpladeStudentConfig:
-    """How a SPLADE student encodes and what of it learns.
+    """How a SPLADE student encodes and what of it learns. None leaves the checkpoint's choice, or `PLAIN`.
 
     Attributes
     ----------
@@ -44,10 +46,14 @@ class SpladeStudentConfig:
         Whether those weights are trained; they stay >= 0.
     activation : {"relu", "log1p_relu"}
         log1p(relu(x)), or log1p(log1p(relu(x))).
+    similarity : {"dot", "cosine"}
+        By what vectors are compared.
     query_length, document_length : int
         Tokens of a text that are read, special tokens included.
     query_prompt, document_prompt : str
         Put before texts that the network reads. Tokens in square brackets, such as "[unused0]", are read as what they are.
+    ignore_layout : bool
+        Take the network of a checkpoint alone, whatever else its files state.
     freeze_embeddings : bool
         Keep the word embeddings, and with them a tied vocabulary layer.
     freeze_trunk : bool
@@ -58,22 +64,34 @@ class SpladeStudentConfig:
 
     query_side: Literal["model", "idf"] = "model"
     learn_idf: bool = False
-    activation: Activation = "relu"
-    query_length: int = 64
-    document_length: int = 256
-    query_prompt: str = ""
-    document_prompt: str = ""
+    activation: Literal["relu", "log1p_relu"] | None = None
+    similarity: Literal["dot", "cosine"] | None = None
+    query_length: int | None = None
+    document_length: int | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    ignore_layout: bool = False
     freeze_embeddings: bool = False
     freeze_trunk: bool = False
     new_head: bool = False
 
     def __post_init__(self) -> None:
-        if self.query_side not in ("model", "idf") or self.activation not in ("relu", "log1p_relu"):
+        if self.query_side not in ("model", "idf") or self.activation not in (None, "relu", "log1p_relu"):
             raise ValueError(f"unknown query_side {self.query_side!r} or activation {self.activation!r}")
-        if min(self.query_length, self.document_length) < 3:
+        if self.similarity not in (None, "dot", "cosine"):
+            raise ValueError(f"similarity is {self.similarity!r}: it must be 'dot' or 'cosine'")
+        if any(length is not None and length < 3 for length in (self.query_length, self.document_length)):
             raise ValueError("lengths must leave room beside the special tokens, >= 3")
         if self.learn_idf and self.query_side != "idf":
             raise ValueError("learn_idf needs query_side='idf'")
+
+
+PROBE = "The CITY of NEW York's naïve Straße, 中文 e\u0301 [MASK] rain2020 don't-stop ... "
+PLAIN = {
+    "activation": "relu", "similarity": "dot", "query_length": 64, "document_length": 256, "query_prompt": "",
+    "document_prompt": "",
+}  # fmt: skip
+"""What a student of a plain transformer has where its configuration leaves it open."""
 
 
 class _Given(nn.Module):
@@ -91,7 +109,7 @@ class SpladeStudent(Student):
     Parameters
     ----------
     folder : Path or str
-        A ``*ForMaskedLM`` checkpoint.
+        A SPLADE, an inference-free model, or a ``*ForMaskedLM`` checkpoint.
     config : SpladeStudentConfig
     idf : (n_terms,) float32, optional
         Query weights to start from, needed with ``query_side="idf"``; see `.idf.document_idf`.
@@ -99,7 +117,8 @@ class SpladeStudent(Student):
     Raises
     ------
     RepresentationError
-        When the checkpoint is not a masked language model with a linear layer over the vocabulary.
+        When the checkpoint is not a masked language model with a linear layer over the vocabulary, or is or does what such a
+        student cannot keep.
     ValueError
         When ``idf`` is missing, or not one weight a term; or a length is beyond the network's positions.
     """
@@ -109,12 +128,20 @@ class SpladeStudent(Student):
     def __init__(
         self, folder: Path | str, config: SpladeStudentConfig | None = None, *, idf: Floats | None = None
     ) -> None:  # fmt: skip
-        super().__init__(folder)
-        self.config = config or SpladeStudentConfig()
+        root, config = Path(folder), config or SpladeStudentConfig()
+        method = "splade" if config.query_side == "model" else "inference-free"
+        layout = _layout(root, method) if takes_layout(root, method, ignore_layout=config.ignore_layout) else None
+        if layout is None:
+            super().__init__(root, network_folder(root))
+        else:
+            files = layout.document
+            super().__init__(root, files.folder, tokenizer=files.tokenizer, lowercase=files.lowercase)
+        self.top_k = None if layout is None else layout.top_k
+        self.config = filled(config, PLAIN if layout is None else _stated(layout), self.limit)
+        self.check_lengths()
         may_lack = HEADS if self.config.new_head else ()
         self.network = load_network(self.folder, "AutoModelForMaskedLM", may_lack=may_lack)
         self.has_new_head = self.config.new_head and not has_head(self.folder)
-        check_lengths(self.network.config, self.config.query_length, self.config.document_length)
         self.decoder = self.network.get_output_embeddings()
         names = [name for name, module in self.network.named_modules() if module is self.decoder]
         if not isinstance(self.decoder, nn.Linear) or self.decoder.bias is None or not names:
@@ -143,10 +170,16 @@ class SpladeStudent(Student):
         weights = positive_maxima(features, lengths, self.decoder.weight, self.decoder.bias).log1p()
         return Encoded(weights.log1p() if self.config.activation == "log1p_relu" else weights)
 
+    def scores(self, queries: Encoded, documents: Encoded, *, in_batch: bool) -> Tensor:
+        """Dot products, or cosines; see `Student.scores`."""
+        if self.config.similarity == "cosine":
+            queries, documents = (Encoded(nn.functional.normalize(each.vectors, dim=-1)) for each in (queries, documents))
+        return super().scores(queries, documents, in_batch=in_batch)
+
     def token_ids(self, texts: Sequence[str], side: Side) -> list[list[int]]:
         """What the trunk reads of each text: special tokens, prompt, text."""
         query = side == "query"
-        prompt = self.config.query_prompt if query else self.config.document_prompt
+        prompt: str = self.config.query_prompt if query else self.config.document_prompt
         length = self.config.query_length if query else self.config.document_length
         return self.wordpieces.encode([prompt + text for text in texts], max_length=length)
 
@@ -173,7 +206,7 @@ class SpladeStudent(Student):
 
         An inference-free student is a Router with the network in the root, and has an idf.json beside.
         """
-        copy_tokenizer(self.folder, folder)
+        copy_tokenizer(self.tokenizer, folder)
         if self._markers:
             self.wordpieces.save(folder / "tokenizer.json")
         self.network.set_submodule(self._trunk_name, self.trunk)
@@ -184,7 +217,7 @@ class SpladeStudent(Student):
         finally:
             self._take_apart()
         options = {
-            "max_seq_length": self.config.document_length,
+            **self.length_options(),
             "transformer_task": "fill-mask",
             "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
             "module_output_name": "token_embeddings",
@@ -192,9 +225,10 @@ class SpladeStudent(Student):
         write_json(folder / "sentence_bert_config.json", options)
         card: dict[str, Any] = {
             "model_type": "SparseEncoder",
-            "similarity_fn_name": "dot",
+            "similarity_fn_name": self.config.similarity,
             "prompts": {"query": self.config.query_prompt, "document": self.config.document_prompt},
             "default_prompt_name": None,
+            **({"max_active_dims": self.top_k} if self.top_k else {}),
         }
         write_json(folder / "config_sentence_transformers.json", card)
         pooling = "1_SpladePooling" if self.idf is None else "document_1_SpladePooling"
@@ -245,8 +279,38 @@ class SpladeStudent(Student):
     def _bags(self, texts: Sequence[str]) -> Tensor:
         bags = torch.zeros(len(texts), self.n_terms, device=self.decoder.weight.device)
         for row, text in zip(bags, texts, strict=True):
-            row[self.wordpieces.terms(text, max_length=self.config.query_length)] = 1
+            row[self.wordpieces.terms(self.config.query_prompt + text, max_length=self.config.query_length)] = 1
         return bags
+
+
+def _layout(root: Path, method: str) -> Layout:
+    """The layout of a checkpoint, unless a student cannot keep it."""
+    layout = read_layout(root)
+    found = ""
+    if layout.document.pooling != "max":
+        found = "pooling_strategy sum, while students pool by max"
+    elif method == "splade" and layout.query.folder != layout.document.folder:  # type: ignore[union-attr]
+        found = "a network of its own for queries, while students have one for both sides"
+    elif isinstance(layout.query, TableFiles) and not _read_alike(layout.query.tokenizer, layout.document.tokenizer):
+        found = "a tokenizer of its own for queries, while students have one for both sides"
+    if found:
+        raise RepresentationError(f"{root}: found {found}: set ignore_layout=true to take the network alone")
+    return layout
+
+
+def _read_alike(one: Path, other: Path) -> bool:
+    """Whether two tokenizers cut a text of capitals, accents, ideographs and signs alike."""
+    first, second = Wordpieces(one), Wordpieces(other)
+    return first.tokens == second.tokens and first.pieces([PROBE]) == second.pieces([PROBE])
+
+
+def _stated(layout: Layout) -> dict[str, Any]:
+    files = layout.document
+    query_length = layout.query.max_length
+    return {
+        "activation": files.activation, "similarity": "cosine" if layout.normalize else "dot", "query_length": query_length,
+        "document_length": files.max_length, "query_prompt": layout.query_prompt, "document_prompt": layout.document_prompt,
+    }  # fmt: skip
 
 
 def has_head(folder: Path) -> bool:

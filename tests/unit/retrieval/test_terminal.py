@@ -4,6 +4,7 @@ import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,6 +19,8 @@ class Config:
     rate: float = 0.5
     on: bool = False
     word: str = "mean"
+    limit: int | None = None
+    mode: Literal["cls", "mean"] | None = None
 
 
 def test_values_have_the_types_of_the_defaults() -> None:
@@ -26,17 +29,19 @@ def test_values_have_the_types_of_the_defaults() -> None:
     assert settings == {"count": 3, "rate": 1e-4, "on": True, "word": "3"}
     assert isinstance(settings_of(Config, ["rate=2"], "--set")["rate"], float)
     assert settings_of(Config, ["word=a=b"], "--set") == {"word": "a=b"}
+    assert settings_of(Config, ["limit=3", "mode=cls"], "--set") == {"limit": 3, "mode": "cls"}  # the default is None
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("count", "--set takes NAME=VALUE, not 'count'"),
-        ("cuont=1", "does not know 'cuont'; there are count, rate, word"),
+        ("cuont=1", "does not know 'cuont'; there are count, limit, mode, rate, word"),
         ("on=true", "does not know 'on'"),
         ("n=1", "does not know 'n'"),
         ("count=1.5", "--set count takes a whole number, not '1.5'"),
         ("count=true", "takes a whole number"),
+        ("limit=long", "--set limit takes a whole number, not 'long'"),
         ("rate=fast", "takes a number, not 'fast'"),
         ("rate=NaN", "takes a number, not 'NaN'"),
         ("rate=1e999", "takes a number"),

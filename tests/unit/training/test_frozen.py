@@ -23,6 +23,7 @@ from lexmax.retrieval.training.students.splade_head import start_head
 from lexmax.retrieval.training.students.trunk_states import StateCache, frozen_states
 
 TEXTS = ["sun in the city", "snow", "a cold night , a hot day", "the sea and the lake ?"]
+NEW_HEAD: dict[str, bool] = {"freeze_trunk": True, "new_head": True, "ignore_layout": True}
 MARKED = {"query_prompt": "[unused0]", "document_prompt": "[unused1]"}
 
 
@@ -109,7 +110,7 @@ def headless(checkpoint: Path, folder: Path) -> Path:
 
 def test_a_new_head_names_its_tokens_and_is_sparse(checkpoint: Path, tmp_path: Path) -> None:
     start = headless(checkpoint, tmp_path)
-    students = [SpladeStudent(start, SpladeStudentConfig(freeze_trunk=True, new_head=True)) for _ in range(2)]
+    students = [SpladeStudent(start, SpladeStudentConfig(**NEW_HEAD)) for _ in range(2)]
     for student in students:
         assert student.has_new_head
         start_head(student, TEXTS * 4, n_steps=400, seed=3)
@@ -128,7 +129,7 @@ def test_a_new_head_names_its_tokens_and_is_sparse(checkpoint: Path, tmp_path: P
 def test_a_projection_starts_at_the_main_axes(checkpoint: Path) -> None:
     student = ColbertStudent(checkpoint, ColbertStudentConfig(dim=8, freeze_trunk=True))
     student.start_projection(TEXTS, TEXTS)
-    weight = student.linear.weight.detach()
+    weight = student.layers[0].linear.weight.detach()
     torch.testing.assert_close(weight @ weight.T, torch.eye(8), atol=1e-5, rtol=0)
     encoded = student.encode(TEXTS, "document")
     assert encoded.states is not None
@@ -154,8 +155,8 @@ def test_similarity_by_hand() -> None:
 def test_similarity_trains_and_is_refused_without_states(checkpoint: Path, lists: Path, tmp_path: Path) -> None:
     config = TrainConfig(objective=Objective(in_batch=0, similarity=30), n_steps=2, batch_size=4, n_passages=3)
     student = ColbertStudent(checkpoint, ColbertStudentConfig(dim=8, freeze_trunk=True))
-    before = student.linear.weight.detach().clone()
+    before = student.layers[0].linear.weight.detach().clone()
     train(student, TrainingSet([lists]), config, tmp_path / "run")
-    assert not torch.equal(student.linear.weight, before)
+    assert not torch.equal(student.layers[0].linear.weight, before)
     with pytest.raises(ValueError, match="frozen trunk"):
         train(ColbertStudent(checkpoint, ColbertStudentConfig(dim=8)), TrainingSet([lists]), config, tmp_path / "other")

@@ -117,26 +117,23 @@ def test_a_dense_projection_starts_as_what_loses_nothing(checkpoint: Path) -> No
     plain = DenseStudent(checkpoint).eval().encode(TEXTS, "document").vectors
     square = DenseStudent(checkpoint, DenseStudentConfig(projection=16)).eval()
     torch.testing.assert_close(square.encode(TEXTS, "document").vectors, plain)
-    narrow, other = (DenseStudent(checkpoint, DenseStudentConfig(projection=8, seed=seed)).linear for seed in (0, 1))
-    assert narrow is not None
-    assert other is not None
+    narrow, other = (DenseStudent(checkpoint, DenseStudentConfig(projection=8, seed=seed)).layers[0].linear for seed in (0, 1))
     torch.testing.assert_close(narrow.weight @ narrow.weight.T, torch.eye(8), atol=1e-5, rtol=0)
     assert not torch.equal(narrow.weight, other.weight)
 
 
 def test_a_frozen_dense_trunk_trains_the_projection_alone(checkpoint: Path) -> None:
     student = DenseStudent(checkpoint, DenseStudentConfig(projection=8, freeze_trunk=True))
-    assert [name for name, p in student.named_parameters() if p.requires_grad] == ["linear.weight"]
+    assert [name for name, p in student.named_parameters() if p.requires_grad] == ["layers.0.linear.weight"]
     scores = student.scores(student.encode(["sun"], "query"), student.encode(["rain"], "document"), in_batch=True)
     scores.sum().backward()
-    assert student.linear is not None
-    assert student.linear.weight.grad is not None
-    assert student.linear.weight.grad.abs().max() > 0
+    assert student.layers[0].linear.weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"projection": -1}, "projection is -1"), ({"freeze_trunk": True}, "nothing")]
+    ("options", "message"),
+    [({"projection": -1}, "projection is -1"), ({"freeze_trunk": True}, "nothing"), ({"pooling": "sum"}, "pooling is 'sum'")],
 )
-def test_dense_settings_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+def test_dense_settings_that_make_no_sense(options: dict[str, Any], message: str, checkpoint: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        DenseStudentConfig(**options)
+        DenseStudent(checkpoint, DenseStudentConfig(**options))

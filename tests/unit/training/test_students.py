@@ -122,9 +122,11 @@ def test_frozen_embeddings_freeze_the_tied_layer_too(checkpoint: Path) -> None:
 
 def test_a_checkpoint_without_a_head_is_refused_unless_a_new_one_is_wanted(checkpoint: Path, tmp_path: Path) -> None:
     DenseStudent(checkpoint).save(tmp_path)
-    with pytest.raises(RepresentationError, match=r"lack \d+ parameters of BertForMaskedLM"):
+    with pytest.raises(RepresentationError, match=r"kind dense, of which a splade student would keep the network alone"):
         SpladeStudent(tmp_path)
-    student = SpladeStudent(tmp_path, SpladeStudentConfig(new_head=True))
+    with pytest.raises(RepresentationError, match=r"lack \d+ parameters of BertForMaskedLM"):
+        SpladeStudent(tmp_path, SpladeStudentConfig(ignore_layout=True))
+    student = SpladeStudent(tmp_path, SpladeStudentConfig(new_head=True, ignore_layout=True))
     assert student.decoder.weight is student.trunk.get_input_embeddings().weight
 
 
@@ -197,10 +199,10 @@ def test_colbert_saves_what_lexmax_reads(checkpoint: Path, tmp_path: Path) -> No
 
 def test_a_frozen_trunk_trains_the_projection_alone(checkpoint: Path) -> None:
     student = ColbertStudent(checkpoint, ColbertStudentConfig(dim=8, freeze_trunk=True))
-    assert [name for name, p in student.named_parameters() if p.requires_grad] == ["linear.weight"]
+    assert [name for name, p in student.named_parameters() if p.requires_grad] == ["layers.0.linear.weight"]
     queries, documents = student.encode(["sun"], "query"), student.encode(["rain"], "document")
     student.scores(queries, documents, in_batch=True).sum().backward()
-    assert student.linear.weight.grad is not None
+    assert student.layers[0].linear.weight.grad is not None
 
 
 @pytest.mark.parametrize("make", [SpladeStudent, DenseStudent, ColbertStudent])
