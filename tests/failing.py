@@ -187,22 +187,22 @@ class Trials:
         self.base.mkdir(parents=True)
         if scenario.prepare:
             scenario.prepare(self.base / "idx")
-        self._fresh()
-        self.states = [self._digest()]
-        with self._commits(lambda: self.states.append(self._digest())):
+        self.fresh()
+        self.states = [self.digest()]
+        with self.commits(lambda: self.states.append(self.digest())):
             scenario.act(self.path)
         self.n_commits = len(self.states) - 1
 
-    def _digest(self):
+    def digest(self):
         return digest(self.path, self.scenario.queries)
 
-    def _fresh(self):
+    def fresh(self):
         """Put the index back as it was before the scenario."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
         shutil.copytree(self.base, self.path.parent)
 
     @staticmethod
-    def _commits(told):
+    def commits(told):
         """Call ``told`` after each commit."""
         real = segment_store.publish
 
@@ -214,9 +214,9 @@ class Trials:
 
     def trial(self, n, how="once", kinds=tuple(ERRORS)):
         """Let the n-th call fail; returns the call that did, or None when there are fewer, and what is wrong then."""
-        self._fresh()
+        self.fresh()
         done, error = [], None
-        with FailingCalls(self.path, n, how, kinds) as failing, self._commits(lambda: done.append(1)):
+        with FailingCalls(self.path, n, how, kinds) as failing, self.commits(lambda: done.append(1)):
             try:
                 self.scenario.act(self.path)
             except BaseException as failure:
@@ -227,7 +227,7 @@ class Trials:
             return failing.calls[n - 1], list(self._problems(failing, how, len(done), error))
 
     def _problems(self, failing, how, n_done, error):
-        state = self._digest()
+        state = self.digest()
         if isinstance(error, StorageError):
             possible = [n_done + error.committed]
             if "\n" in str(error):
@@ -245,19 +245,19 @@ class Trials:
             return
         cleans = how != "interrupt" and failing.failed not in CLEANING
         if error is not None and cleans and (how != "lasting" or failing.failed in ("write", "mkdir", "rename")):
-            yield from self._litter(state is None)
+            yield from self.litter(state is None)
         if state is not None:
             with Collection.open(self.path) as collection:
                 collection.commit()
-            yield from self._litter(False)
-            if self._digest() != state:
+            yield from self.litter(False)
+            if self.digest() != state:
                 yield "a commit of nothing changed the index"
         if self.scenario.resumes:
             self.scenario.act(self.path)
-            if self._digest() != self.states[-1]:
+            if self.digest() != self.states[-1]:
                 yield "run again, it ends at another index"
 
-    def _litter(self, nothing):
+    def litter(self, nothing):
         """Say what lies about that no commit names, or, where there is no index, that anything does."""
         if nothing:
             if self.path.exists():
