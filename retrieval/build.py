@@ -264,13 +264,14 @@ class _Writer:
         self._n_truncated = dict.fromkeys(self._cutting, 0)
         self._n_split = self._n_done = self._n_added = self._n_replaced = 0
         self._last_id = ""
+        self._n_saved = 0
         self._is_whole = True  # False while a batch is in part added and not yet counted
 
     def run(self, documents: Corpus, sources: list[str] | None, commit_every_s: float) -> BuildReport:
         """Add ``documents``; with ``sources``, commit progress as it goes and skip what an earlier run committed."""
         start = last_commit = time.monotonic()
         n_resumed = self._skip_done(documents)
-        self._n_done = n_resumed
+        self._n_done = self._n_saved = n_resumed
         if self._progress:
             self._progress(n_resumed)
         placed = ((document, documents.place) for document in documents)
@@ -284,7 +285,7 @@ class _Writer:
                     self._save(sources)
                     last_commit = time.monotonic()
         except KeyboardInterrupt:
-            if sources is not None and self._last_id and self._is_whole:
+            if sources is not None and self._is_whole and self._n_done > self._n_saved:
                 self._save(sources)
             raise
         return BuildReport(
@@ -297,7 +298,7 @@ class _Writer:
         self._is_whole = False
         self._collection.build = BuildState(sources=sources, n_records=self._n_done, last_doc_id=self._last_id)
         self._collection.commit()
-        self._is_whole = True
+        self._n_saved, self._is_whole = self._n_done, True
 
     def _skip_done(self, documents: Corpus) -> int:
         """Pass over what an unfinished build has committed, and see that the corpus is still the same there."""

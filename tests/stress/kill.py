@@ -111,11 +111,14 @@ class Victim:
         self._reader, writer = os.pipe()
 
         def act():
+            os.write(writer, b"r")
             with Trials.commits(lambda: os.write(writer, b".")):
                 return trials.scenario.act(trials.path)
 
         self.pid = forked(act, str(self.told))
         os.close(writer)
+        os.read(self._reader, 1)
+        time.sleep(0.01)  # a signal before the command has begun tells nothing
 
     def end(self):
         """Wait; returns how it ended, negative for a signal, and how many commits returned."""
