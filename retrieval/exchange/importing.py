@@ -16,7 +16,7 @@ from ..corpora.reading import Fields, read_corpus
 from ..encoders.precomputed import VectorsEncoder
 from ..fields import encoder_record
 from ..progress import Progress
-from .vector_files import Batch, read_vectors, read_vocabulary
+from .vector_files import Batch, DocumentCheck, read_vectors, read_vocabulary
 
 
 def import_vectors(
@@ -67,7 +67,8 @@ def import_vectors(
         raise ValueError("ids are for NPZ files: records of JSON and Parquet have their own")
     strings = None if vocabulary is None else read_vocabulary(Path(vocabulary))
     lines = map(str, count()) if ids is None else read_ids(Path(ids))
-    parts = (read_vectors(path, ids=lines, vocabulary=strings, term_numbers=term_numbers) for path in paths)
+    check = DocumentCheck(ids_only=bool(documents))  # the documents' metadata take the place of those beside the vectors
+    parts = (read_vectors(path, ids=lines, vocabulary=strings, term_numbers=term_numbers, check=check) for path in paths)
     batches: Iterator[Batch] = chain.from_iterable(parts)
     first = next(batches, None)
     if first is None:
@@ -111,6 +112,7 @@ class DocumentsById:
         self._source = sources[0]
         self._documents = read_corpus(sources, fields=fields)
         self._passed: dict[str, Document] = {}
+        self._check = DocumentCheck()
 
     def of(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Put the corpus's documents in the place of those in ``batches``; raises DatasetError where there is none."""
@@ -121,6 +123,8 @@ class DocumentsById:
         if doc_id in self._passed:
             return self._passed.pop(doc_id)
         for document in self._documents:
+            if self._documents.place is not None:
+                self._check(document, *self._documents.place)
             if document.doc_id == doc_id:
                 return document
             self._passed[document.doc_id] = document

@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from ...index.arrays import Int64s
 from ...index.documents import Document
-from ...index.errors import DatasetError
+from ...index.errors import DatasetError, DuplicateDocumentError
+from ...index.metadata import extend_fields
 from ...index.representations.sparse import SparseVectors
 from ..corpora.reading import MAX_LINE_BYTES, PARQUET_BATCH_ROWS
 from ..corpora.records import as_id
@@ -38,6 +39,27 @@ TEXT_COLUMNS = ("title", "text", "contents", "metadata")
 Batch = tuple[list[Document], SparseVectors]
 
 
+class DocumentCheck:
+    """Finds what an index would refuse while its place is known: an id that comes twice, metadata of another type."""
+
+    def __init__(self, *, ids_only: bool = False) -> None:
+        self._ids_only = ids_only
+        self._ids: set[str] = set()
+        self._fields: dict[str, str] = {}
+
+    def __call__(self, document: Document, path: Path | str, line: int) -> None:
+        """Check the next document; raises DuplicateDocumentError or DatasetError that says file and line."""
+        if document.doc_id in self._ids:
+            raise DuplicateDocumentError([document.doc_id], 1, where=f"{path}, line {line}: ")
+        self._ids.add(document.doc_id)
+        if self._ids_only:
+            return
+        try:
+            extend_fields(self._fields, document.doc_id, document.metadata)
+        except DatasetError as problem:
+            raise DatasetError(str(problem), path=path, line=line) from None
+
+
 class _Read(NamedTuple):
     """A batch before its check; ``lines`` are those of the file, from 1."""
 
@@ -47,8 +69,9 @@ class _Read(NamedTuple):
 
 
 def read_vectors(
-    path: Path, *, ids: Iterator[str] | None = None, vocabulary: Mapping[str, int] | None = None, term_numbers: bool = False
-) -> Iterator[Batch]:
+    path: Path, *, ids: Iterator[str] | None = None, vocabulary: Mapping[str, int] | None = None, term_numbers: bool = False,
+    check: DocumentCheck | None = None,
+) -> Iterator[Batch]:  # fmt: skip
     """Read documents and their vectors.
 
     Parameters
@@ -62,9 +85,13 @@ def read_vectors(
         ``SparseVectors.vocabulary`` lists them.
     term_numbers : bool
         Term strings are decimal term numbers.
+    check : DocumentCheck or None
+        What has checked the files before this one.
 
     Raises
     ------
+    DuplicateDocumentError
+        An id comes twice.
     DatasetError
         No such file, of no known kind, damaged, or a malformed record: path and line (or row, from 1).
     """
@@ -79,7 +106,7 @@ def read_vectors(
         batches = _read_npz(path, map(str, count()) if ids is None else ids)
     else:
         raise DatasetError("unknown kind of vectors; use .jsonl (or .gz of it), .parquet, .npz or .ciff", path=path)
-    return _checked(path, batches, vocabulary, term_numbers)
+    return _checked(path, batches, vocabulary, term_numbers, check or DocumentCheck())
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
@@ -116,10 +143,14 @@ def _located(path: Path, lines: list[int]) -> Iterator[None]:
         raise DatasetError(str(problem), path=path, line=lines[problem.row]) from None
 
 
-def _checked(path: Path, batches: Iterator[_Read], vocabulary: Mapping[str, int] | None, term_numbers: bool) -> Iterator[Batch]:
+def _checked(
+    path: Path, batches: Iterator[_Read], vocabulary: Mapping[str, int] | None, term_numbers: bool, check: DocumentCheck
+) -> Iterator[Batch]:
     done = 0
     try:
         for documents, lines, rows in batches:
+            for document, line in zip(documents, lines, strict=True):
+                check(document, path, line)
             with _located(path, lines):
                 vectors = checked(_renumbered(rows, vocabulary, term_numbers))
             yield documents, vectors

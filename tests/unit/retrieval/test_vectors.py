@@ -491,8 +491,25 @@ def test_as_many_ids_as_rows(tmp_path, ids, message):
 
 def test_an_id_that_comes_twice(tmp_path):
     (tmp_path / "v.jsonl").write_text(GOOD + "\n" + GOOD)
-    with pytest.raises(DuplicateDocumentError, match="'a'"):
+    with pytest.raises(DuplicateDocumentError, match=r"v\.jsonl, line 2: already in the index: 'a'"):
         import_vectors([tmp_path / "v.jsonl"], tmp_path / "i")
+    (tmp_path / "v.jsonl").write_text(GOOD)
+    (tmp_path / "w.jsonl").write_text("\n" + GOOD)
+    with pytest.raises(DuplicateDocumentError, match=r"w\.jsonl, line 2: already in the index: 'a'"):
+        import_vectors([tmp_path / "v.jsonl", tmp_path / "w.jsonl"], tmp_path / "i")
+    (tmp_path / "d.jsonl").write_text('{"id": "b", "text": "x"}\n' * 2 + '{"id": "a", "text": "x"}\n')
+    with pytest.raises(DuplicateDocumentError, match=r"d\.jsonl, line 2: already in the index: 'b'"):
+        import_vectors([tmp_path / "v.jsonl"], tmp_path / "i", documents=[str(tmp_path / "d.jsonl")])
+
+
+def test_metadata_of_two_types_are_told_with_file_and_line(tmp_path):
+    lines = [{"id": "a", "vector": {"x": 1}, "metadata": {"n": 1}}, {"id": "b", "vector": {"x": 1}, "metadata": {"n": "one"}}]
+    (tmp_path / "v.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(DatasetError, match=r"v\.jsonl, line 2: document 'b': metadata field 'n' is string here and int64"):
+        import_vectors([tmp_path / "v.jsonl"], tmp_path / "i")
+    (tmp_path / "d.jsonl").write_text('{"id": "a", "text": "x", "n": 1}\n{"id": "b", "text": "x", "n": "one"}\n')
+    with pytest.raises(DatasetError, match=r"d\.jsonl, line 2: document 'b': metadata field 'n' is string here and int64"):
+        import_vectors([tmp_path / "v.jsonl"], tmp_path / "i", documents=[str(tmp_path / "d.jsonl")])
 
 
 def test_rows_are_numbered_through_all_files_and_an_index_is_never_replaced(tmp_path):
