@@ -21,6 +21,7 @@ from .index.errors import LexmaxError, StorageError
 from .index.refusals import is_refusal, reason_of
 from .retrieval.commands.indexing import add_indexing_commands
 from .retrieval.commands.packing import add_packing_command
+from .retrieval.commands.parsing import Parser
 from .retrieval.commands.searching import add_searching_commands
 from .retrieval.commands.upkeep import add_upkeep_commands
 from .retrieval.terminal import say, write
@@ -40,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resumes = ""
     try:
         try:
-            options = _parsed(arguments)
-            if getattr(options, "resumes", False):
-                resumes = "; run the same command again to continue"
             with _stopped_by_sigterm():
+                options = _parser().parse_args(arguments)
+                if getattr(options, "resumes", False):
+                    resumes = "; run the same command again to continue"
                 return int(options.run(options))
         finally:
             if sys.stdout is not None:
@@ -104,26 +105,15 @@ def _discard_output() -> None:
             os.close(nowhere)
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse; a query may stand after the options too, as in ``search IDX -k 3 QUERY``, which argparse alone refuses."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "query", "") is None:
-        options.query = rest.pop()
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="lexmax",
         description="Learned-sparse and multi-vector retrieval: build an index, search it, serve it, evaluate it.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], summary: str, example: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], int], summary: str, example: str) -> Parser:
         sub = commands.add_parser(
             name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -18,6 +18,7 @@ from .documents import Document
 from .errors import IndexFormatError, RepresentationError
 from .filters import Filter, filter_key
 from .manifest import Manifest
+from .nearest import did_you_mean
 from .refusals import storage_errors
 from .registry import AnyField, Opening, open_field
 from .segments import Segment
@@ -110,7 +111,7 @@ class Snapshot:
             )
         raise RepresentationError(
             f"{self.path}: there is no field {name!r}; there are {', '.join(self.fields) or 'none'} "
-            f"(`lexmax field add {self.path} {name}=MODEL` adds one)"
+            f"(`lexmax field add {self.path} {name}=MODEL` adds one){did_you_mean(name, self.fields)}"
         )
 
     def only_field(self, kind: type[FieldT], what: str) -> FieldT:

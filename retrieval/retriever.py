@@ -19,6 +19,7 @@ from ..index.collection import Collection
 from ..index.documents import Document
 from ..index.errors import RepresentationError
 from ..index.manifest import FieldRecord
+from ..index.nearest import did_you_mean
 from ..index.representations import Vectors
 from ..index.snapshot import Snapshot
 from .build import add_to_index, build_index
@@ -64,11 +65,15 @@ class Retriever:
         self._lock, self._encoder_lock, self._reload_lock = threading.RLock(), threading.Lock(), threading.Lock()
         self._state: _State | None = _State(snapshot)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        for names, what in ((self._given, "an encoder"), (self._models, "a model")):
+        given: list[tuple[Mapping[str, Any], str]] = [
+            (self._given, "an encoder"), (self._models, "a model"), (self._options, "options")
+        ]  # fmt: skip
+        for names, what in given:
             for name in names:
                 if name not in snapshot.manifest.fields:
-                    known = ", ".join(snapshot.manifest.fields)
-                    raise ValueError(f"{snapshot.path}: {what} for the field {name!r}; the fields are {known}")
+                    known = snapshot.manifest.fields
+                    hint = f"the fields are {', '.join(known)}{did_you_mean(str(name), known)}"
+                    raise ValueError(f"{snapshot.path}: {what} for the field {name!r}; {hint}")
         for name, encoder in self._given.items():
             check_encoder(snapshot.manifest.fields[name].encoder, encoder)
         pipeline = self._pipeline(self._current(), None)
@@ -337,7 +342,7 @@ class Retriever:
     def default_search(self) -> str:
         """The search expression of queries that bring none."""
         snapshot = self._current().snapshot
-        default = self._search or snapshot.manifest.search
+        default = snapshot.manifest.search if self._search is None else self._search
         if default is None and len(snapshot.fields) == 1:
             default = next(iter(snapshot.fields))
         if default is None:

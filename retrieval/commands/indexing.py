@@ -44,6 +44,7 @@ def add_indexing_commands(command: Command) -> None:
     """Add the commands to the command line."""
     build = command("build", _build, "build an index from corpora", "lexmax build corpus.jsonl --out IDX")
     build.set_defaults(resumes=True)
+    build.hints |= dict.fromkeys(("--set", "--model", "--nbits"), ": write --encoder MODEL,SETTING=VALUE, as in bm25,k1=0.9")
     build.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS_HELP)
     build.add_argument("--out", required=True, metavar="IDX", help="folder of the new index; an unfinished build continues")
     group = build.add_argument_group("vector fields", SPEC_HELP)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import json_or_text, require_models, say, split_setting
+from .parsing import Parser
 
 if TYPE_CHECKING:
     from ..corpora.reading import BadRecords, Fields
     from ..encoders.specs import EncoderSpec
     from ..retriever import Retriever
 
-Command = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+Command = Callable[[str, Callable[[argparse.Namespace], int], str, str], Parser]
 """Makes a sub-command of a name, what it runs, a summary and an example."""
 
 EXPRESSION_HELP = """\
@@ -63,7 +65,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def models_of(options: argparse.Namespace) -> dict[str, str]:
     """Return where models of fields are now, by field."""
-    return dict(split_setting(text, "--model") for text in options.model)
+    return _once([split_setting(text, "--model") for text in options.model], "--model")
 
 
 def add_search_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -76,6 +78,8 @@ def add_search_options(parser: argparse.ArgumentParser, *, several: bool = False
         group.add_argument("--search", metavar="EXPR", help=about)
     group.add_argument("--option", action="append", default=[], metavar="FIELD.NAME=VALUE",
                        help="an option of a field's search, such as colbert.n_probe=64; repeatable")  # fmt: skip
+    group.add_argument("--target-recall", type=float, metavar="R",
+                       help="of token vectors: the cheapest settings that reach this recall, as calibrated")  # fmt: skip
     group.add_argument("--exhaustive", action="store_true",
                        help="score every document: the slow oracle that the fast searchers are measured by")  # fmt: skip
 
@@ -83,12 +87,37 @@ def add_search_options(parser: argparse.ArgumentParser, *, several: bool = False
 def search_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return the options of each field's search."""
     found: dict[str, dict[str, Any]] = {}
-    for text in options.option:
-        name, value = split_setting(text, "--option")
+    for name, value in _once([split_setting(text, "--option") for text in options.option], "--option").items():
         field, dot, option = name.partition(".")
         if not dot or not option:
-            raise ValueError(f"--option takes FIELD.NAME=VALUE, as in colbert.n_probe=64, not {text!r}")
+            raise ValueError(f"--option takes FIELD.NAME=VALUE, as in colbert.n_probe=64, not {name}={value}")
         found.setdefault(field, {})[option] = json_or_text(value)
+    if options.target_recall is not None:
+        for field in _token_fields(options.index, options.search):
+            found.setdefault(field, {}).setdefault("target_recall", options.target_recall)
+    return found
+
+
+def _once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
+    """Return pairs as a mapping; raises ValueError when a name comes twice."""
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{option} gives {twice} twice")
+    return dict(pairs)
+
+
+def _token_fields(index: str, search: str | None) -> list[str]:
+    """Fields of token vectors that a search of an index names; raises ValueError where it names none."""
+    from ...index.manifest import read
+    from ..pipelines.expression import parse
+
+    manifest = read(Path(index))
+    expression = manifest.search if search is None else search
+    names = list(manifest.fields) if expression is None else list(parse(expression).fields)
+    found = [name for name in names if name in manifest.fields and manifest.fields[name].representation == "tokens"]
+    if not found:
+        raise ValueError(f"--target-recall is for fields of token vectors; the search has {', '.join(names)}")
     return found
 
 

@@ -55,6 +55,8 @@ def _search(options: argparse.Namespace) -> int:
     given = [name for name in ("query", "vector", "queries") if getattr(options, name) is not None]
     if len(given) != 1:
         raise ValueError("search takes a QUERY, --vector or --queries, one of them")
+    if options.query is not None and not options.query.strip():
+        raise ValueError("the QUERY is empty")
     if options.run_out and not options.queries:
         raise ValueError("--run-out goes with --queries")
     with compiling(), open_retriever(options) as retriever:

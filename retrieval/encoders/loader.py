@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ...index.errors import LexmaxError
+from ...index.nearest import did_you_mean
 from ..models import SHIPPED, shipped_folder, shipped_names
 from .checkpoints.colbert import colbert_family
 from .checkpoints.splade import TableFiles, read_layout
 from .methods import METHODS, check_settings, imported, method_of
+from .networks.devices import check_device
 
 FETCHED = ["*.safetensors", "*.json", "*.txt", "*.model", "artifact.metadata"]
 
@@ -58,6 +60,7 @@ def load_model_encoder(
         raise ValueError(f"batch_size is {batch_size}: it must be >= 1")
     if kind is not None:
         check_settings(kind, options)
+    check_device(device)
     root = resolve_model(model)
     if kind is None:
         kind = _recognised(root)
@@ -113,8 +116,9 @@ def resolve_model(model: str) -> Path:
             return folder
         tried.append(f"{place} (a snapshot without weights)")
     raise LexmaxError(
-        f"cannot find the model {model!r}: tried the folder {folder}, {', '.join(tried)}; "
-        f"give the path of a local folder, or fetch the model once where there is a network; with lexmax come: {ready}"
+        f"cannot find the model {model!r}{did_you_mean(model, [*SHIPPED, *METHODS])}: tried the folder {Path(model)}, "
+        f"{', '.join(tried)}; give the path of a local folder, or fetch the model once where there is a network; with lexmax "
+        f"come: {ready}"
     )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ...index.nearest import did_you_mean
+
 if TYPE_CHECKING:
     from .specs import EncoderSpec
 
@@ -59,7 +61,7 @@ KINDS = tuple(METHODS)
 def method_of(kind: str) -> Method:
     """Return a method; raises ValueError that lists the kinds."""
     if kind not in METHODS:
-        raise ValueError(f"unknown encoder {kind!r}; there are {', '.join(METHODS)}")
+        raise ValueError(f"unknown encoder {kind!r}; there are {', '.join(METHODS)}{did_you_mean(kind, METHODS)}")
     return METHODS[kind]
 
 
@@ -85,7 +87,8 @@ def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
     known = [name for name in inspect.signature(taken).parameters if name not in ("model", "self")]
     for name, value in settings.items():
         if name not in known:
-            raise TypeError(f"{kind} has no setting {name!r}: there are {', '.join(sorted(known))}")
+            hint = did_you_mean(name, known)
+            raise TypeError(f"{kind} has no setting {name!r}: there are {', '.join(sorted(known))}{hint}")
         if name in hints and not _fits(value, hints[name]):
             raise ValueError(f"{kind}: {name} takes {_described(hints[name])}, not {value!r}")
 

@@ -40,8 +40,7 @@ class ExpressionError(ValueError):
     """
 
     def __init__(self, expression: str, position: int, reason: str) -> None:
-        shown = expression.replace("\n", " ")
-        super().__init__(f"search expression: {reason}\n  {shown}\n  {' ' * position}^")
+        super().__init__(f"search expression {expression!r}, character {position + 1}: {reason}")
         self.expression, self.position, self.reason = expression, position, reason
 
 

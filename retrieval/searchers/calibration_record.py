@@ -12,6 +12,8 @@ from typing import Any
 
 from ...index.multivector.field import TokenField
 
+MARGIN = 0.5
+"""Settings may miss this share of what a target allows, less a standard error: other queries are harder than those measured."""
 MAX_CHANGE = 0.1
 """Share of documents or tokens that may have come or gone before a record is refused."""
 
@@ -40,6 +42,11 @@ class Effort:
     recall: float
     error: float
     cpu_ms: float
+
+    @property
+    def certain(self) -> float:
+        """Recall, less its standard error."""
+        return self.recall - self.error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +104,17 @@ class Calibration:
         return field.codec_name != self.codec or any(abs(now - then) > MAX_CHANGE * then for then, now in pairs)
 
     def choose(self, target: float) -> Effort | None:
-        """Return the cheapest settings whose recall, less its standard error, reached the target; None when none did."""
-        enough = [each for each in self.efforts if each.recall - each.error >= target]
-        return min(enough, key=lambda each: each.cpu_ms) if enough else None
+        """Return the cheapest settings that reach the target by a margin, else the best that reach it at all, else None."""
+        safe = 1 - (1 - target) * MARGIN
+        enough = [each for each in self.efforts if each.certain >= safe]
+        if enough:
+            return min(enough, key=lambda each: each.cpu_ms)
+        return self.best if self.best.certain >= target else None
 
     @property
     def best(self) -> Effort:
         """The settings of the highest recall."""
-        return max(self.efforts, key=lambda each: each.recall - each.error)
+        return max(self.efforts, key=lambda each: each.certain)
 
 
 def calibrated_options(field: TokenField, target: float, k: int | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast, get_args, get_type_hints
 from ...index.arrays import Floats, Int32s, Mask
 from ...index.errors import RepresentationError
 from ...index.fields import Field
+from ...index.nearest import did_you_mean
 from ...index.representations import Vectors
 from ..hits import Hits
 from .explanation import FieldExplanation
@@ -157,7 +158,7 @@ def make_options(searcher: FieldSearcher | Field[Any] | str, given: object = Non
     types = _types_of(kind)
     unknown = [name for name in given if name not in types]
     if unknown:
-        raise ValueError(f"unknown option {unknown[0]!r}: there are {', '.join(types)}")
+        raise ValueError(f"unknown option {unknown[0]!r}: there are {', '.join(types)}{did_you_mean(str(unknown[0]), types)}")
     return kind(**{name: _converted(name, value, types[name]) for name, value in given.items()})
 
 

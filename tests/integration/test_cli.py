@@ -59,6 +59,55 @@ def test_a_query_may_follow_the_options(idx, capsys):
     assert "Cats" in out(capsys)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cats", "-k", "0"], "k must be at least 1, not 0"),
+        (["cats", "-k", "-1"], "k must be at least 1, not -1"),
+        ([""], "the QUERY is empty"),
+        (["  "], "the QUERY is empty"),
+        (["cats", "--search", ""], "search expression '', character 1: expected a field"),
+        (["cats", "--search", "bm25 ++ bm25"], "search expression 'bm25 ++ bm25', character 7: expected a field or ("),
+        (["cats", "--search", "bm25 > bm25 >"], "character 14: expected a field"),
+        (["cats", "--search", "bm52"], "adds one); did you mean 'bm25'?"),
+        (["cats", "--option", "bm25.alpah=1"], "unknown option 'alpah': there are algorithm, alpha; did you mean 'alpha'?"),
+        (["cats", "--option", "bm25.alpha=low"], "option alpha is 'low': it must be a number"),
+        (["cats", "--option", "bm52.alpha=1"], "options for the field 'bm52'; the fields are bm25; did you mean 'bm25'?"),
+        (["cats", "--option", "bm25.alpha=1", "bm25.alpha=.5"], "--option gives bm25.alpha twice"),
+        (["cats", "--option", "alpha=1"], "--option takes FIELD.NAME=VALUE"),
+        (["cats", "--model", "bm25"], "--model takes NAME=VALUE"),
+        (["cats", "--model", "bm25=a", "--model", "bm25=b"], "--model gives bm25 twice"),
+        (["cats", "--target-recall", "0.9"], "--target-recall is for fields of token vectors; the search has bm25"),
+    ],
+)
+def test_wrong_searches_end_in_one_line(idx, capsys, arguments, message):
+    assert main(["search", idx, *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("bm25,k1=abc", "bm25: k1 takes a number, not 'abc'"),
+        ("bm25,kk=1", "bm25 has no setting 'kk': there are b, "),
+        ("bm25,stemer=german", "tokenizer; did you mean 'stemmer'?"),
+        ("bm25,k1", "a setting of 'bm25' takes NAME=VALUE, not 'k1'"),
+        ("bm25,k1=1,k1=2", "k1 is given twice"),
+        ("bm25,nbits=2", "encoder bm25 makes sparse vectors: nbits are for token vectors"),
+        ("bm26", "cannot find the model 'bm26'; did you mean 'bm25'?"),
+        ("lexmax-colbart", "did you mean 'lexmax-colbert'?"),
+    ],
+)
+def test_wrong_encoders_end_in_one_line_before_anything_is_made(tmp_path, capsys, spec, message):
+    (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "cats"}\n')
+    assert main(["build", str(tmp_path / "c.jsonl"), "--out", str(tmp_path / "new"), "--encoder", spec]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if message in line] == lines[-1:]
+    assert not (tmp_path / "new").exists()
+
+
 def test_get_and_list(idx, capsys):
     assert main(["get", idx, "c", "a"]) == 0
     rows = [json.loads(line) for line in out(capsys).splitlines()]
@@ -165,7 +214,7 @@ def test_bad_records_are_an_error_or_a_list(tmp_path, capsys):
         (["search", "{tmp}/none", "x"], "lexmax build CORPUS --out"),
         (["build", "--encoder", "bm25", "{tmp}/none.jsonl", "--out", "{tmp}/i"], "none.jsonl"),
         (["build", "--encoder", "bm25", "{idx}/manifest.json", "--out", "{idx}"], "index already"),
-        (["search", "{idx}", "x", "--filter", "colour == 1"], "unknown field 'colour'"),
+        (["search", "{idx}", "x", "--filter", "yeer == 1"], "did you mean 'year'?"),
         (["search", "{idx}", "x", "-k", "0"], "k must be at least 1"),
         (["build", "x.jsonl", "--out", "i", "--encoder", "bm25,k1"], "NAME=VALUE"),
         (["build", "x.jsonl", "--out", "i", "--encoder", "bm25,k1=abc"], "k1"),

@@ -24,8 +24,8 @@ from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.searchers.calibration_record import Calibration
 from lexmax.retrieval.searchers.centroid import CentroidOptions, CentroidSearcher
 
-STORAGE = ({"nbits": 2}, {"nbits": 4, "exact": False}, {"nbits": 8, "exact": False}, {"nbits": 2, "exact": False})
-N_QUERIES, K = 300, 10
+STORAGE = ({"nbits": 2}, {"nbits": 4, "exact": False}, {"nbits": 2, "exact": False})
+N_QUERIES, K = 200, 10
 
 
 class Remembering:

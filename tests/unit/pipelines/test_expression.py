@@ -85,7 +85,9 @@ def test_errors_name_the_place_and_the_reason(text, reason, position):
     assert reason in caught.value.reason
     if position is not None:
         assert caught.value.position == position
-    assert str(caught.value).endswith("^")
+    shown = f"search expression {caught.value.expression!r}, character {caught.value.position + 1}: {caught.value.reason}"
+    assert str(caught.value) == shown  # one line
+    assert "\n" not in shown
 
 
 def test_only_strings_are_expressions():

@@ -149,10 +149,12 @@ def record_of(*recalls, error=0.0, k=10):
     )
 
 
-def test_the_cheapest_settings_whose_recall_is_certain_are_chosen():
-    assert record_of(0.8, 0.95, 0.99).choose(0.95).recall == 0.95
-    assert record_of(0.8, 0.95, 0.99, error=0.01).choose(0.95).recall == 0.99
+def test_the_cheapest_settings_that_reach_the_target_by_a_margin_are_chosen():
+    assert record_of(0.8, 0.96, 0.98, 0.99).choose(0.95).recall == 0.98  # half of the misses that the target allows
+    assert record_of(0.8, 0.96, 0.98, 0.99, error=0.01).choose(0.95).recall == 0.99
+    assert record_of(0.8, 0.955, 0.96).choose(0.95).recall == 0.96  # no margin: the best there is
     assert record_of(0.8, 0.95, 0.955, error=0.01).choose(0.95) is None
+    assert record_of(0.9, 1.0).choose(1.0).recall == 1.0
 
 
 @pytest.fixture
