@@ -38,4 +38,4 @@ def storage_errors(path: Path) -> Iterator[None]:
         if not is_refusal(failure):
             raise
         reason = reason_of(failure)
-        raise StorageError(reason if reason.startswith(f"{path}/") else f"{path}: {reason}") from failure
+        raise StorageError(reason if reason.startswith(str(path)) else f"{path}: {reason}") from failure
