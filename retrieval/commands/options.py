@@ -163,7 +163,7 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--text-field", metavar="NAME", action="append",
                        help="key of the text; repeat to join (default: recognised, text first)")  # fmt: skip
     group.add_argument("--metadata-field", metavar="NAME", action="append",
-                       help="key to keep as metadata (default: all scalars)")  # fmt: skip
+                       help="key to keep as metadata (default: all but lists of other things than strings)")  # fmt: skip
     group.add_argument("--skip-bad", action="store_true", help="leave out malformed and duplicate records, and list them")
 
 

@@ -28,7 +28,9 @@ def add_searching_commands(command: Command) -> None:
                         help="many queries: JSON lines or CSV of id and text, TSV, or one text per line")  # fmt: skip
     search.add_argument("--run-out", metavar="FILE", help="with --queries: write the rankings as a TREC run file")
     search.add_argument("-k", type=int, default=10, help="number of results (default 10)")
-    search.add_argument("--filter", metavar="EXPR", help="only documents whose metadata match, as in: lang in ('en', 'de')")
+    search.add_argument(
+        "--filter", metavar="EXPR", help="only documents whose metadata match: lang in ('en', 'de'), or a tree as JSON"
+    )
     search.add_argument("--json", action="store_true", help="one JSON object per line")
     search.add_argument("--explain", action="store_true", help="which stages, fields, terms and tokens gave each score")
     search.add_argument("--timings", action="store_true", help="milliseconds of each stage, on stderr")
