@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..commands.options import Command, add_model_options, models_of
+from ..commands.options import Command, add_device, add_model_options, models_of
 from ..terminal import progress_bar, require_models, say
 from .train_command import DATA_HELP, LoadDataset, add_train_options, run_train
 
@@ -60,13 +60,15 @@ def _add_score_options(score: argparse.ArgumentParser) -> None:
     _add_files(score)
     score.add_argument("--cross-encoder", action="append", default=[], metavar="[NAME=]DIR", help="a teacher; repeatable")
     score.add_argument("--bi-encoder", action="append", default=[], metavar="[NAME=]DIR",
-                       help="a teacher of dense vectors; repeatable. Scores that DATA has are kept, so those that need "
-                       "other prompts can come in another run")  # fmt: skip
-    score.add_argument("--prompt", default="", metavar="TEXT", help="what bi-encoders want before queries")
-    score.add_argument("--passage-prompt", default="", metavar="TEXT", help="what they want before passages")
-    score.add_argument("--pooling", choices=["mean", "cls"], default="mean", help="of bi-encoders (default mean)")
-    score.add_argument("--max-length", type=int, default=512, metavar="N", help="tokens that are read (default 512)")
+                       help="a dense, sparse or ColBERT teacher, which encodes as its files state; repeatable. Scores that "
+                       "DATA has are kept, so those that need other prompts can come in another run")  # fmt: skip
+    score.add_argument("--prompt", metavar="TEXT", help="what dense ones want before queries (default: what their files state)")
+    score.add_argument("--passage-prompt", metavar="TEXT", help="what they want before passages")
+    score.add_argument("--pooling", choices=["mean", "cls"], help="of plain transformers, whose files state none")
+    score.add_argument("--max-length", type=int, metavar="N",
+                       help="tokens that are read (default: 512 of cross-encoders, else what the files state)")  # fmt: skip
     score.add_argument("--bf16", action="store_true", help="cross-encoders in bfloat16")
+    add_device(score)
     score.add_argument("--cache", metavar="DIR", help="where scores are kept as they come (default: FILE.cache)")
 
 
@@ -103,23 +105,22 @@ def _score(options: argparse.Namespace) -> int:
 
 def _teachers(options: argparse.Namespace) -> dict[str, Teacher]:
     from ..encoders.loader import resolve_model
-    from .students.dense import DenseStudent, DenseStudentConfig
-    from .teachers import BiEncoder, CrossEncoder
+    from .teachers import CrossEncoder, load_bi_encoder
 
     places = [*map(_named, options.cross_encoder), *map(_named, options.bi_encoder)]
     if not places or len(dict(places)) < len(places):
         raise ValueError("score takes --cross-encoder or --bi-encoder, each under a NAME of its own: NAME=DIR")
     teachers: dict[str, Teacher] = {}
     for number, (name, place) in enumerate(places):
-        folder = resolve_model(place)
         if number < len(options.cross_encoder):
-            teachers[name] = CrossEncoder(folder, max_length=options.max_length, bf16=options.bf16)
-            continue
-        config = DenseStudentConfig(
-            pooling=options.pooling, query_prompt=options.prompt, document_prompt=options.passage_prompt,
-            query_length=options.max_length, document_length=options.max_length,
-        )  # fmt: skip
-        teachers[name] = BiEncoder(DenseStudent(folder, config))
+            teachers[name] = CrossEncoder(
+                resolve_model(place), max_length=options.max_length or 512, bf16=options.bf16, device=options.device
+            )
+        else:
+            teachers[name] = load_bi_encoder(
+                place, pooling=options.pooling, prompt=options.prompt, passage_prompt=options.passage_prompt,
+                max_length=options.max_length, device=options.device,
+            )  # fmt: skip
     return teachers
 
 

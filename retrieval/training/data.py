@@ -20,7 +20,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 
 from ...index.arrays import Floats
 from ...index.errors import DatasetError
+from ...index.nearest import did_you_mean
 
 EPSILON = 1e-6
 FIELDS = {"pair": ("query", "positive", "negative"), "list": ("query", "passages", "scores", "positive")}
@@ -278,9 +278,8 @@ def _example(record: Any) -> Example:
 def _refuse_unknown_fields(record: dict[str, Any], known: Sequence[str]) -> None:
     unknown = [name for name in record if name not in known]
     if unknown:
-        near = get_close_matches(unknown[0].lower(), known, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown field {', '.join(map(repr, unknown))}{hint} (known beside it: {', '.join(known)})")
+        names = ", ".join(map(repr, unknown))
+        raise ValueError(f"unknown field {names}{did_you_mean(unknown[0].lower(), known)}; there are {', '.join(known)}")
 
 
 def _paired(record: dict[str, Any]) -> Example:

@@ -108,8 +108,8 @@ def losses_of(
     student: Student, batch: Batch, objective: Objective, step: int, *, bf16: bool = False, teacher: Student | None = None
 ) -> Losses:  # fmt: skip
     """Encode a batch, with ``bf16`` under autocast, and compare; ``step`` counts from 1, ``teacher`` is that of ``tct``."""
-    kind = next(student.parameters()).device.type
-    with torch.autocast(kind, torch.bfloat16, enabled=bf16):  # no further: scores near 30 would be rounded to eighths
+    # No further than encoding: scores near 30 would be rounded to eighths.
+    with torch.autocast(student.device.type, torch.bfloat16, enabled=bf16):
         queries, documents = student.encode(batch.queries, "query"), student.encode(batch.passages, "document")
     meets_all = objective.in_batch > 0 or objective.tct > 0
     scores = student.scores(queries, documents, in_batch=meets_all)
@@ -149,7 +149,7 @@ def _learning_terms(scores: Tensor, own: Tensor, batch: Batch, objective: Object
 def _maxsim_of_all(teacher: Student | None, batch: Batch, *, bf16: bool) -> Tensor:
     if teacher is None:
         raise ValueError("the loss 'tct' needs a ColBERT teacher")
-    with torch.autocast(next(teacher.parameters()).device.type, torch.bfloat16, enabled=bf16):
+    with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
         queries, documents = teacher.encode(batch.queries, "query"), teacher.encode(batch.passages, "document")
     return teacher.scores(queries, documents, in_batch=True)
 

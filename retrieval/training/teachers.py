@@ -9,23 +9,33 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 
-from ...index.errors import RepresentationError
+from ...index.arrays import Floats
+from ...index.errors import DatasetError, RepresentationError
+from ...index.representations.multivectors import MultiVectors
+from ...index.representations.sparse import SparseVectors
+from ..encoders.checkpoints.dense import DenseLayout
+from ..encoders.checkpoints.files import read_json
+from ..encoders.checkpoints.transformer import read_transformer
+from ..encoders.dense import DenseConfig, DenseEncoder
+from ..encoders.loader import load_model_encoder, resolve_model
+from ..encoders.networks.devices import check_device
 from ..encoders.networks.loading import load_network, quiet_transformers, weights_digest
 from ..progress import Progress
 from .data import Example, read_examples, writing_records
-from .students.base import Encoded
-from .students.colbert import ColbertStudent
-from .students.dense import DenseStudent
-from .students.splade import SpladeStudent
+from .students.starts import kind_of
 
 EXAMPLES_AT_ONCE = 16
+LENGTHS = {"dense": ("document_length", "query_length"), "colbert": ("document_length",)}
+"""What ``max_length`` sets of an encoder; of sparse ones the settings have other names."""
+SPARSE_LENGTHS = ("document_max_length", "query_max_length")
 
 
 class Teacher(Protocol):
@@ -53,18 +63,26 @@ class CrossEncoder:
     batch_size : int
     bf16 : bool
         Autocast to bfloat16.
+    device : str
+        As torch names it.
 
     Raises
     ------
     RepresentationError
         When the checkpoint is no such thing.
+    ValueError
+        When the device is not here.
     """
 
-    def __init__(self, folder: Path | str, *, max_length: int = 512, batch_size: int = 32, bf16: bool = False) -> None:
+    def __init__(
+        self, folder: Path | str, *, max_length: int = 512, batch_size: int = 32, bf16: bool = False, device: str = "cpu"
+    ) -> None:  # fmt: skip
         from transformers import AutoTokenizer
 
+        check_device(device)
         self._folder, self._max_length, self._batch_size, self._bf16 = Path(folder), max_length, batch_size, bf16
-        self._network = load_network(self._folder, "AutoModelForSequenceClassification").eval()
+        self._device = torch.device(device)
+        self._network = load_network(self._folder, "AutoModelForSequenceClassification").eval().to(device)
         if self._network.config.num_labels not in (1, 2):
             raise RepresentationError(f"{folder}: {self._network.config.num_labels} labels: a cross-encoder has one or two")
         with quiet_transformers():
@@ -91,54 +109,133 @@ class CrossEncoder:
         queries, passages = ([pair[side] for pair in pairs] for side in (0, 1))
         inputs = self._tokenizer(
             queries, passages, padding=True, truncation="only_second", max_length=self._max_length, return_tensors="pt"
-        )
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+        ).to(self._device)
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             logits = self._network(**inputs).logits.float()
         values: list[float] = (logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]).tolist()
         return values
 
 
 class BiEncoder:
-    """A model that reads query and passage apart: any of this package's students, as a teacher.
+    """A model that reads query and passage apart: any encoder of one vector, sparse vectors or token vectors.
 
     Parameters
     ----------
-    model : DenseStudent, ColbertStudent or SpladeStudent
-        Made from the teacher's folder. Passages that come again, in other lists, are not encoded again by a dense one.
+    encoder : Encoder or DenseEncoder
+        Its own pooling, layers, prompts, lengths and normalisation are the teacher's. Passages that come again, in other lists,
+        are not encoded again by a dense one.
     """
 
-    def __init__(self, model: DenseStudent | ColbertStudent | SpladeStudent) -> None:
-        self._model = model.eval()
-        self._remembers = isinstance(model, DenseStudent)  # vectors of a kilobyte or two
-        self._vectors: dict[str, torch.Tensor] = {}
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self._vectors: dict[str, Floats] = {}  # of a dense encoder, a kilobyte or two each
 
     @property
     def fingerprint(self) -> str:
-        """Weights and settings."""
-        settings = json.dumps(asdict(self._model.config), sort_keys=True)
-        return f"{type(self._model).__name__} {weights_digest(self._model.folder)} {settings}"
+        """The encoder's: weights, tokenizer and settings of both sides."""
+        found: str = self._encoder.fingerprint
+        return found
 
     def score(self, examples: Sequence[Example]) -> list[list[float]]:
         """Dot products or MaxSim."""
-        rows = []
-        with torch.inference_mode():
-            if self._remembers:
-                self._remember({passage for example in examples for passage in example.passages})
-            for example in examples:
-                query = self._model.encode([example.query], "query")
-                scores = self._model.scores(query, self._documents(example.passages), in_batch=True)
-                rows.append(scores[0].float().tolist())
-        return rows
+        queries = self._encoder.encode_queries([example.query for example in examples])
+        passages = list(dict.fromkeys(passage for example in examples for passage in example.passages))
+        documents = self._remembered(passages) if isinstance(queries, np.ndarray) else self._encoder.encode_documents(passages)
+        numbers = {passage: number for number, passage in enumerate(passages)}
+        return [
+            [similarity(queries, row, documents, numbers[passage]) for passage in example.passages]
+            for row, example in enumerate(examples)
+        ]
 
-    def _documents(self, passages: Sequence[str]) -> Encoded:
-        if not self._remembers:
-            return self._model.encode(passages, "document")
-        return Encoded(torch.stack([self._vectors[passage] for passage in passages]))
+    def _remembered(self, passages: Sequence[str]) -> Floats:
+        new = [passage for passage in passages if passage not in self._vectors]
+        self._vectors.update(zip(new, self._encoder.encode_documents(new), strict=True))
+        return np.stack([self._vectors[passage] for passage in passages])
 
-    def _remember(self, passages: set[str]) -> None:
-        new = sorted(passages - self._vectors.keys())
-        if new:
-            self._vectors.update(zip(new, self._model.encode(new, "document").vectors, strict=True))
+
+def similarity(queries: Any, query: int, documents: Any, document: int) -> float:
+    """Similarity of one of the queries and one of the documents, both in an encoder's representation.
+
+    Raises
+    ------
+    RepresentationError
+        When the representation is none that is scored here.
+    """
+    if isinstance(queries, np.ndarray):
+        return float(queries[query] @ documents[document])
+    if isinstance(queries, SparseVectors):
+        (terms, weights), (others, impacts) = queries.row(query), documents.row(document)
+        _, left, right = np.intersect1d(terms, others, assume_unique=True, return_indices=True)
+        return float(weights[left] @ impacts[right])
+    if isinstance(queries, MultiVectors):
+        # A text without tokens scores lowest, as far as unit vectors go.
+        tokens, others = _tokens(queries, query), _tokens(documents, document)
+        return float((tokens @ others.T).max(1, initial=-1.0).sum())
+    raise RepresentationError(f"{type(queries).__name__}: a teacher makes dense, sparse or token vectors")
+
+
+def _tokens(vectors: MultiVectors, number: int) -> Floats:
+    return vectors.tokens[vectors.offsets[number] : vectors.offsets[number + 1]]
+
+
+def load_bi_encoder(
+    model: str, *, pooling: Literal["mean", "cls"] | None = None, prompt: str | None = None, passage_prompt: str | None = None,
+    max_length: int | None = None, device: str = "cpu",
+) -> BiEncoder:  # fmt: skip
+    """Make a teacher of a model's folder, as its files state it.
+
+    Parameters
+    ----------
+    model : str
+        As `loader.resolve_model` takes it.
+    pooling : {"mean", "cls"}, optional
+        For a plain transformer, whose files do not say how its states become a vector: unit vectors of this pooling.
+    prompt, passage_prompt : str, optional
+        In place of those that a dense model's files state.
+    max_length : int, optional
+        Tokens that are read, in place of what the files state.
+    device : str
+        As torch names it.
+
+    Raises
+    ------
+    RepresentationError
+        When the model is not known, or a plain transformer without ``pooling``.
+    ValueError
+        When an option is not for a model of this kind, or out of range.
+    """
+    root = resolve_model(model)
+    kind = kind_of(root)
+    prompts = {name: text for name, text in (("query_prompt", prompt), ("document_prompt", passage_prompt)) if text is not None}
+    if kind is not None and pooling is not None:
+        raise ValueError(f"pooling is for a plain transformer, but {root} states what it is: a model of kind {kind}")
+    if kind is None and pooling is not None:
+        check_device(device)
+        chosen: dict[str, Any] = {**dict.fromkeys(LENGTHS["dense"], max_length), **prompts}
+        return BiEncoder(DenseEncoder(DenseConfig(**chosen), _plain_layout(root, pooling), device=device))
+    if kind is None and not _is_masked_lm(root):
+        raise RepresentationError(
+            f"{root}: found a plain transformer, whose files do not say how its states become a vector: state a pooling"
+        )
+    if prompts and kind != "dense":
+        raise ValueError(f"prompts are for dense models, but {root} is of kind {kind or 'splade'}, whose files state its own")
+    names = LENGTHS.get(kind or "splade", SPARSE_LENGTHS) if max_length is not None else ()
+    options: dict[str, Any] = {**dict.fromkeys(names, max_length), **prompts}
+    return BiEncoder(load_model_encoder(str(root), kind="dense" if kind == "dense" else None, device=device, **options))
+
+
+def _is_masked_lm(root: Path) -> bool:
+    return any(name.endswith("ForMaskedLM") for name in read_json(root / "config.json").get("architectures") or [])
+
+
+def _plain_layout(root: Path, pooling: Literal["mean", "cls"]) -> DenseLayout:
+    files = read_transformer(root, root, task="feature-extraction")
+    length = min(512, files.limit)
+    return DenseLayout(
+        folder=files.folder, tokenizer=files.tokenizer, n_tokens=files.n_tokens, document_length=length, query_length=length,
+        length_limit=files.limit, lowercase=files.lowercase, pooling=pooling, projections=(), dim=files.hidden,
+        truncate_dim=None, normalize=True, normalize_last=True, document_prompt="", query_prompt="",
+    )  # fmt: skip
 
 
 def score_lists(
@@ -168,10 +265,12 @@ def score_lists(
     Raises
     ------
     DatasetError
-        As `read_examples`.
+        As `read_examples`; or a query has one passage, and nothing to compare it with.
     """
     digest = hashlib.sha256()
-    for example in read_examples(path):
+    for number, example in enumerate(read_examples(path), 1):
+        if len(example.passages) < 2:
+            raise DatasetError(f"example {number} has one passage: scores are for lists, which `lexmax mine` makes", path=path)
         digest.update(json.dumps([example.query, list(example.passages)]).encode())
     columns, n_done = {}, 0
     for name, teacher in teachers.items():

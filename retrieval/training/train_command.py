@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..commands.options import add_device
 from ..terminal import progress_bar, require_models, say, settings_of, write
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from .loop import TrainConfig, TrainReport, Validate
     from .students.base import Student
 
-DATA_HELP = "training files, JSON lines of {query, positive} or {query, passages, scores, positive}, also .gz"
+DATA_HELP = "training files, JSON lines of {query, positive}, with {negative}, or {query, passages, scores, positive}, also .gz"
+MOST_PASSAGES = 8  # of a query in a batch, where nothing is said
 N_QUERIES = 2_000  # on which a new projection starts
 METHODS = ("splade", "inference-free", "colbert", "dense")
 LOSSES: dict[str, dict[str, float]] = {
@@ -61,14 +64,17 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--out", required=True, metavar="DIR", help="folder of the run; an interrupted run goes on")
     train.add_argument("--steps", type=int, default=10_000, metavar="N", help="of the optimizer (default 10000)")
     train.add_argument("--batch-size", type=int, default=32, metavar="N", help="queries in a batch (default 32)")
-    train.add_argument("--passages", type=int, default=1, metavar="N",
-                       help="passages of each query: the positive and others of its list (default 1)")  # fmt: skip
+    train.add_argument("--passages", type=int, metavar="N",
+                       help="passages of each query: the positive and others of its list, drawn anew each time (default: those "
+                       f"of the shortest list, up to {MOST_PASSAGES})")  # fmt: skip
     train.add_argument("--learning-rate", type=float, default=2e-5, metavar="R", help="(default 2e-5)")
     train.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
     train.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="(default: all cores)")
     train.add_argument("--idf", metavar="FILE", help="query weights of inference-free: an idf.json (default: counted in DATA)")
     train.add_argument("--states", metavar="DIR", help="where the states of a trunk with --set freeze_trunk=true are kept, for "
                        "the next epoch and the next run (default: computed anew)")  # fmt: skip
+    train.add_argument("--teacher", metavar="DIR_OR_ID", help="the ColBERT of --loss tct=1, which scores all of each batch")
+    add_device(train)
     group = train.add_argument_group("settings, each repeatable; an unknown NAME lists the known ones")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                        help="of the encoder: document_length=180, freeze_embeddings=true, ...")  # fmt: skip
@@ -89,6 +95,9 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
 def run_train(options: argparse.Namespace, *, load_dataset: LoadDataset) -> int:
     """Train, and write the folder of the model on stdout."""
     require_models("lexmax train")
+    from ..encoders.networks.devices import check_device
+
+    check_device(options.device)
     from torch import set_num_threads
 
     from .data import TrainingSet
@@ -100,13 +109,16 @@ def run_train(options: argparse.Namespace, *, load_dataset: LoadDataset) -> int:
     settings = settings_of(CONFIGS[options.method], options.set, "--set", without={"query_side"})
     config = _train_config(options)
     data = TrainingSet(options.data)
+    if options.passages is None:
+        config = replace(config, n_passages=min(MOST_PASSAGES, data.n_passages))
+        say(f"{config.n_passages} passages of each query, of {data.n_passages} or more: --passages")
     set_num_threads(options.threads)  # also for what starts new layers
     if data.teachers and not config.objective.distils:
         say(f"the data has scores of {', '.join(data.teachers)}, which no loss uses: --loss kl=1 does")
-    student = _student(options, settings)
+    student, teacher = _student(options, settings), _teacher(options)
     validate = _validation(options, load_dataset, bf16=config.bf16) if options.dev else None
     with progress_bar("steps", total=config.n_steps) as bar:
-        report = train(student, data, config, options.out, validate=validate, progress=bar)
+        report = train(student, data, config, options.out, validate=validate, teacher=teacher, progress=bar)
     _tell_training(report, data)
     write(str(report.model))
     return 0
@@ -123,7 +135,7 @@ def _train_config(options: argparse.Namespace) -> TrainConfig:
     if options.dev and options.dev_every < 1:
         raise ValueError(f"--dev-every is {options.dev_every}: it must be >= 1")
     return TrainConfig(
-        objective=Objective(**losses), n_steps=options.steps, batch_size=options.batch_size, n_passages=options.passages,
+        objective=Objective(**losses), n_steps=options.steps, batch_size=options.batch_size, n_passages=options.passages or 1,
         learning_rate=options.learning_rate, seed=options.seed, n_threads=options.threads,
         validate_every=options.dev_every if options.dev else 0, patience=options.patience if options.dev else 0, **loop,
     )  # fmt: skip
@@ -144,8 +156,21 @@ def _student(options: argparse.Namespace, settings: dict[str, Any]) -> Student:
     goes_on = any(Path(options.out, "checkpoints").glob("*/state.json"))  # whose weights replace those of a start
     return make_student(
         options.method, resolve_model(options.model), idf=options.idf, texts=texts, queries=queries, states=options.states,
-        seed=options.seed, start=not goes_on, **settings,
+        seed=options.seed, start=not goes_on, device=options.device, **settings,
     )  # fmt: skip
+
+
+def _teacher(options: argparse.Namespace) -> Student | None:
+    """The ColBERT of the loss tct."""
+    from ..encoders.loader import resolve_model
+    from .students.colbert import ColbertStudent
+
+    if options.teacher is None:
+        return None
+    teacher = ColbertStudent(resolve_model(options.teacher))
+    if teacher.has_new_projection:
+        raise ValueError(f"--teacher {options.teacher} is no ColBERT")
+    return teacher.to(options.device).requires_grad_(False)
 
 
 def _counts_idf(options: argparse.Namespace) -> bool:

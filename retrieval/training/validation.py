@@ -82,7 +82,7 @@ def best_documents(
     """Numbers of the ``k`` best documents of each query, best first; of equals the first."""
 
     def encode(texts: Sequence[str], side: Side) -> Encoded:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(student.device.type, torch.bfloat16, enabled=bf16):
             return student.encode(texts, side)
 
     with torch.no_grad():

@@ -13,6 +13,7 @@ from ...encoders.checkpoints.files import read_json
 from ...encoders.checkpoints.splade import TableFiles, read_layout
 from ...encoders.checkpoints.tokenizer_files import has_tokenizer
 from ...encoders.inference_free import read_table
+from ...encoders.networks.devices import check_device
 from ...encoders.networks.loading import weights_digest
 from ...encoders.wordpieces import Wordpieces
 from .base import Student
@@ -34,7 +35,8 @@ CONFIGS: dict[str, type[SpladeStudentConfig | ColbertStudentConfig | DenseStuden
 
 def make_student(
     method: str, folder: Path | str, *, idf: Path | str | None = None, texts: Iterable[str] = (),
-    queries: Sequence[str] = (), states: Path | str | None = None, seed: int = 0, start: bool = True, **options: Any,
+    queries: Sequence[str] = (), states: Path | str | None = None, seed: int = 0, start: bool = True,
+    device: str = "cpu", **options: Any,
 ) -> Student:  # fmt: skip
     """Make a student from a checkpoint.
 
@@ -56,6 +58,8 @@ def make_student(
         Of a new head's start.
     start : bool
         Whether a new head starts as `.new_head` has it; False when its weights come from elsewhere, such as a checkpoint.
+    device : str
+        Where it is, as torch names it.
     **options
         Fields of the method's configuration, such as `.splade.SpladeStudentConfig`.
 
@@ -66,6 +70,7 @@ def make_student(
     ValueError, TypeError
         Unknown methods or options, or values out of range.
     """
+    check_device(device)
     folder = Path(folder)
     if states is not None and not options.get("freeze_trunk"):
         raise ValueError("states are kept of a frozen trunk alone: set freeze_trunk=true")
@@ -77,19 +82,19 @@ def make_student(
             config = SpladeStudentConfig(query_side="idf", **options)
             table = _table(folder, idf, some, ignore_layout=config.ignore_layout)
             student = SpladeStudent(folder, config, idf=table)
-        student.cache = _cache(student, states)
+        student.to(device).cache = _cache(student, states)
         if student.has_new_head and start:
             start_head(student, some[:N_TEXTS], seed=seed)
         return student
     if method == "colbert":
         colbert = ColbertStudent(folder, ColbertStudentConfig(**options))
-        colbert.cache = _cache(colbert, states)
+        colbert.to(device).cache = _cache(colbert, states)
         if colbert.has_new_projection and start and queries:
             colbert.start_projection(queries[:N_TEXTS], list(islice(texts, N_TEXTS)))
         return colbert
     if method == "dense":
         dense = DenseStudent(folder, DenseStudentConfig(**options))
-        dense.cache = _cache(dense, states)
+        dense.to(device).cache = _cache(dense, states)
         return dense
     raise ValueError(f"unknown method {method!r}: choose from {', '.join(CONFIGS)}")
 

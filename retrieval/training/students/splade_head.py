@@ -46,18 +46,18 @@ def start_head(student: SpladeStudent, texts: Sequence[str], *, n_steps: int = 1
     for layer in layers:
         _reset(layer)
     nn.init.zeros_(student.decoder.bias)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast(student.device.type, torch.bfloat16):
         states = torch.cat(student.states(texts, "document"))
     named = torch.tensor(
         [i not in student.wordpieces.special_ids and not student.wordpieces.tokens[i].startswith("[") for i in ids]
     )
-    states, tokens = states[named], torch.tensor(ids)[named]
+    states, tokens = states[named.to(states.device)], torch.tensor(ids)[named].to(states.device)
     parameters = [p for layer in layers for p in layer.parameters()] + [student.decoder.bias]
     optimizer = torch.optim.AdamW(parameters, lr=RATE)
     generator = torch.Generator().manual_seed(seed)
     weight = student.decoder.weight.detach().bfloat16()
     for step in range(n_steps):
-        picks = torch.randint(len(tokens), (TOKENS_PER_STEP,), generator=generator)
+        picks = torch.randint(len(tokens), (TOKENS_PER_STEP,), generator=generator).to(states.device)
         logits = student.head(states[picks]).bfloat16() @ weight.T
         loss = nn.functional.cross_entropy(logits.float() + student.decoder.bias, tokens[picks])
         for group in optimizer.param_groups:
@@ -65,7 +65,8 @@ def start_head(student: SpladeStudent, texts: Sequence[str], *, n_steps: int = 1
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
-    _make_sparse(student, layers, states[torch.randint(len(tokens), (2 * TOKENS_PER_STEP,), generator=generator)])
+    picks = torch.randint(len(tokens), (2 * TOKENS_PER_STEP,), generator=generator).to(states.device)
+    _make_sparse(student, layers, states[picks])
 
 
 def _reset(layer: nn.Module) -> None:

@@ -176,7 +176,8 @@ def frozen_states(
         found.update(zip(missing, rounded, strict=True))
         if cache is not None:
             cache.add(list(missing), [states.cpu() for states in rounded])
-    return [found[key].float() for key in keys]
+    device = next(network.parameters()).device
+    return [found[key].to(device).float() for key in keys]
 
 
 def _key(ids: Sequence[int], n_attended: int, dtype: torch.dtype) -> bytes:

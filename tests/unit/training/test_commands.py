@@ -126,6 +126,8 @@ def test_dev_documents_keep_what_is_judged(dev: Path) -> None:
         (["--dev", "{tmp}"], "no split 'dev'"),
         (["--dev", "{tmp}", "--dev-every", "0"], "--dev-every is 0"),
         (["--model", "{tmp}/none"], "no model folder"),
+        (["--device", "nosuch"], "device 'nosuch' is not here"),
+        (["--loss", "tct=1"], "the loss tct and a teacher go together"),
     ],
 )
 def test_train_says_what_is_wrong(
@@ -160,7 +162,7 @@ def test_from_pairs_to_scored_lists(checkpoint: Path, tmp_path: Path, capsys: py
     assert main([*kept, "--negatives", "2"]) == 0
     assert "wrote 6 lists" in capsys.readouterr().err
     cross = make_cross_encoder(checkpoint, tmp_path / "cross", 1)
-    teachers = ["--cross-encoder", str(cross), "--bi-encoder", f"mean={checkpoint}", "--max-length", "64"]
+    teachers = ["--cross-encoder", str(cross), "--bi-encoder", f"mean={checkpoint}", "--pooling", "mean", "--max-length", "64"]
     assert main(["score", str(lists), "--out", str(scored), *teachers]) == 0
     assert "6 lists with scores of cross, mean" in capsys.readouterr().err
     other = ["--bi-encoder", f"cls={checkpoint}", "--pooling", "cls", "--prompt", "the ", "--max-length", "64"]

@@ -69,10 +69,10 @@ def test_triplets_are_lists_whose_first_is_the_positive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"query": "q", "positive": "p", "negatives": ["n"]}, "unknown field 'negatives': did you mean 'negative'?"),
-        ({"query": "q", "positive": "p", "Negative": "n"}, "unknown field 'Negative': did you mean 'negative'?"),
-        ({"query": "q", "positive": "p", "weight": 2}, "unknown field 'weight' (known beside it: query, positive, negative)"),
-        ({"query": "q", "passages": ["a", "b"], "positive": 0, "score": {"t": [1, 2]}}, "'score': did you mean 'scores'?"),
+        ({"query": "q", "positive": "p", "negatives": ["n"]}, "unknown field 'negatives'; did you mean 'negative'?"),
+        ({"query": "q", "positive": "p", "Negative": "n"}, "unknown field 'Negative'; did you mean 'negative'?"),
+        ({"query": "q", "positive": "p", "weight": 2}, "unknown field 'weight'; there are query, positive, negative"),
+        ({"query": "q", "passages": ["a", "b"], "positive": 0, "score": {"t": [1, 2]}}, "'score'; did you mean 'scores'?"),
         ({"query": "q", "passages": ["a", "b"], "positive": 0, "negative": "n"}, "unknown field 'negative'"),
         ({"query": "q", "positive": "p", "negative": ["n", 3]}, "'negative' to be a text or a list of texts"),
         ({"query": "q", "positive": "p", "negative": None}, "'negative' to be a text or a list of texts"),

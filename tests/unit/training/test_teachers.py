@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from models import sentence_transformers_6
 
-from lexmax.index.errors import RepresentationError
+from lexmax.index.errors import DatasetError, RepresentationError
 from lexmax.retrieval.training.data import Example, TrainingSet, read_examples
-from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
 from lexmax.retrieval.training.students.dense import DenseStudent, DenseStudentConfig
-from lexmax.retrieval.training.teachers import EXAMPLES_AT_ONCE, BiEncoder, CrossEncoder, score_lists
+from lexmax.retrieval.training.students.registry import make_student
+from lexmax.retrieval.training.teachers import EXAMPLES_AT_ONCE, CrossEncoder, load_bi_encoder, score_lists
 
 from .conftest import write_lines
+from .test_starts import colbert_models, dense_model
 
 EXAMPLES = [
     Example(query="sun in the city", passages=["a hot day", "snow on the hill , ice in the lake", ""]),
@@ -61,34 +63,96 @@ def test_a_masked_language_model_is_no_cross_encoder(checkpoint: Path) -> None:
         CrossEncoder(checkpoint)
 
 
-def test_bi_encoder_scores_each_query_with_its_own_passages(checkpoint: Path) -> None:
-    student = DenseStudent(checkpoint, DenseStudentConfig(query_prompt="the "))
-    scores = BiEncoder(student).score(EXAMPLES)
+def test_a_dense_teacher_is_its_model(tmp_path: Path) -> None:
+    """Of cls, two Dense modules, prompts and lengths, mean pooling without any of them was made."""
+    from sentence_transformers import SentenceTransformer
+
+    folder = dense_model(tmp_path / "dense")
+    theirs = SentenceTransformer(str(folder), device="cpu")
+    ours = load_bi_encoder(str(folder)).score(EXAMPLES)
+    for example, row in zip(EXAMPLES, ours, strict=True):
+        expected = theirs.encode_query([example.query]) @ theirs.encode_document(list(example.passages)).T
+        assert row == pytest.approx(expected[0].tolist(), abs=1e-5)
+    other = load_bi_encoder(str(folder), prompt="", passage_prompt="", max_length=5).score(EXAMPLES)
+    theirs.max_seq_length = 5
+    expected = theirs.encode([EXAMPLES[0].query]) @ theirs.encode(list(EXAMPLES[0].passages)).T
+    assert other[0] == pytest.approx(expected[0].tolist(), abs=1e-5)
+    with pytest.raises(ValueError, match="a model of kind dense"):
+        load_bi_encoder(str(folder), pooling="mean")
+
+
+def test_a_colbert_teacher_sums_the_best_matches(tmp_path: Path) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    folder = colbert_models.sentence_transformers(tmp_path / "colbert")
+    theirs = MultiVectorEncoder(str(folder), device="cpu")
+    for example, row in zip(EXAMPLES, load_bi_encoder(str(folder)).score(EXAMPLES), strict=True):
+        query, documents = theirs.encode_query([example.query]), theirs.encode_document(list(example.passages))
+        expected = [float((torch.as_tensor(query[0]) @ torch.as_tensor(each).T).max(1).values.sum()) for each in documents]
+        assert row == pytest.approx(expected, abs=1e-4)
+    for make in (colbert_models.stanford, colbert_models.pylate):
+        (scores, _) = load_bi_encoder(str(make(tmp_path / make.__name__)), max_length=6).score(EXAMPLES)
+        assert all(-12 <= score <= 12 for score in scores)
+    with pytest.raises(ValueError, match=r"prompts are for dense models, but .* is of kind colbert"):
+        load_bi_encoder(str(folder), prompt="query: ")
+
+
+def test_a_sparse_teacher_gives_dot_products(tmp_path: Path) -> None:
+    from sentence_transformers import SparseEncoder
+
+    folder = sentence_transformers_6(tmp_path / "splade", activation="log1p_relu")
+    theirs = SparseEncoder(str(folder), device="cpu")
+    for example, row in zip(EXAMPLES, load_bi_encoder(str(folder)).score(EXAMPLES), strict=True):
+        query, documents = theirs.encode_query([example.query]), theirs.encode_document(list(example.passages))
+        assert row == pytest.approx((query.to_dense() @ documents.to_dense().T)[0].tolist(), rel=1e-4)
+
+
+def test_a_plain_transformer_teaches_once_its_pooling_is_said(checkpoint: Path, tmp_path: Path) -> None:
+    student = DenseStudent(checkpoint, DenseStudentConfig(query_prompt="the ", pooling="cls")).eval()
+    teacher = load_bi_encoder(str(checkpoint), pooling="cls", prompt="the ")
     with torch.no_grad():
-        for example, row in zip(EXAMPLES, scores, strict=True):
+        for example, row in zip(EXAMPLES, teacher.score(EXAMPLES), strict=True):
             query, passages = student.encode([example.query], "query"), student.encode(example.passages, "document")
             assert row == pytest.approx((passages.vectors @ query.vectors[0]).tolist(), abs=1e-5)
+    assert teacher.fingerprint != load_bi_encoder(str(checkpoint), pooling="mean", prompt="the ").fingerprint
+    student.trunk.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
+    with pytest.raises(RepresentationError, match="do not say how its states become a vector: state a pooling"):
+        load_bi_encoder(str(tmp_path))
 
 
 def test_a_dense_teacher_encodes_a_passage_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    student = DenseStudent(checkpoint)
+    teacher = load_bi_encoder(str(checkpoint), pooling="mean")
     encoded: list[str] = []
-    encode = student.encode
+    encode = teacher._encoder.encode_documents
 
-    def counting(texts: Sequence[str], side: str) -> object:
-        encoded.extend(texts if side == "document" else ())
-        return encode(texts, side)  # type: ignore[arg-type]
+    def counting(texts: Sequence[str]) -> object:
+        encoded.extend(texts)
+        return encode(texts)
 
-    monkeypatch.setattr(student, "encode", counting)
-    teacher = BiEncoder(student)
-    assert teacher.score(EXAMPLES) == teacher.score([*EXAMPLES])
+    monkeypatch.setattr(teacher._encoder, "encode_documents", counting)
+    first = teacher.score(EXAMPLES)
+    assert teacher.score([*EXAMPLES]) == first
     assert sorted(encoded) == sorted(passage for example in EXAMPLES for passage in example.passages)
 
 
-def test_colbert_teaches_too(checkpoint: Path) -> None:
-    scores = BiEncoder(ColbertStudent(checkpoint, ColbertStudentConfig(dim=8, query_length=8))).score(EXAMPLES)
-    assert [len(row) for row in scores] == [3, 2]
-    assert all(-8 <= score <= 8 for row in scores for score in row)
+@pytest.mark.parametrize("device", ["nosuch", "cuda:63", "meta"])
+def test_a_device_that_is_not_here_is_named(device: str, checkpoint: Path, cross_encoder: Path) -> None:
+    for make in (
+        lambda: CrossEncoder(cross_encoder, device=device),
+        lambda: load_bi_encoder(str(checkpoint), device=device),
+        lambda: load_bi_encoder(str(checkpoint), pooling="cls", device=device),
+        lambda: make_student("dense", checkpoint, device=device),
+    ):
+        with pytest.raises(ValueError, match=rf"device '{device}' is not here: .*; torch .* has cpu"):
+            make()
+
+
+def test_pairs_have_nothing_to_score(tmp_path: Path) -> None:
+    pairs = write_lines(tmp_path / "pairs.jsonl", [{"query": "q", "positive": "p"}])
+    with pytest.raises(DatasetError, match=r"pairs.jsonl: example 1 has one passage: scores are for lists"):
+        score_lists(pairs, tmp_path / "out.jsonl", {"t": Lengths()}, cache=tmp_path / "cache")
 
 
 class Lengths:
