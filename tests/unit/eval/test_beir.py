@@ -9,8 +9,6 @@ from lexmax.eval.evaluate import evaluate_index
 from lexmax.eval.measures import paired_randomisation
 from lexmax.eval.runs import read_run, write_run
 
-pytest.importorskip("ranx")
-
 DATASET = Dataset(
     name="tiny/test",
     queries={"q1": "cats", "d2": "dogs"},

@@ -1,5 +1,6 @@
 import gzip
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_file_is_no_dataset(folder):
 
 @pytest.fixture
 def ir_collection(monkeypatch, tmp_path):
-    ir_datasets = pytest.importorskip("ir_datasets")
+    ir_datasets = import_module("ir_datasets")
     (tmp_path / "docs.tsv").write_text("d1\tdocument\n")
     (tmp_path / "queries.tsv").write_text("q1\tone\nq2\ttwo\n")
     (tmp_path / "qrels.trec").write_text("q1 0 d1 1\nq2 0 d1 0\n")

@@ -20,8 +20,6 @@ from lexmax.retrieval.encoders.registry import load_encoder
 from lexmax.retrieval.retriever import Retriever
 from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
 
-pytest.importorskip("ranx")
-
 WEATHER = {
     "docs": {"d1": "rain in the city", "d2": "hot day by the sea", "d3": "snow on the hill, cold night"},
     "queries": {"q1": "cold rain", "q2": "hot sea"},

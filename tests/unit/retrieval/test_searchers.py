@@ -174,7 +174,6 @@ def test_explanations_mark_terms_that_the_encoder_added(tmp_path):
 
 
 def test_torch_multiplies_to_the_same_scores(snapshot):
-    pytest.importorskip("torch")
     queries = token_vectors(np.random.default_rng(3), [6, 0, 33], DIM)
     plain, on_torch = (MaxSimSearcher(snapshot.field("tokens"), device=device).search(queries, 7) for device in (None, "cpu"))
     np.testing.assert_array_equal(plain.doc_nums, on_torch.doc_nums)

@@ -1,5 +1,6 @@
 from datetime import date
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,7 +87,7 @@ def test_arrow():
 
 
 def test_pandas():
-    pandas = pytest.importorskip("pandas")
+    pandas = import_module("pandas")
     frame = pandas.DataFrame(
         {
             "id": ["a", "b"],

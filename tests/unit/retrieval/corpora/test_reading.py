@@ -5,6 +5,7 @@ import json
 import random
 import sys
 import tracemalloc
+from importlib import import_module
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -306,7 +307,7 @@ def test_ir_datasets(monkeypatch):
 
 
 def test_real_ir_datasets_record(monkeypatch, tmp_path):
-    ir_datasets = pytest.importorskip("ir_datasets")
+    ir_datasets = import_module("ir_datasets")
     (tmp_path / "docs.tsv").write_text("1\tCats purr.\n")
     made = ir_datasets.create_dataset(docs_tsv=str(tmp_path / "docs.tsv"))
     monkeypatch.setattr(ir_datasets, "load", lambda name: made)
