@@ -112,7 +112,7 @@ def _is_json(scope: Scope) -> bool:
 def _problem(problem: Mapping[str, Any]) -> str:
     # A location is ("body", the shape that was chosen, then the field): the client knows the field alone.
     place = problem["loc"][2:]
-    field, reason = ".".join(str(part)[:100] for part in place) or "body", problem["msg"]
+    field, reason = ".".join(str(part)[:100] for part in place) or "body", problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden" and len(place) == 1:
         reason = unknown("field", str(place[0]), [name for name in BODY_FIELDS if name not in ("query", "queries")])
     elif problem["type"] == "query_or_queries" and isinstance(problem["input"], Mapping):

@@ -18,6 +18,15 @@ from ..index.filter_expressions import MAX_CHARS
 from ..retrieval.searchers.explanation import Explanation
 from .limits import Limits
 
+MAX_KEYS = 100  # of a body, and of its options: pydantic would list every one that is wrong
+
+
+def _few(options: object) -> object:
+    """Refuse options of too many fields before each of them is looked at."""
+    if isinstance(options, Mapping) and len(options) > MAX_KEYS:
+        raise ValueError(f"options of {len(options)} fields: at most {MAX_KEYS}")
+    return options
+
 
 class SearchOptions(BaseModel):
     """What both shapes of a search share; ``search_body`` adds the bounds that depend on ``Limits``."""
@@ -27,7 +36,7 @@ class SearchOptions(BaseModel):
     k: int
     search: str | None
     filter: str | dict[str, Any] | None
-    options: dict[str, dict[str, Any]] | None = Field(
+    options: Annotated[dict[str, dict[str, Any]] | None, BeforeValidator(_few)] = Field(
         None, description='Options of each field\'s search, as {"colbert": {"n_probe": 64}}.'
     )
     explain: bool = Field(False, description="Explain every score: stages, fields, terms and tokens.")
@@ -68,7 +77,7 @@ BODY_FIELDS = tuple(dict.fromkeys([*SearchOne.model_fields, *SearchMany.model_fi
 
 def _shape(body: object) -> str | None:
     """Name the one key that tells the two shapes apart; None when there is not exactly one."""
-    if not isinstance(body, Mapping):
+    if not isinstance(body, Mapping) or len(body) > MAX_KEYS:
         return None
     keys = {"query", "queries"} & body.keys()
     return keys.pop() if len(keys) == 1 else None

@@ -167,6 +167,11 @@ def test_addresses_that_are_not_there(shared_client, method, address, status, ki
         (b'{"query": "x", "k": 1, "options": {"a": 1}}', "options.a: "),
         (b'{"query": "\\ud800"}', "query: "),
         (b'{"queries": ["x", 3]}', "queries.1: "),
+        (json.dumps({"query": "x", **{f"{i}": 1 for i in range(100_000)}}).encode(), "body: expected an object with"),
+        (
+            json.dumps({"query": "x", "options": {f"{i}": 1 for i in range(100_000)}}).encode(),
+            "options: options of 100000 fields",
+        ),
     ],
 )
 def test_bodies_that_are_refused(shared_client, content, says):
