@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from . import manifest as manifests
+from .arguments import mapping_of, path_of, texts_of
 from .documents import Document, DocumentBuffer
 from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError, StorageError
 from .filling import fill_field
@@ -133,11 +134,13 @@ class Collection:
             Another writer is at it.
         StorageError
         """
+        fields = mapping_of(fields, "fields", "{NAME: NewField(...)}")
         if not fields:
             raise ValueError("an index needs at least one vector field")
         for name in fields:
             check_field_name(name)
-        folder = Path(path)
+            _check_new_field(fields[name])
+        folder = path_of(path)
         if os.path.lexists(folder) and not folder.is_dir():
             raise FileExistsError(f"{folder} is no folder: an index is a folder of its own, choose another name")
         with ExitStack() as lock:
@@ -163,7 +166,7 @@ class Collection:
         ------
         IndexNotFoundError, IndexFormatError, IndexLockedError, StorageError
         """
-        folder = Path(path)
+        folder = path_of(path)
         if not folder.is_dir():
             raise IndexNotFoundError(folder)
         with storage_errors(folder), ExitStack() as lock:
@@ -240,6 +243,7 @@ class Collection:
 
     def delete(self, doc_ids: Sequence[str]) -> list[str]:
         """Delete documents; returns the doc_ids that are not in the index. Raises nothing for those."""
+        doc_ids = texts_of(doc_ids, "doc_ids")
         with self._changing():
             if not self._pending_ids.isdisjoint(doc_ids):
                 self._flush()
@@ -308,6 +312,7 @@ class Collection:
             There is a field of this name, or the name is not allowed.
         """
         check_field_name(name)
+        _check_new_field(new)
         if name in self._store.records:
             raise ValueError(f"{self.path}: there is a field {name!r} already: drop it first, or choose another name")
         with self._changing():
@@ -458,12 +463,20 @@ class Collection:
 
 def check_field_name(name: str) -> None:
     """Raise ValueError for a name that search expressions could not name."""
-    if not FIELD_NAME.fullmatch(name):
+    if not FIELD_NAME.fullmatch(str(name)):
         raise ValueError(f"a field is called by 1 to 64 letters, digits, _ and -, a letter first, not {name!r}")
+
+
+def _check_new_field(new: NewField) -> None:
+    """Raise TypeError for what is no `NewField`."""
+    if not isinstance(new, NewField):
+        raise TypeError(f"a field is created from a NewField, not {type(new).__name__}")
 
 
 def _check_document(document: Document) -> None:
     """Raise DatasetError for what could not be stored."""
+    if not isinstance(document, Document):
+        raise TypeError(f"a Document is expected, not {type(document).__name__}")
     doc_id = document.doc_id
     if not doc_id or len(doc_id.encode(errors="surrogatepass")) > MAX_DOCUMENT_ID_BYTES:
         raise DatasetError(f"doc_id {doc_id[:40]!r} must have 1 to {MAX_DOCUMENT_ID_BYTES} bytes")

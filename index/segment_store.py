@@ -12,11 +12,12 @@ from typing import Any
 
 from .arrays import Int32s
 from .documents import DocumentBuffer, DocumentStore
-from .errors import IndexFormatError, IndexNotFoundError, StorageError
+from .errors import IndexNotFoundError, LexmaxError, StorageError
 from .fields import FieldSegment, Part
 from .manifest import FieldRecord, Manifest, SegmentRecord, publish
 from .manifest import read as read_manifest
 from .merging import merge_groups, small_run
+from .refusals import storage_errors
 from .registry import TABLE
 from .segments import Segment, merge_documents, write_deletes
 from .snapshot import open_fields, open_segments
@@ -175,7 +176,10 @@ class SegmentStore:
         self._use(merged)
 
     def merge_small(self) -> None:
-        """Keep the number of segments low: merge small ones, cluster a small field again that has outgrown its centroids."""
+        """Keep the number of segments low: merge small ones, cluster a small field again that has outgrown its centroids.
+
+        A small sparse field whose impacts have become wrong is weighed again.
+        """
         if len(self.complete) < len(self.records):
             return  # a field is being filled, segment by segment
         if any(w.outgrown([each.record.parts[n] for each in self.segments]) for n, w in self.writers.items()):
@@ -186,6 +190,13 @@ class SegmentStore:
                 writer.prepare(self.field_segments(name), compaction=False)
             kept, run = self.segments[:-n], self.segments[-n:]
             self._use([*kept, *self._merge(run, None)])
+        for name, writer in self.writers.items():
+            parts: list[Any] = self.field_segments(name)
+            if isinstance(writer, SparseWriter) and writer.stale(parts):
+                writer.prepare(parts, in_place=True)
+                for segment in self.segments:
+                    self.rewrite(segment, [name])
+                writer.finish(len(parts))
 
     def save(self, manifest: Manifest) -> Manifest:
         """Commit the segments and fields, with what ``manifest`` has besides; returns the new manifest."""
@@ -228,7 +239,7 @@ class SegmentStore:
 
         Raises nothing, and removes nothing when that commit cannot be read or made durable: the next writer does it.
         """
-        with suppress(OSError, MemoryError, StorageError, IndexFormatError):
+        with suppress(LexmaxError), storage_errors(self.path):
             sync_folder(self.path)  # after a power cut the commit before it would need its files
             used = named_files(self.path)
             for path in self.path.iterdir():

@@ -17,8 +17,14 @@ from ..manifest import FieldRecord
 from ..representations.sparse import SparseVectors
 from .bm25 import Bm25
 from .inverted import InvertedIndex
+from .quantize import MAX_IMPACT
 from .sparse_tokens import SparseTokenIndex
 from .vocabulary import Vocabulary, renumbered
+
+MAX_DRIFT = 0.005
+"""Of the average length: BM25's impacts are then at most one step from those that a compaction gives."""
+MAX_RAISED = 0.1
+"""Share of weights lifted to the smallest impact that is worth a warning."""
 
 
 class SparseSegment(FieldSegment[InvertedIndex | SparseTokenIndex]):
@@ -56,6 +62,7 @@ class SparseField(Field[SparseSegment]):
         self.vocabulary = vocabulary
         self.bm25 = Bm25(**record.options["bm25"]) if record.options.get("bm25") else None
         self.scale = float(record.state.get("scale") or 1.0)
+        self._given: dict[str, float] = record.state.get("given", {})
 
     @property
     def n_bytes(self) -> int:
@@ -118,15 +125,36 @@ class SparseField(Field[SparseSegment]):
             "bm25": self.record.options.get("bm25"),
             "scale": self.record.state.get("scale"),
             **self._length_info(),
+            "warnings": self._warnings(),
         }
 
     def _length_info(self) -> dict[str, Any]:
         """BM25: average length of live documents; how far at most the average that a segment was weighed with is from it."""
         if self.bm25 is None:
             return {}
-        live = live_average_length(self.segments)
-        drift = max((abs(segment.record.average_length / max(live, 1e-9) - 1) for segment in self.segments), default=0.0)
+        live, drift = live_average_length(self.segments), average_length_drift(self.segments, self._given.get("average_length"))
         return {"average_length": round(live, 2), "average_length_drift": round(drift, 4)}
+
+    def _warnings(self) -> list[str]:
+        """What makes scores worse than they could be, and the command that mends it."""
+        found, mend = [], "lexmax compact fits it again"
+        if "scale" in self._given:
+            mend = "it was given, and build the index again with another to change it"
+        n_postings = max(1, sum(segment.record.n_postings for segment in self.segments))
+        shares = {
+            name: sum(each.record.error.get(name, 0.0) * each.record.n_postings for each in self.segments) / n_postings
+            for name in ("saturated", "raised")
+        }
+        if shares["saturated"]:
+            found.append(f"{shares['saturated']:.2%} of the weights are too large for the scale, and count as equal: {mend}")
+        elif "scale" not in self._given and spoilt(self.segments):
+            found.append(f"the weights fill less than half of the scale, and differ less than they could: {mend}")
+        if shares["raised"] > MAX_RAISED:
+            found.append(f"{shares['raised']:.0%} of the weights are below half a step of the scale: a few are far larger")
+        drift = average_length_drift(self.segments, self._given.get("average_length")) if self.bm25 else 0.0
+        if drift > MAX_DRIFT:
+            found.append(f"impacts were weighed with an average length {drift:.1%} off: lexmax compact weighs them again")
+        return found
 
     def segment_info(self, segment: SparseSegment) -> dict[str, Any]:
         """Facts about one segment's part, ready for JSON."""
@@ -143,6 +171,18 @@ def live_average_length(segments: Sequence[SparseSegment]) -> float:
         kept = lengths if segment.live is None else lengths[segment.live]
         total, n_docs = total + int(kept.sum(dtype=np.int64)), n_docs + len(kept)
     return total / max(1, n_docs)
+
+
+def average_length_drift(segments: Sequence[SparseSegment], given: float | None) -> float:
+    """How far at most the average length that parts were weighed with is from the one given, or of the live documents."""
+    average = max(live_average_length(segments) if given is None else given, 1e-9)
+    return max((abs(each.record.average_length / average - 1) for each in segments if each.record.n_postings), default=0.0)
+
+
+def spoilt(segments: Sequence[SparseSegment]) -> bool:
+    """Whether another scale would tell weights better: some saturate, or the largest impact is in the lower half."""
+    tops = [int(each.inverted.arrays.kth[:, 0].max(initial=0)) for each in segments]
+    return 0 < max(tops, default=0) <= MAX_IMPACT // 2 or any(each.record.error.get("saturated") for each in segments)
 
 
 class SparseTokenField(SparseField):

@@ -10,6 +10,7 @@ Arrays of ``inverted.lex``; T distinct terms, P postings, n documents, windows o
     dense_rows (T,) i32 | dense (F, blocks / 2) u8   block maxima of the F frequent terms, 4 bits each; -1: none
     forward_indptr (n+1,) i64 | forward u8     document rows, packed as `kernels.rows` says
     counts (P,) u8 to u32 | lengths (n,) u32    BM25 only: what the impacts were computed from
+    weights (P,) f32                  other fields, and only while the field's scale does not fit them (see `weighing`)
 
 A term that is not frequent needs no block maxima: adding the impacts of its postings to their blocks is a bound too.
 """
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Int32s, Int64s, joined_offsets, picks_of
+from ..arrays import Floats, Int32s, Int64s, joined_offsets, picks_of
 from ..errors import IndexFormatError
 from ..kernels import postings as kernels
 from ..kernels.postings import BLOCK, KTH, PostingArrays
@@ -52,6 +53,8 @@ class ImpactRows:
     impacts : (P,) uint8, 1..255
     counts, lengths : (P,) unsigned and (n,) uint32, or None
         BM25's term counts and document lengths in tokens.
+    weights : (P,) float32, or None
+        What the impacts were rounded from, where they do not tell it well.
     """
 
     indptr: Int64s
@@ -59,6 +62,7 @@ class ImpactRows:
     impacts: Impacts
     counts: npt.NDArray[np.unsignedinteger[Any]] | None = None
     lengths: npt.NDArray[np.uint32] | None = None
+    weights: Floats | None = None
 
     def ranks(self) -> tuple[Int32s, npt.NDArray[np.uint32]]:
         """Distinct terms, ascending, and for each entry the position of its term among them."""
@@ -75,19 +79,22 @@ class ImpactRows:
             impacts=self.impacts[picks],
             counts=None if self.counts is None else self.counts[picks],
             lengths=None if self.lengths is None else self.lengths[order],
+            weights=None if self.weights is None else self.weights[picks],
         )
 
     @classmethod
     def joined(cls, parts: Sequence[ImpactRows]) -> ImpactRows:
-        """Put the rows of all parts end to end; all have counts and lengths, or none has."""
+        """Put the rows of all parts end to end; all have counts and lengths, or none. Weights are lost unless all have them."""
         counts = [part.counts for part in parts if part.counts is not None]
         lengths = [part.lengths for part in parts if part.lengths is not None]
+        weights = [part.weights for part in parts if part.weights is not None]
         return cls(
             indptr=joined_offsets([part.indptr for part in parts]),
             terms=np.concatenate([np.empty(0, np.int32), *(part.terms for part in parts)]),
             impacts=np.concatenate([np.empty(0, np.uint8), *(part.impacts for part in parts)]),
             counts=np.concatenate(counts) if counts else None,
             lengths=np.concatenate(lengths) if lengths else None,
+            weights=np.concatenate(weights) if weights and len(weights) == len(parts) else None,
         )
 
 
@@ -121,6 +128,8 @@ def write_inverted(path: Path, rows: ImpactRows) -> None:
         if rows.counts is not None and rows.lengths is not None:
             out.add("counts", rows.counts)
             out.add("lengths", rows.lengths)
+        if rows.weights is not None:
+            out.add("weights", rows.weights)
 
 
 class InvertedIndex:
@@ -193,6 +202,7 @@ class InvertedIndex:
             impacts=impacts[entries],
             counts=self.file["counts"][entries] if has_counts else None,
             lengths=self.file["lengths"][kept] if has_counts else None,
+            weights=self.file["weights"][entries] if "weights" in self.file else None,
         )
 
     def sizes(self) -> dict[str, int]:
@@ -229,6 +239,7 @@ class InvertedIndex:
             and _is_indptr(arrays.forward_indptr, self.n_docs, n_postings)
             and len(arrays.run_offsets) == len(arrays.run_windows)
             and len(arrays.impacts) == n_postings
+            and ("weights" not in self.file or len(self.file["weights"]) == n_postings)
             and len(arrays.forward) == n_postings * (rank_bytes(n_terms) + 1) + PAD
             and arrays.kth.shape == (n_terms, len(KTH))
             and len(arrays.dense_rows) == n_terms

@@ -5,6 +5,7 @@ Arrays of ``sparse_tokens.lex``; n documents, T tokens, E entries::
     offsets (n+1,) i64               tokens of document d are offsets[d]:offsets[d + 1]
     indptr (T+1,) u32 or i64         entries of token t are indptr[t]:indptr[t + 1]
     ranks (E,) u16 or u32 | impacts (E,) u8    ranks of terms in the segment's inverted part, quantised weights
+    weights (E,) f32                 only where the inverted part has them
 
 The inverted part holds each document's largest impact of each term. Impacts rise with weights and have one scale, so that it
 is the same whether maxima are taken of weights or of impacts.
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Int32s, Int64s, joined_offsets, picks_of
+from ..arrays import Floats, Int32s, Int64s, joined_offsets, picks_of
 from ..errors import IndexFormatError
 from ..representations.sparse_multivectors import SparseMultiVectors, fold
 from ..storage import ArrayFile, ArrayFileWriter
@@ -48,11 +49,11 @@ class SparseTokenRows:
     rows: ImpactRows
 
     @classmethod
-    def quantized(cls, vectors: SparseMultiVectors, scale: float) -> SparseTokenRows:
-        """Round weights to impacts."""
-        rows = vectors.rows
+    def quantized(cls, vectors: SparseMultiVectors, scale: float, *, keep: bool) -> SparseTokenRows:
+        """Round weights to impacts; with ``keep``, rows have both."""
+        rows, weights = vectors.rows, vectors.rows.weights if keep else None
         impacts = quantize(rows.weights, scale)
-        return cls(vectors.offsets, ImpactRows(indptr=rows.indptr, terms=rows.terms, impacts=impacts))
+        return cls(vectors.offsets, ImpactRows(indptr=rows.indptr, terms=rows.terms, impacts=impacts, weights=weights))
 
     @classmethod
     def joined(cls, parts: Sequence[SparseTokenRows]) -> SparseTokenRows:
@@ -74,6 +75,8 @@ class SparseTokenRows:
             out.add("indptr", indptr.astype(np.uint32) if indptr[-1] < 1 << 32 else indptr, structural=True)
             out.add("ranks", ranks.astype(np.uint16) if len(terms) <= 1 << 16 else ranks)
             out.add("impacts", self.rows.impacts)
+            if self.rows.weights is not None:
+                out.add("weights", self.rows.weights)
 
 
 class SparseTokenIndex:
@@ -92,6 +95,8 @@ class SparseTokenIndex:
         self.indptr: npt.NDArray[Any] = self.file["indptr"]
         self.ranks: npt.NDArray[Any] = self.file["ranks"]
         self.impacts: Impacts = self.file["impacts"]
+        has_weights = "weights" in self.file
+        self.weights: Floats | None = self.file["weights"] if has_weights else None
         self._validate()
 
     @property
@@ -125,7 +130,8 @@ class SparseTokenIndex:
         indptr = self.indptr[offsets[0] : offsets[-1] + 1].astype(np.int64)
         entries = slice(int(indptr[0]), int(indptr[-1]))
         terms: Int32s = self.inverted.terms[self.ranks[entries]]
-        rows = ImpactRows(indptr=indptr - indptr[0], terms=terms, impacts=self.impacts[entries])
+        weights = None if self.weights is None else self.weights[entries]
+        rows = ImpactRows(indptr=indptr - indptr[0], terms=terms, impacts=self.impacts[entries], weights=weights)
         return SparseTokenRows(offsets - offsets[0], rows)
 
     def sizes(self) -> dict[str, int]:
@@ -165,6 +171,7 @@ class SparseTokenIndex:
             and offsets[0] == indptr[0] == 0
             and offsets[-1] == len(indptr) - 1
             and indptr[-1] == len(self.ranks) == len(self.impacts)
+            and (self.weights is None or len(self.weights) == len(self.impacts))
             and bool(np.all(offsets[1:] >= offsets[:-1]))
             and bool(np.all(indptr[1:] >= indptr[:-1]))
         )

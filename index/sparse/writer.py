@@ -1,8 +1,8 @@
 """How a sparse field is written: vectors are buffered, quantised, inverted, and merged.
 
 Three kinds share it: weights that an encoder gave, term counts that the index weighs by BM25, and sparse token vectors (SLIM),
-whose maxima are inverted. The merger of segments is, array for array, what a build of the live documents would have written
-(for an encoder's weights, at the field's scale), since document rows keep what the impacts were made from.
+whose maxima are inverted. The merger of segments is, array for array, what a build of the live documents would have written:
+BM25's document rows keep counts and lengths, others keep weights as long as the field's scale does not fit them (`weighing`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..representations.sparse_multivectors import document_maxima
 from ..storage import sync_folder
 from ..strings import StringTable
 from ..writing import BufferLimits, NextName, mean_errors
-from .bm25 import SCALE, Bm25
-from .field import SparseSegment, live_average_length
+from . import weighing
+from .bm25 import Bm25
+from .field import MAX_DRIFT, SparseSegment, average_length_drift, live_average_length, spoilt
 from .inverted import ImpactRows, InvertedIndex, write_inverted
-from .quantize import fit_scale, measured_error, quantize
 from .reorder import bisection_order
 from .sparse_tokens import FILE_NAME as SPARSE_TOKENS_NAME
 from .sparse_tokens import SparseTokenIndex, SparseTokenRows
@@ -35,6 +35,9 @@ from .vocabulary import MAX_TABLES, GrowingVocabulary, Vocabulary, renumber
 INVERTED_NAME = "inverted.lex"
 MAX_PART_POSTINGS = 1 << 27
 """A merge holds the postings of one field in memory; larger indexes keep several segments."""
+REFITTED_POSTINGS = 1 << 22
+"""Fields of so many postings are weighed again at a commit where they need it, which takes about a second; larger ones by
+``lexmax compact``."""
 
 
 class SparseWriter:
@@ -47,7 +50,9 @@ class SparseWriter:
         self._bm25 = Bm25(**record.options["bm25"]) if record.options.get("bm25") else None
         self._has_tokens = record.representation == "sparse-tokens"
         self._by_string = self._bm25 is not None or record.encoder.settings.get("terms") == "strings"
-        self._scale: float | None = SCALE if self._bm25 else record.state.get("scale")
+        self._given: dict[str, float] = record.state.get("given", {})
+        self._scale: float | None = self._given.get("scale", record.state.get("scale"))
+        self._next_scale = self._scale
         self._files: list[str] = list(record.state.get("vocabulary", ()))
         self._vocabulary = GrowingVocabulary(Vocabulary.open(index, self._files))
         self._average_length = 0.0
@@ -124,7 +129,8 @@ class SparseWriter:
         write_inverted(self._index / folder / INVERTED_NAME, rows)
         n_tokens = 0
         if self._has_tokens:
-            tokens = SparseTokenRows.joined([SparseTokenRows.quantized(part, self._scale or 1.0) for part in self._tokens])
+            scale, keep = self._scale or 1.0, rows.weights is not None
+            tokens = SparseTokenRows.joined([SparseTokenRows.quantized(part, scale, keep=keep) for part in self._tokens])
             self._tokens = []
             n_tokens = self._write_tokens(folder, tokens)
         sync_folder(self._index / folder)
@@ -135,15 +141,31 @@ class SparseWriter:
         folder = self._index / record.folder
         return SparseTokenIndex(folder) if self._has_tokens else InvertedIndex(folder / INVERTED_NAME)
 
-    def prepare(self, segments: Sequence[SparseSegment], *, compaction: bool = True) -> bool:
+    def prepare(self, segments: Sequence[SparseSegment], *, compaction: bool = True, in_place: bool = False) -> bool:
         """Get ready to merge some of the field's segments, which are all given; whether every part must be written again.
 
-        BM25's impacts depend on the average length of the live documents.
+        Impacts depend on the scale, which a compaction fits again, and BM25's on the average length of the live documents.
+        ``in_place`` tells that deleted documents will stay.
         """
-        if self._bm25 is None:
+        if self._bm25 is not None:
+            self._average_length = self._given.get("average_length", live_average_length(segments))
+        if compaction and "scale" not in self._given and any(segment.inverted.n_postings for segment in segments):
+            if self._bm25 is None:
+                top = weighing.largest_weight(segments, self._scale or 1.0, live=not in_place)
+                self._next_scale = weighing.fitted_scale(top, self._scale)
+            else:
+                top = weighing.largest_bm25_weight(segments, self._bm25, self._average_length, live=not in_place)
+                self._next_scale = weighing.bm25_scale(top)
+        drifted = self._bm25 is not None and any(each.record.average_length != self._average_length for each in segments)
+        return drifted or self._next_scale != self._scale
+
+    def stale(self, segments: Sequence[SparseSegment]) -> bool:
+        """Whether the next commit should write all parts again: impacts do not tell weights well, and there are few."""
+        if sum(segment.record.n_postings for segment in segments) > REFITTED_POSTINGS:
             return False
-        self._average_length = live_average_length(segments)
-        return any(segment.record.average_length != self._average_length for segment in segments)
+        if self._bm25 is not None and average_length_drift(segments, self._given.get("average_length")) > MAX_DRIFT:
+            return True
+        return "scale" not in self._given and spoilt(segments)
 
     def outgrown(self, records: Sequence[PartRecord]) -> bool:
         """Return False: nothing that segments share has to grow."""
@@ -165,25 +187,34 @@ class SparseWriter:
         """
         for segment in segments:
             segment.part.verify()
-        rows = ImpactRows.joined([segment.inverted.rows(segment.live) for segment in segments])
+        sources = [segment.inverted.rows(segment.live) for segment in segments]
+        rows = ImpactRows.joined(sources)
         record = PartRecord(folder=folder, n_postings=len(rows.terms))
-        if self._bm25 is None:
+        if self._bm25 is not None:
+            rows, record = self._weighed(rows, record, self._average_length, self._next_scale)
+        elif self._fits(sources):
             record = replace(record, error=mean_errors([segment.record for segment in segments]))
         else:
-            rows, record = self._weighed(rows, record, self._average_length)
+            rows, error = self._refitted(sources)
+            record = replace(record, error=error)
         if order is not None:
             rows = rows.take(order)
         (self._index / folder).mkdir()
         write_inverted(self._index / folder / INVERTED_NAME, rows)
         n_tokens = 0
         if self._has_tokens:
-            tokens = SparseTokenRows.joined([segment.sparse_tokens.rows(segment.live) for segment in segments])
+            held = [segment.sparse_tokens.rows(segment.live) for segment in segments]
+            tokens = SparseTokenRows.joined(held)
+            if not self._fits(sources):
+                token_rows, _ = self._refitted([each.rows for each in held])
+                tokens = SparseTokenRows(tokens.offsets, token_rows)
             n_tokens = self._write_tokens(folder, tokens if order is None else tokens.take(order))
         sync_folder(self._index / folder)
         return replace(record, n_tokens=n_tokens)
 
     def finish(self, n_segments: int) -> None:
-        """End a compaction that left ``n_segments`` segments."""
+        """End a compaction that left ``n_segments`` segments: its scale is the field's."""
+        self._scale = self._next_scale
 
     def state(self, next_name: NextName) -> dict[str, Any]:
         """Write what is new of the vocabulary; return the field's state for the manifest."""
@@ -197,7 +228,8 @@ class SparseWriter:
             self._files = [*self._files, name]
             tables = self._vocabulary.known.tables if len(self._files) > 1 else []
             self._vocabulary = GrowingVocabulary(Vocabulary([*tables, StringTable.open(self._index / name)]))
-        return {"scale": self._scale, "vocabulary": self._files}
+        given = {"given": self._given} if self._given else {}
+        return {"scale": self._scale, "vocabulary": self._files, **given}
 
     def _rows(
         self, folder: str, parts: Sequence[SparseVectors], earlier: Sequence[tuple[int, PartRecord]]
@@ -207,38 +239,48 @@ class SparseWriter:
         terms = np.concatenate([np.empty(0, np.int32), *(part.terms for part in parts)])
         weights: Floats = np.concatenate([np.empty(0, np.float32), *(part.weights for part in parts)])
         record = PartRecord(folder=folder, n_postings=len(terms))
+        rows = ImpactRows(indptr=indptr, terms=terms, impacts=np.empty(0, np.uint8))
         if self._bm25 is None:
             if self._scale is None and len(weights):
-                self._scale = fit_scale(weights)
-            scale = self._scale or 1.0
-            impacts = quantize(weights, scale)
-            record = replace(record, error=measured_error(weights, impacts, scale))
-            return ImpactRows(indptr=indptr, terms=terms, impacts=impacts), record
+                self._set_scale(weighing.fitted_scale(float(weights.max()), None))
+            rows, error = weighing.with_impacts(rows, weights, self._scale or 1.0, keep="scale" not in self._given)
+            return rows, replace(record, error=error)
         owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
         lengths = np.bincount(owner, weights=weights, minlength=len(indptr) - 1).astype(np.uint32)
         counts = weights.astype(np.min_scalar_type(int(weights.max(initial=0))))
-        rows = ImpactRows(indptr=indptr, terms=terms, impacts=np.empty(0, np.uint8), counts=counts, lengths=lengths)
+        rows = replace(rows, counts=counts, lengths=lengths)
         total = int(lengths.sum(dtype=np.int64)) + sum(part.total_length for _, part in earlier)
-        return self._weighed(rows, record, total / max(1, len(lengths) + sum(n for n, _ in earlier)))
+        average = total / max(1, len(lengths) + sum(n for n, _ in earlier))
+        return self._weighed(rows, record, self._given.get("average_length", average), self._scale)
 
-    def _weighed(self, rows: ImpactRows, record: PartRecord, average_length: float) -> tuple[ImpactRows, PartRecord]:
-        """Compute BM25 impacts, and note in the record what they were computed with."""
+    def _weighed(
+        self, rows: ImpactRows, record: PartRecord, average_length: float, scale: float | None
+    ) -> tuple[ImpactRows, PartRecord]:
+        """Compute BM25 impacts, and note in the record what they were computed with; without a scale, fit the field's."""
         if self._bm25 is None or rows.lengths is None:
             raise ValueError("BM25 needs counts and lengths")
-        weighed, error = weigh_counts(rows, self._bm25, average_length)
-        total = int(rows.lengths.sum(dtype=np.int64))
-        return weighed, replace(record, total_length=total, average_length=average_length, error=error)
+        weights = weighing.bm25_weights(rows, self._bm25, average_length)
+        if scale is None:
+            scale = weighing.bm25_scale(float(weights.max(initial=0)))
+            if len(weights):
+                self._set_scale(scale)
+        rows, error = weighing.with_impacts(rows, weights, scale, keep=False)
+        total = int(rows.lengths.sum(dtype=np.int64)) if rows.lengths is not None else 0
+        return rows, replace(record, total_length=total, average_length=average_length, error=error)
+
+    def _set_scale(self, scale: float) -> None:
+        self._scale = self._next_scale = scale
+
+    def _fits(self, sources: Sequence[ImpactRows]) -> bool:
+        """Whether a merger keeps the impacts of a learned field as they are."""
+        return self._next_scale == self._scale and all(each.weights is None for each in sources)
+
+    def _refitted(self, sources: Sequence[ImpactRows]) -> tuple[ImpactRows, dict[str, float]]:
+        """Rows of parts of a learned field with impacts at the next scale."""
+        weights = weighing.weights_of(sources, self._scale or 1.0)
+        rows = replace(ImpactRows.joined(sources), weights=None)
+        return weighing.with_impacts(rows, weights, self._next_scale or 1.0, keep="scale" not in self._given)
 
     def _write_tokens(self, folder: str, tokens: SparseTokenRows) -> int:
         tokens.write(self._index / folder / SPARSE_TOKENS_NAME)
         return int(tokens.offsets[-1])
-
-
-def weigh_counts(rows: ImpactRows, bm25: Bm25, average_length: float) -> tuple[ImpactRows, dict[str, float]]:
-    """Compute BM25 impacts from the counts and lengths in ``rows``, and their quantisation error."""
-    if rows.counts is None or rows.lengths is None:
-        raise ValueError("BM25 needs counts and lengths")
-    weights = bm25.document_weights(rows.counts, rows.indptr, rows.lengths.astype(np.int64), average_length)
-    impacts = quantize(weights, SCALE)
-    weighed = ImpactRows(indptr=rows.indptr, terms=rows.terms, impacts=impacts, counts=rows.counts, lengths=rows.lengths)
-    return weighed, measured_error(weights, impacts, SCALE)

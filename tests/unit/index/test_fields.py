@@ -412,7 +412,8 @@ def test_a_later_snapshot_takes_over_what_did_not_change(tmp_path, four):
         assert second.segments[number].documents is first.segments[number].documents
         assert fresh.segments[number].documents is not first.segments[number].documents
         for name in four.new:
-            assert second.field(name).segments[number].part is first.field(name).segments[number].part
+            if name != "bm25":  # few documents, whose average length has changed: it is weighed again
+                assert second.field(name).segments[number].part is first.field(name).segments[number].part
     assert second.field("bm25").vocabulary is first.field("bm25").vocabulary
     assert second.field("colbert").codec is first.field("colbert").codec
     assert second.manifest == fresh.manifest
