@@ -13,6 +13,11 @@ Mask = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
 
+def is_indptr(offsets: Int64s, n_entries: int) -> bool:
+    """Whether offsets rise from 0 to the number of entries."""
+    return len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == n_entries and bool(np.all(offsets[1:] >= offsets[:-1]))
+
+
 def joined_offsets(parts: Sequence[Int64s]) -> Int64s:
     """Offsets of the rows of all parts end to end; each part's offsets start at 0."""
     widths = np.concatenate([np.empty(0, np.int64), *(np.diff(part) for part in parts)])

@@ -34,7 +34,7 @@ def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     base = 0
     for record in manifest.segments:
         try:
-            segment = Segment.open(folder, record, base, verify=True)
+            segment = Segment.open(folder, record, base)
             yield from _duplicates(segment, segments)
             segments.append(segment)
         except LexmaxError as problem:
@@ -44,14 +44,14 @@ def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
         filled = [segment for segment in segments if name in segment.record.parts]
         if field.complete and len(filled) < len(segments):
             yield f"{folder}: the field {name} is complete, but has no vectors in {len(segments) - len(filled)} segments"
-        yield from _field_problems(Opening(folder, name, field, filled, verify=True))
+        yield from _field_problems(Opening(folder, name, field, filled))
 
 
 def _field_problems(opening: Opening) -> Iterator[str]:
     """Problems of a field; one segment after the other, so that a damaged part hides no other."""
     for group in [[segment] for segment in opening.segments] or [[]]:
         try:
-            field = open_field(Opening(opening.index, opening.name, opening.record, group, verify=True))
+            field = open_field(Opening(opening.index, opening.name, opening.record, group))
             yield from _part_problems(field)
         except LexmaxError as problem:
             yield str(problem)

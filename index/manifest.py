@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import uuid
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .errors import IndexFormatError, IndexNotFoundError, StorageError
-from .storage import DAMAGED, replace_file
+from .preludes import ADVICE, FileRecord, read_record
+from .storage import replace_file
+from .typed import typed
 
 FILE_NAME = "manifest.json"
 FORMAT = "lexmax-index"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_UNSEALED_VERSIONS = (1, 2)
+"""Of these the checksum covers the body alone."""
+_FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 REPRESENTATIONS = ("sparse", "tokens", "sparse-tokens")
 
@@ -132,6 +139,8 @@ class Manifest:
     """Which keys of a record hold id, title, text and metadata, as the index was built."""
     segments: list[SegmentRecord] = field(default_factory=list)
     build: BuildState | None = None
+    identities: dict[str, FileRecord] = field(default_factory=dict)
+    """Array file, by its path inside the index folder -> what tells it from others."""
 
     @property
     def n_docs(self) -> int:
@@ -149,10 +158,40 @@ class Manifest:
         return names
 
 
+def identified(folder: Path, manifest: Manifest, known: Manifest) -> Manifest:
+    """Return the manifest with the identities of all its array files; those that ``known`` has are not read again."""
+    names = sorted(name for name in _array_files(folder, manifest.files()))
+    return replace(manifest, identities={name: known.identities.get(name) or read_record(folder / name) for name in names})
+
+
+def _array_files(folder: Path, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        path = folder / name
+        yield from (f"{name}/{each.name}" for each in path.iterdir()) if path.is_dir() else (name,)
+
+
+def check_identities(folder: Path, manifest: Manifest, known: Manifest | None = None) -> None:
+    """See that each array file is the one that was committed; those that ``known`` has were seen.
+
+    Raises
+    ------
+    IndexFormatError
+        A file is missing, damaged, or another one: of another segment, part, commit or index.
+    StorageError
+        A file cannot be read.
+    """
+    for name, record in manifest.identities.items():
+        if known is None or known.identities.get(name) != record:
+            found = read_record(folder / name)
+            if found != record:
+                advice = "the file was exchanged: restore it from a copy or build the index again"
+                raise IndexFormatError(folder / name, expected=f"the file {record.id}", found=found.id, advice=advice)
+
+
 def publish(folder: Path, manifest: Manifest) -> None:
     """Commit: replace the manifest atomically and durably. Raises StorageError when the disk refuses; it says what holds."""
-    body = dataclasses.asdict(manifest)
-    record = {"format": FORMAT, "version": FORMAT_VERSION, "crc32": _checksum(body), "body": body}
+    record = {"format": FORMAT, "version": FORMAT_VERSION, "body": dataclasses.asdict(manifest)}
+    record = {**record, "crc32": _checksum(record)}
     try:
         replace_file(folder / FILE_NAME, json.dumps(record, indent=1, ensure_ascii=False).encode())
     except OSError as failure:
@@ -174,46 +213,63 @@ def read(folder: Path) -> Manifest:
         record = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise IndexNotFoundError(folder) from None
-    except ValueError as failure:
-        raise IndexFormatError(path, expected="JSON", found=failure, advice=DAMAGED) from failure
+    except (ValueError, RecursionError) as failure:
+        raise IndexFormatError(path, expected="JSON", found=failure, advice=ADVICE) from failure
     except OSError as failure:
         raise StorageError(f"{path}: cannot be read: {failure.strerror}") from failure
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise IndexFormatError(path, expected=f"format {FORMAT!r}", found="something else", advice="not a lexmax index")
-    version = record.get("version", 0)
+    crc, version, body = record.pop("crc32", None), record.get("version"), record.get("body")
+    if _checksum(record) != crc and not (version in _UNSEALED_VERSIONS and _checksum(body) == crc):
+        raise IndexFormatError(path, expected=f"checksum {crc}", found=_checksum(record), advice=ADVICE)
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         advice = "upgrade lexmax" if newer else "an older lexmax wrote it: build the index again from its corpus"
         raise IndexFormatError(path, expected=f"index format version {FORMAT_VERSION}", found=version, advice=advice)
-    body: Any = record.get("body")
-    if _checksum(body) != record.get("crc32"):
-        raise IndexFormatError(path, expected=f"checksum {record.get('crc32')}", found=_checksum(body), advice=DAMAGED)
     return _parse(path, body)
 
 
-def _checksum(body: Any) -> int:
-    return zlib.crc32(json.dumps(body, sort_keys=True).encode())
+def _checksum(value: Any) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-def _parse(path: Path, body: dict[str, Any]) -> Manifest:
+def _state_problems(state: dict[str, Any]) -> Iterator[str]:
+    vocabulary, codec, scale = state.get("vocabulary", []), state.get("codec"), state.get("scale")
+    if not isinstance(vocabulary, list) or not all(isinstance(name, str) for name in vocabulary):
+        yield "a vocabulary that is no list of files"
+    if not isinstance(codec, str | None):
+        yield "a codec that is no file"
+    if not (scale is None or (type(scale) in (int, float) and 0 < scale < math.inf)):
+        yield f"the scale {str(scale)[:30]}"
+
+
+def _parse(path: Path, body: Any) -> Manifest:
+    """Check types and names, on which paths and further reading depend."""
     try:
-        build = body.pop("build")
-        return Manifest(
-            fields={name: _field(each) for name, each in body.pop("fields").items()},
-            segments=[_segment(each) for each in body.pop("segments")],
-            build=BuildState(**build) if build else None,
-            **body,
-        )
-    except (AttributeError, TypeError, KeyError) as failure:
-        raise IndexFormatError(path, expected="the fields of a manifest", found=failure) from failure
+        manifest = typed(Manifest, body, "body")
+        for problem in _problems(manifest):
+            raise ValueError(problem)
+    except (ValueError, RecursionError) as failure:
+        raise IndexFormatError(path, expected="a manifest", found=failure, advice=ADVICE) from failure
+    return manifest
 
 
-def _field(body: dict[str, Any]) -> FieldRecord:
-    if body["representation"] not in REPRESENTATIONS:
-        raise KeyError(f"representation {body['representation']!r}, which this lexmax does not know")
-    encoder, pieces = EncoderRecord(**body.pop("encoder")), [PartRecord(**piece) for piece in body.pop("pieces")]
-    return FieldRecord(encoder=encoder, pieces=pieces, **body)
-
-
-def _segment(body: dict[str, Any]) -> SegmentRecord:
-    return SegmentRecord(parts={name: PartRecord(**part) for name, part in body.pop("parts").items()}, **body)
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """What no commit writes."""
+    for name, each in manifest.fields.items():
+        yield from (f"the field {name} with {problem}" for problem in _state_problems(each.state))
+    for name in manifest.files():
+        if not _FILE_NAME.fullmatch(name):
+            yield f"the file name {name!r}"
+        elif not any(known.split("/")[0] == name for known in manifest.identities):
+            yield f"no identity of {name}"
+    for name, each in manifest.fields.items():
+        if not FIELD_NAME.fullmatch(name) or each.representation not in REPRESENTATIONS:
+            yield f"a field {name!r} of {each.representation!r} vectors"
+        if each.complete and any(name not in segment.parts for segment in manifest.segments):
+            yield f"no vectors of the field {name} in some segments"
+    for segment in manifest.segments:
+        if not segment.n_deleted <= segment.n_docs > 0 or (segment.n_deleted and segment.deletes is None):
+            yield f"{segment.n_docs} documents in {segment.name}, {segment.n_deleted} deleted"
+        if unknown := set(segment.parts) - set(manifest.fields):
+            yield f"vectors of an unknown field {min(unknown)!r} in {segment.name}"

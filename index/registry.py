@@ -38,8 +38,6 @@ class Opening:
         Documents of the segments, with their records and deletes.
     previous : Field or None
         The same field of an earlier snapshot of the same index, whose files are used again.
-    verify : bool or None
-        See `Snapshot.open`.
     """
 
     index: Path
@@ -47,7 +45,6 @@ class Opening:
     record: FieldRecord
     segments: Sequence[Segment]
     previous: AnyField | None = None
-    verify: bool | None = None
 
     def parts(self, kind: type[FieldSegment[Any]], open_part: OpenPart) -> list[Any]:
         """Open the field's part of each segment, or take it from the previous snapshot."""
@@ -68,13 +65,12 @@ def check_documents(folder: Path, part: Part, n_docs: int) -> None:
 
 
 def _open_sparse(opening: Opening) -> SparseField:
-    verify = opening.verify
-    segments = opening.parts(SparseSegment, lambda folder: InvertedIndex(folder / INVERTED_NAME, verify=verify))
+    segments = opening.parts(SparseSegment, lambda folder: InvertedIndex(folder / INVERTED_NAME))
     return SparseField(opening.index, opening.name, opening.record, segments, _vocabulary(opening))
 
 
 def _open_sparse_tokens(opening: Opening) -> SparseTokenField:
-    segments = opening.parts(SparseSegment, lambda folder: SparseTokenIndex(folder, verify=opening.verify))
+    segments = opening.parts(SparseSegment, SparseTokenIndex)
     return SparseTokenField(opening.index, opening.name, opening.record, segments, _vocabulary(opening))
 
 
@@ -84,11 +80,11 @@ def _open_tokens(opening: Opening) -> TokenField:
     if isinstance(previous, TokenField) and previous.record.state.get("codec") == name:
         codec = previous.codec
     elif name:
-        codec = Codec.read(opening.index / name, verify=opening.verify)
+        codec = Codec.read(opening.index / name)
     segments: list[TokenSegment] = []
     if codec is not None:
         field_codec, config = codec, TokenField(opening.index, opening.name, record, (), codec).config
-        segments = opening.parts(TokenSegment, lambda folder: open_part(folder, field_codec, config, verify=opening.verify))
+        segments = opening.parts(TokenSegment, lambda folder: open_part(folder, field_codec, config))
     return TokenField(opening.index, opening.name, record, segments, codec)
 
 
@@ -97,7 +93,7 @@ def _vocabulary(opening: Opening) -> Vocabulary:
     previous = opening.previous
     if isinstance(previous, SparseField) and previous.record.state.get("vocabulary", []) == names:
         return previous.vocabulary
-    return Vocabulary.open(opening.index, names, verify=opening.verify)
+    return Vocabulary.open(opening.index, names)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .arrays import Int32s
 from .documents import DocumentBuffer, DocumentStore
 from .errors import IndexNotFoundError, LexmaxError, StorageError
 from .fields import FieldSegment, Part
-from .manifest import FieldRecord, Manifest, SegmentRecord, publish
+from .manifest import FieldRecord, Manifest, SegmentRecord, check_identities, identified, publish
 from .manifest import read as read_manifest
 from .merging import merge_groups, small_run
 from .refusals import storage_errors
@@ -65,6 +65,7 @@ class SegmentStore:
         self.path, self.committed, self._limits = path, manifest, limits
         self.records, self.metadata = dict(manifest.fields), dict(manifest.metadata)
         self.writers = {name: self.new_writer(name, record) for name, record in self.records.items()}
+        check_identities(path, manifest)
         opened = open_segments(path, manifest)
         fields = open_fields(path, manifest, opened, {})
         self.segments = [
@@ -207,6 +208,7 @@ class SegmentStore:
         manifest = replace(
             manifest, generation=manifest.generation + 1, fields=fields, segments=segments, metadata=dict(self.metadata)
         )
+        manifest = identified(self.path, manifest, self.committed)
         sync_folder(self.path)
         try:
             publish(self.path, manifest)

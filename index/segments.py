@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from .array_files import ArrayFile, ArrayFileWriter
 from .arrays import Int32s, Mask
 from .documents import BATCH_ROWS, DocumentStore, conform, write_batches
 from .errors import IndexFormatError
 from .manifest import SegmentRecord
-from .storage import ArrayFile, ArrayFileWriter, sync_folder
+from .storage import sync_folder
 from .strings import StringTable
 
 DELETES_KIND = "deletes"
@@ -35,7 +36,6 @@ class Segment:
         base: int,
         *,
         documents: DocumentStore | None = None,
-        verify: bool | None = None,
     ) -> Segment:
         """Open a segment; ``documents`` are its documents where they are open already.
 
@@ -44,10 +44,10 @@ class Segment:
         IndexFormatError
             Damaged files, or another number of documents than the manifest has.
         """
-        documents = documents or DocumentStore(index / record.name, verify=verify)
+        documents = documents or DocumentStore(index / record.name)
         if len(documents) != record.n_docs:
             raise IndexFormatError(index / record.name, expected=f"{record.n_docs} documents", found=len(documents))
-        return cls(record, base, documents, read_live(index, record, verify=verify))
+        return cls(record, base, documents, read_live(index, record))
 
     @property
     def n_docs(self) -> int:
@@ -67,23 +67,22 @@ class Segment:
         return found
 
 
-def read_live(index: Path, record: SegmentRecord, *, verify: bool | None = None) -> Mask | None:
+def read_live(index: Path, record: SegmentRecord) -> Mask | None:
     """Read which documents of a segment are not deleted: (n_docs,) bool, None for all."""
     if record.deletes is None:
         return None
-    file = ArrayFile(index / record.deletes, DELETES_KIND, verify=verify)
-    if len(file["deleted"]) != -(-record.n_docs // 8):
-        raise IndexFormatError(file.path, expected=f"one bit per document of {record.n_docs}", found=len(file["deleted"]))
-    live: Mask = np.unpackbits(file["deleted"], count=record.n_docs) == 0
-    if record.n_docs - int(live.sum()) != record.n_deleted:
-        raise IndexFormatError(file.path, expected=f"{record.n_deleted} deleted", found=record.n_docs - int(live.sum()))
+    file = ArrayFile(index / record.deletes, DELETES_KIND)
+    deleted = file.array("deleted", "uint8", (-(-record.n_docs // 8),))
+    live: Mask = np.unpackbits(deleted, count=record.n_docs) == 0
+    n_deleted = record.n_docs - int(live.sum())
+    file.require(n_deleted == record.n_deleted, f"{record.n_deleted} deleted documents", n_deleted)
     return live
 
 
 def write_deletes(path: Path, live: Mask) -> None:
     """Write the bitmap of deleted documents."""
     with ArrayFileWriter(path, DELETES_KIND) as out:
-        out.add("deleted", np.packbits(~live), structural=True)
+        out.add("deleted", np.packbits(~live))
 
 
 def merge_documents(folder: Path, segments: Sequence[Segment], types: dict[str, str], order: Int32s | None = None) -> int:
@@ -123,7 +122,7 @@ def merge_documents(folder: Path, segments: Sequence[Segment], types: dict[str, 
 def _live_batches(segments: Sequence[Segment]) -> Iterator[pa.RecordBatch]:
     for segment in segments:
         first = 0
-        for batch in segment.documents.batches:
+        for batch in segment.documents.batches():
             live = None if segment.live is None else segment.live[first : first + batch.num_rows]
             yield batch if live is None or live.all() else batch.filter(pa.array(live))
             first += batch.num_rows

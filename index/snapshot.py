@@ -48,7 +48,7 @@ class Snapshot:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path | str, *, previous: Snapshot | None = None, verify: bool | None = None) -> Snapshot:
+    def open(cls, path: Path | str, *, previous: Snapshot | None = None, verify: bool = False) -> Snapshot:
         """Open the newest commit.
 
         Parameters
@@ -57,8 +57,8 @@ class Snapshot:
             The index folder.
         previous : Snapshot or None
             An earlier snapshot of this index: segments that did not change are taken from it.
-        verify : bool or None
-            True: verify every checksum. None: those of small files and of all structural arrays. False: the latter.
+        verify : bool
+            Verify every checksum now, not when something is first read.
 
         Raises
         ------
@@ -71,19 +71,31 @@ class Snapshot:
             return cls._open(Path(path), previous, verify)
 
     @classmethod
-    def _open(cls, folder: Path, previous: Snapshot | None, verify: bool | None) -> Snapshot:
+    def _open(cls, folder: Path, previous: Snapshot | None, verify: bool) -> Snapshot:
         manifest = manifests.read(folder)
         while True:
             known = previous if previous is not None and previous.manifest.build_id == manifest.build_id else None
             try:
-                segments = open_segments(folder, manifest, known.segments if known else (), verify=verify)
-                fields = open_fields(folder, manifest, segments, known.fields if known else {}, verify=verify)
-                return cls(folder, manifest, segments, fields)
+                manifests.check_identities(folder, manifest, known.manifest if known else None)
+                segments = open_segments(folder, manifest, known.segments if known else ())
+                fields = open_fields(folder, manifest, segments, known.fields if known else {})
+                snapshot = cls(folder, manifest, segments, fields)
+                if verify:
+                    snapshot.verify()
+                return snapshot
             except IndexFormatError:
                 newest = manifests.read(folder)  # a commit may have removed what the older manifest named
                 if (newest.build_id, newest.generation) == (manifest.build_id, manifest.generation):
                     raise
                 manifest = newest
+
+    def verify(self) -> None:
+        """Verify every checksum; raises IndexFormatError."""
+        for segment in self.segments:
+            segment.documents.file.verify()
+        for field in self.fields.values():
+            for each in field.segments:
+                each.part.verify()
 
     @property
     def n_docs(self) -> int:
@@ -215,24 +227,22 @@ class Snapshot:
         }
 
 
-def open_segments(
-    folder: Path, manifest: Manifest, known: Sequence[Segment] = (), *, verify: bool | None = None
-) -> list[Segment]:
+def open_segments(folder: Path, manifest: Manifest, known: Sequence[Segment] = ()) -> list[Segment]:
     """Open the segments that a manifest names; documents of ``known`` ones are used again."""
     documents = {segment.record.name: segment.documents for segment in known}
     segments, base = [], 0
     for record in manifest.segments:
-        segments.append(Segment.open(folder, record, base, documents=documents.get(record.name), verify=verify))
+        segments.append(Segment.open(folder, record, base, documents=documents.get(record.name)))
         base += record.n_docs
     return segments
 
 
 def open_fields(
-    folder: Path, manifest: Manifest, segments: Sequence[Segment], known: Mapping[str, AnyField], *, verify: bool | None = None
+    folder: Path, manifest: Manifest, segments: Sequence[Segment], known: Mapping[str, AnyField]
 ) -> dict[str, AnyField]:
     """Open the complete fields that a manifest names; files of ``known`` ones are used again."""
     return {
-        name: open_field(Opening(folder, name, record, segments, known.get(name), verify))
+        name: open_field(Opening(folder, name, record, segments, known.get(name)))
         for name, record in manifest.fields.items()
         if record.complete
     }

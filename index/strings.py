@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from .array_files import ArrayFile, ArrayFileWriter
 from .arrays import Int32s, Int64s
 from .errors import IndexFormatError
 from .kernels import read_only
 from .kernels.hashing import find_strings, hash_strings
-from .storage import ArrayFile, ArrayFileWriter
 
 KIND = "strings"
 
@@ -45,23 +45,34 @@ class StringTable:
         return cls(characters, offsets, read_only(hashes[order]), read_only(order.astype(np.int32)))
 
     @classmethod
-    def open(cls, path: Path, *, verify: bool | None = None) -> StringTable:
-        """Map a table; raises IndexFormatError when its offsets do not fit its characters."""
-        file = ArrayFile(path, KIND, verify=verify)
-        table = cls(file["characters"], file["offsets"], file["hashes"], file["order"])
-        offsets, order = table._offsets, table._order
-        sound = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(table._characters)
-        sound = sound and bool(np.all(offsets[1:] >= offsets[:-1])) and len(table._hashes) == len(order) == len(table)
-        if not sound or (len(order) and (order.min() < 0 or order.max() >= len(order))):
-            raise IndexFormatError(path, expected="consistent offsets", found="offsets that do not fit")
+    def open(cls, path: Path) -> StringTable:
+        """Map a table; raises IndexFormatError when it is damaged, or no strings come of its arrays."""
+        file = ArrayFile(path, KIND)
+        hashes = file.array("hashes", "uint64", (None,))
+        n = len(hashes)
+        offsets, order = file.array("offsets", "int64", (n + 1,)), file.array("order", "int32", (n,))
+        table = cls(file.array("characters", "uint8", (None,)), offsets, hashes, order)
+        file.require(offsets[0] == 0 and offsets[-1] == len(table._characters))
+        file.require(not n or 0 <= order.min() <= order.max() < n)
+        try:
+            table.to_arrow().validate(full=True)
+        except pa.ArrowInvalid as failure:
+            raise IndexFormatError(path, expected="strings in UTF-8", found=failure) from failure
         return table
+
+    def check(self, path: Path) -> None:
+        """Raise IndexFormatError unless every string is found; ``path`` is the table's file."""
+        hashes = hash_strings(self._characters, self._offsets)
+        order = np.argsort(hashes, kind="stable")
+        if not (np.array_equal(self._hashes, hashes[order]) and np.array_equal(self._order, order)):
+            raise IndexFormatError(path, expected="hashes that follow from the strings", found="others")
 
     def write(self, path: Path) -> None:
         """Write the table as an array file."""
         with ArrayFileWriter(path, KIND) as out:
-            out.add("offsets", self._offsets, structural=True)
-            out.add("hashes", self._hashes, structural=True)
-            out.add("order", self._order, structural=True)
+            out.add("offsets", self._offsets)
+            out.add("hashes", self._hashes)
+            out.add("order", self._order)
             out.add("characters", self._characters)
 
     def __len__(self) -> int:

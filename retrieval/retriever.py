@@ -84,7 +84,7 @@ class Retriever:
     def open(
         cls, path: Path | str, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
         models: Mapping[str, str] | None = None, device: str = "cpu", options: Options | None = None, exhaustive: bool = False,
-        verify: bool | None = None, warm: bool = False,
+        verify: bool = False, warm: bool = False,
     ) -> Retriever:  # fmt: skip
         """Open the newest commit of an index and the encoders of its default search.
 
@@ -104,7 +104,7 @@ class Retriever:
             Field -> options of its search, for queries that bring none of their own for the field.
         exhaustive : bool
             Score every document with every field: the oracle.
-        verify : bool or None
+        verify : bool
             See `Snapshot.open`.
         warm : bool
             Load the kernels and models now, not at the first query.

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernel
-from .rows import unpack_rows
+from .checksums import is_unread, position, verify_part, verify_span
+from .rows import rank_bytes
 
 BLOCK = 8
 """Documents of a block; the best size measured for Block-Max Pruning on learned-sparse vectors."""
@@ -27,7 +28,11 @@ I32 = npt.NDArray[np.int32]
 
 
 class PostingArrays(NamedTuple):
-    """What query kernels read of a segment, all read-only; `index.inverted` draws the picture."""
+    """What query kernels read of a segment; `index.inverted` draws the picture.
+
+    All are read-only but ``states``; the last three are those of `checksums.Checked`, for what is verified as it is read:
+    slots, impacts, dense and forward.
+    """
 
     starts: I64
     slots: U16
@@ -40,6 +45,9 @@ class PostingArrays(NamedTuple):
     dense: U8
     forward_indptr: I64
     forward: U8
+    content: U8
+    checksums: U32
+    states: U8
 
 
 @kernel
@@ -177,22 +185,22 @@ def block_maxima(
 
 
 @kernel
-def transposition_differs(
-    indptr: I64, rows: U8, width: int, starts: I64, slots: U16, impacts: U8, window: int
-) -> int:  # fmt: skip
-    """Return the first document whose record is not what its postings say, or -1; the proof `lexmax check` asks for.
+def verify_lists(arrays: PostingArrays, ranks: I64) -> None:
+    """Verify what a search reads of some terms: postings and block maxima."""
+    for i in range(len(ranks)):
+        t = ranks[i]
+        first, end = arrays.starts[t], arrays.starts[t + 1]
+        verify_part(arrays, arrays.slots[first:end])
+        verify_part(arrays, arrays.impacts[first:end])
+        if arrays.dense_rows[t] >= 0:
+            verify_part(arrays, arrays.dense[arrays.dense_rows[t]])
 
-    Postings are in document order, so a cursor for each term walks them while the documents pass by.
-    """
-    cursor = starts[:-1].copy()
-    for d in range(len(indptr) - 1):
-        ranks, own = unpack_rows(indptr, rows, width, d, d + 1)
-        for i in range(len(ranks)):
-            t = ranks[i]
-            if t >= len(cursor):
-                return d
-            c = cursor[t]
-            if c >= starts[t + 1] or slots[c] != d % window or impacts[c] != own[i] or impacts[c] == 0:
-                return d
-            cursor[t] = c + 1
-    return -1
+
+@kernel
+def verify_row(arrays: PostingArrays, d: Any) -> None:
+    """Verify the row of one document."""
+    width = rank_bytes(len(arrays.starts) - 1) + 1
+    at = position(arrays, arrays.forward)
+    first, end = at + width * arrays.forward_indptr[d], at + width * arrays.forward_indptr[d + 1]
+    if is_unread(arrays.states, first, end):
+        verify_span(arrays, first, end)

@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ..arrays import Floats, Int64s
-from .residual import Codec
+from .residual import MAX_CENTROIDS, Codec
 
 ITERATIONS = 8
 POINTS_PER_CENTROID = 48
 """Tokens of the sample for each centroid; more gained nothing measurable."""
-MAX_CENTROIDS = 1 << 16
 FIT_TOKENS = 20_000
 
 

@@ -25,10 +25,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Floats, Int32s, Int64s, Mask, joined_offsets, picks_of
+from ..array_files import ArrayFile, ArrayFileWriter
+from ..arrays import Floats, Int32s, Int64s, Mask, is_indptr, joined_offsets, picks_of
 from ..errors import IndexFormatError
 from ..kernels.lists import count_documents, list_documents
-from ..storage import ArrayFile, ArrayFileWriter
 from .residual import ENCODE_TOKENS, Codec, Encoded
 
 KIND, TOKENS_KIND = "multivector", "tokens"
@@ -61,9 +61,8 @@ class TokenRows:
     def take(self, order: Int32s) -> TokenRows:
         """Return the documents in another order; ``order[new] = old``."""
         offsets, picks = picks_of(self.offsets, order)
-        small = Encoded(self.small.levels[picks], self.small.scalars[picks])
-        exact = None if self.exact is None else Encoded(self.exact.levels[picks], self.exact.scalars[picks])
-        return TokenRows(offsets, self.codes[picks], small, exact)
+        exact = None if self.exact is None else self.exact.take(picks)
+        return TokenRows(offsets, self.codes[picks], self.small.take(picks), exact)
 
     @classmethod
     def joined(cls, parts: Sequence[TokenRows], dim: int, nbits: int) -> TokenRows:
@@ -148,17 +147,36 @@ def write_multivector(folder: Path, rows: TokenRows, codec: Codec, nbits: int) -
     n_docs = len(rows.offsets) - 1
     starts = count_documents(rows.offsets, rows.codes, codec.n_centroids)
     with ArrayFileWriter(folder / FILE_NAME, KIND) as out:
-        out.add("shape", np.array([n_docs, codec.dim, nbits], np.int64), structural=True)
-        out.add("offsets", rows.offsets, structural=True)
-        out.add("list_starts", starts, structural=True)
-        out.add("list_documents", list_documents(rows.offsets, rows.codes, starts), structural=True)
-        out.add("codes", rows.codes, structural=True)
+        out.add("shape", np.array([n_docs, codec.dim, nbits], np.int64))
+        out.add("offsets", rows.offsets)
+        out.add("list_starts", starts)
+        out.add("list_documents", list_documents(rows.offsets, rows.codes, starts))
+        out.add("codes", rows.codes)
         out.add("scalars", rows.small.scalars)
         out.add("levels", rows.small.levels)
     if rows.exact is not None:
         with ArrayFileWriter(folder / TOKENS_NAME, TOKENS_KIND) as out:
             out.add("scalars", rows.exact.scalars)
             out.add("levels", rows.exact.levels)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTokens(Encoded):
+    """Residual codes in a file, which whoever reads them verifies: `span`, or a kernel through ``file.checked``."""
+
+    file: ArrayFile
+
+    @classmethod
+    def of(cls, file: ArrayFile, n_tokens: int, width: int) -> StoredTokens:
+        """Map the codes of so many tokens, of ``width`` bytes each."""
+        levels = file.unverified("levels", "uint8", (n_tokens, width))
+        return cls(levels, file.unverified("scalars", "uint8", (n_tokens, 2)), file)
+
+    def span(self, tokens: slice) -> Encoded:
+        """Return the codes of some tokens, verified."""
+        for array in (self.levels, self.scalars):
+            self.file.verify(array[tokens])
+        return self.take(tokens)
 
 
 class MultiVectorIndex:
@@ -170,19 +188,22 @@ class MultiVectorIndex:
         A damaged file, or arrays that do not fit each other or the codec (kernels check no bounds, so this is checked here).
     """
 
-    def __init__(self, folder: Path, codec: Codec, *, verify: bool | None = None) -> None:
-        self.file = ArrayFile(folder / FILE_NAME, KIND, verify=verify)
-        self.n_docs, self.dim, self.nbits = (int(number) for number in self.file["shape"])
-        self.offsets: Int64s = self.file["offsets"]
-        self.codes: Codes = self.file["codes"]
-        self.small = Encoded(self.file["levels"], self.file["scalars"])
-        self.list_starts: Int64s = self.file["list_starts"]
-        self.list_documents: Int32s = self.file["list_documents"]
-        self.exact_file, self.exact = None, None
+    def __init__(self, folder: Path, codec: Codec) -> None:
+        file = self.file = ArrayFile(folder / FILE_NAME, KIND)
+        self.n_docs, self.dim, self.nbits = (int(number) for number in file.array("shape", "int64", (3,)))
+        file.require(self.dim == codec.dim and self.nbits in codec.ranges, "arrays that fit the codec")
+        self.codes: Codes = file.array("codes", "uint16", (None,))
+        self.offsets: Int64s = file.array("offsets", "int64", (self.n_docs + 1,))
+        self.list_starts: Int64s = file.array("list_starts", "int64", (codec.n_centroids + 1,))
+        self.list_documents: Int32s = file.array("list_documents", "int32", (None,))
+        self.small = StoredTokens.of(file, len(self.codes), self.dim * self.nbits // 8)
+        file.require(is_indptr(self.offsets, len(self.codes)) and is_indptr(self.list_starts, len(self.list_documents)))
+        file.require(not len(self.codes) or int(self.codes.max()) < codec.n_centroids)
+        documents = self.list_documents
+        file.require(not len(documents) or 0 <= int(documents.min()) <= int(documents.max()) < self.n_docs)
+        self.exact: StoredTokens | None = None
         if (folder / TOKENS_NAME).exists():
-            self.exact_file = ArrayFile(folder / TOKENS_NAME, TOKENS_KIND, verify=verify)
-            self.exact = Encoded(self.exact_file["levels"], self.exact_file["scalars"])
-        self._validate(codec)
+            self.exact = StoredTokens.of(ArrayFile(folder / TOKENS_NAME, TOKENS_KIND), len(self.codes), self.dim)
 
     @property
     def n_entries(self) -> int:
@@ -192,13 +213,12 @@ class MultiVectorIndex:
     @property
     def n_bytes(self) -> int:
         """Size of the files in bytes."""
-        return self.file.n_bytes + (self.exact_file.n_bytes if self.exact_file else 0)
+        return self.file.n_bytes + (self.exact.file.n_bytes if self.exact else 0)
 
     def tokens(self, codec: Codec, first: int, last: int, *, rotated: bool = False) -> Floats:
         """Decode the tokens of documents ``first`` to ``last`` - 1, from 8 bits where they are kept."""
         span = slice(int(self.offsets[first]), int(self.offsets[last]))
-        encoded = self.exact or self.small
-        return codec.decode(self.codes[span], Encoded(encoded.levels[span], encoded.scalars[span]), rotated=rotated)
+        return codec.decode(self.codes[span], (self.exact or self.small).span(span), rotated=rotated)
 
     def rows(self, live: Mask | None = None) -> TokenRows:
         """Encoded tokens as they were written, those of documents where ``live`` is false left out. Copies."""
@@ -207,20 +227,20 @@ class MultiVectorIndex:
         tokens = np.repeat(kept, widths)
         offsets = np.zeros(int(kept.sum()) + 1, np.int64)
         np.cumsum(widths[kept], out=offsets[1:])
-        small = Encoded(self.small.levels[tokens], self.small.scalars[tokens])
-        exact = Encoded(self.exact.levels[tokens], self.exact.scalars[tokens]) if self.exact else None
-        return TokenRows(offsets, self.codes[tokens], small, exact)
+        self.verify()
+        exact = None if self.exact is None else self.exact.take(tokens)
+        return TokenRows(offsets, self.codes[tokens], self.small.take(tokens), exact)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each array; those of the exact tokens are called ``exact_...``."""
-        exact = self.exact_file.sizes() if self.exact_file else {}
+        exact = self.exact.file.sizes() if self.exact else {}
         return {**self.file.sizes(), **{f"exact_{name}": n_bytes for name, n_bytes in exact.items()}}
 
     def verify(self) -> None:
         """Verify every checksum."""
         self.file.verify()
-        if self.exact_file is not None:
-            self.exact_file.verify()
+        if self.exact is not None:
+            self.exact.file.verify()
 
     def check(self) -> None:
         """Verify every checksum, and that the lists are what the codes say."""
@@ -229,26 +249,3 @@ class MultiVectorIndex:
         same = np.array_equal(starts, self.list_starts)
         if not (same and np.array_equal(list_documents(self.offsets, self.codes, starts), self.list_documents)):
             raise IndexFormatError(self.file.path, expected="lists that follow from the codes", found="others")
-
-    def _validate(self, codec: Codec) -> None:
-        n_tokens, starts = len(self.codes), self.list_starts
-        sound = (
-            self.dim == codec.dim
-            and self.nbits in codec.ranges
-            and len(self.offsets) == self.n_docs + 1
-            and self.offsets[0] == 0
-            and self.offsets[-1] == n_tokens
-            and bool(np.all(self.offsets[1:] >= self.offsets[:-1]))
-            and len(starts) == codec.n_centroids + 1
-            and starts[0] == 0
-            and starts[-1] == len(self.list_documents)
-            and bool(np.all(starts[1:] >= starts[:-1]))
-            and (not n_tokens or int(self.codes.max()) < codec.n_centroids)
-            and (not len(self.list_documents) or 0 <= self.list_documents.min() <= self.list_documents.max() < self.n_docs)
-            and self.small.levels.shape == (n_tokens, self.dim * self.nbits // 8)
-            and self.small.scalars.shape == (n_tokens, 2)
-            and (self.exact is None or self.exact.levels.shape == (n_tokens, self.dim))
-            and (self.exact is None or self.exact.scalars.shape == (n_tokens, 2))
-        )
-        if not sound:
-            raise IndexFormatError(self.file.path, expected="arrays that fit each other and the codec", found="others")

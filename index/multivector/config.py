@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .clustering import MAX_CENTROIDS
-from .residual import STEPS, allowed_bits
+from .residual import MAX_CENTROIDS, STEPS, allowed_bits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,16 +17,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..array_files import ArrayFile, ArrayFileWriter
 from ..arrays import Floats, Int32s, Int64s
-from ..errors import IndexFormatError
 from ..kernels import residual as kernels
 from ..kernels.dot_products import LANES, SignedBytes, pack_lanes
 from ..kernels.residual import MISSING
-from ..storage import ArrayFile, ArrayFileWriter
 
 KIND = "codec"
 STEPS = {1: 1.596, 2: 0.9957, 4: 0.3352, 8: 0.0308}
@@ -36,6 +36,10 @@ N_PROBE = 4
 ENCODE_TOKENS = 1 << 13
 LONGEST = 2.0
 """Length of a residual that can be stored, however short the training tokens' are: later tokens may be anywhere."""
+MAX_CENTROIDS = 1 << 16
+"""Codes are 16 bits wide."""
+MAX_SCALE = 0.04
+"""A centroid's coordinates are less than 4 from the mean's, in 255 steps: no sum over a query's tokens overflows."""
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -57,6 +61,10 @@ class Encoded:
 
     levels: Bytes
     scalars: Bytes
+
+    def take(self, tokens: slice | npt.NDArray[Any]) -> Encoded:
+        """Return the codes of some tokens."""
+        return Encoded(self.levels[tokens], self.scalars[tokens])
 
 
 class Codec:
@@ -158,25 +166,31 @@ class Codec:
     def write(self, path: Path) -> None:
         """Write the codec's file."""
         with ArrayFileWriter(path, KIND) as out:
-            out.add("rotation", self.rotation, structural=True)
-            out.add("mean", self.mean, structural=True)
+            out.add("rotation", self.rotation)
+            out.add("mean", self.mean)
             out.add("centroids", self.centroids)
-            out.add("group_starts", self.group_starts, structural=True)
-            out.add("ranges", np.stack([self.ranges[nbits] for nbits in allowed_bits(self.dim)]), structural=True)
-            out.add("numbers", np.array([self.centroid_scale, self.residual], np.float32), structural=True)
+            out.add("group_starts", self.group_starts)
+            out.add("ranges", np.stack([self.ranges[nbits] for nbits in allowed_bits(self.dim)]))
+            out.add("numbers", np.array([self.centroid_scale, self.residual], np.float32))
 
     @classmethod
-    def read(cls, path: Path, *, verify: bool | None = None) -> Codec:
-        """Open a codec's file; raises IndexFormatError when it is damaged or does not fit itself."""
-        file = ArrayFile(path, KIND, verify=verify)
-        rotation, mean, centroids, starts = (file[name] for name in ("rotation", "mean", "centroids", "group_starts"))
+    def read(cls, path: Path) -> Codec:
+        """Open a codec's file; raises IndexFormatError when it is damaged, does not fit itself or is none of unit vectors."""
+        file = ArrayFile(path, KIND)
+        mean = file.array("mean", "float32", (None,))
         dim = len(mean)
-        fits = rotation.shape == (dim, dim) and centroids.shape[1:] == (dim,) and len(starts) > 1
-        if not (fits and starts[0] == 0 and starts[-1] == len(centroids) and np.all(np.diff(starts) > 0)):
-            raise IndexFormatError(path, expected="arrays that fit each other", found="others")
-        scale, residual = (float(number) for number in file["numbers"])
-        ranges = dict(zip(allowed_bits(dim), file["ranges"], strict=True))
-        return cls(rotation, mean, centroids, scale, starts, ranges, residual)
+        widths = allowed_bits(dim)
+        file.require(dim > 0 and bool(widths), "a dim that is a multiple of 4", dim)
+        rotation = file.array("rotation", "float32", (dim, dim))
+        centroids = file.array("centroids", "uint8", (None, dim))
+        starts = file.array("group_starts", "int64", (None,))
+        file.require(0 < len(centroids) <= MAX_CENTROIDS, f"1 to {MAX_CENTROIDS} centroids", len(centroids))
+        file.require(len(starts) > 1 and starts[0] == 0 and starts[-1] == len(centroids) and np.all(starts[1:] > starts[:-1]))
+        numbers, ranges = file.array("numbers", "float32", (2,)), file.array("ranges", "float32", (len(widths), 2, 2))
+        scale, residual = (float(number) for number in numbers)
+        bounded = all(np.all(np.abs(array) <= bound) for array, bound in ((rotation, 1.01), (mean, 2), (ranges, 1e6)))
+        file.require(bounded and 0 < scale <= MAX_SCALE and 0 <= residual <= 4, "the numbers of a codec of unit vectors")
+        return cls(rotation, mean, centroids, scale, starts, dict(zip(widths, ranges, strict=True)), residual)
 
 
 @dataclass(frozen=True, eq=False)

@@ -181,9 +181,9 @@ class TokenWriter:
         return train(_sample(self._tokens, self._n_tokens, sample_size(n_centroids), self._config.dim), n_centroids)
 
 
-def open_part(folder: Path, codec: Codec, config: MultiVectorConfig, *, verify: bool | None = None) -> MultiVectorIndex:
+def open_part(folder: Path, codec: Codec, config: MultiVectorConfig) -> MultiVectorIndex:
     """Open a part, and see that it keeps exact tokens when the field does."""
-    part = MultiVectorIndex(folder, codec, verify=verify)
+    part = MultiVectorIndex(folder, codec)
     if config.exact and part.exact is None:
         raise IndexFormatError(folder / TOKENS_NAME, expected="a file of this index", found="nothing there")
     return part

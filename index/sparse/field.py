@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Int32s, Int64s
-from ..errors import RepresentationError
+from ..errors import IndexFormatError, RepresentationError
 from ..fields import Field, FieldSegment
 from ..kernels import read_only
 from ..kernels.terms import add_frequencies, times_idf
@@ -167,7 +167,9 @@ def live_average_length(segments: Sequence[SparseSegment]) -> float:
     """Return the average length in tokens of the live documents of BM25 segments; 0 without documents."""
     total = n_docs = 0
     for segment in segments:
-        lengths = segment.inverted.file["lengths"]
+        lengths = segment.inverted.lengths
+        if lengths is None:
+            raise IndexFormatError(segment.inverted.file.path, expected="lengths of documents", found="none")
         kept = lengths if segment.live is None else lengths[segment.live]
         total, n_docs = total + int(kept.sum(dtype=np.int64)), n_docs + len(kept)
     return total / max(1, n_docs)

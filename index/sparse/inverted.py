@@ -25,12 +25,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Floats, Int32s, Int64s, joined_offsets, picks_of
-from ..errors import IndexFormatError
+from ..array_files import ArrayFile, ArrayFileWriter
+from ..arrays import Floats, Int32s, Int64s, is_indptr, joined_offsets, picks_of
 from ..kernels import postings as kernels
 from ..kernels.postings import BLOCK, KTH, PostingArrays
 from ..kernels.rows import PAD, pack_rows, rank_bytes, unpack_rows
-from ..storage import ArrayFile, ArrayFileWriter
 from .quantize import Impacts
 
 KIND = "inverted"
@@ -38,6 +37,9 @@ WINDOW = 32768
 """Documents of a window: its 16-bit scores fill 64 KiB, which a second-level cache holds."""
 WINDOW_STEP = 512
 """Small segments have one window, of a multiple of this size."""
+MAX_COUNTED_TERM = 1 << 26
+"""Terms up to this number are counted to find the distinct ones; where there are larger ones all are sorted."""
+COUNTS = ("uint8", "uint16", "uint32")
 DENSE_SHARE = 0.02
 """A term in more than this share of the documents gets a dense row of block maxima."""
 
@@ -66,6 +68,9 @@ class ImpactRows:
 
     def ranks(self) -> tuple[Int32s, npt.NDArray[np.uint32]]:
         """Distinct terms, ascending, and for each entry the position of its term among them."""
+        if len(self.terms) and self.terms.max() > MAX_COUNTED_TERM:
+            distinct, ranks = np.unique(self.terms, return_inverse=True)
+            return distinct, ranks.astype(np.uint32)
         present = np.bincount(self.terms) > 0 if len(self.terms) else np.zeros(0, np.bool_)
         rank_of = np.cumsum(present, dtype=np.uint32) - np.uint32(1)
         return np.flatnonzero(present).astype(np.int32), rank_of[self.terms]
@@ -98,8 +103,8 @@ class ImpactRows:
         )
 
 
-def write_inverted(path: Path, rows: ImpactRows) -> None:
-    """Invert ``rows`` and write ``inverted.lex``."""
+def invert(rows: ImpactRows) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of the file by name: `write_inverted` writes them, and a part that differs from them is damaged."""
     n_docs = len(rows.indptr) - 1
     window = min(WINDOW, max(1, -(-n_docs // WINDOW_STEP)) * WINDOW_STEP)
     terms, ranks = rows.ranks()
@@ -111,29 +116,34 @@ def write_inverted(path: Path, rows: ImpactRows) -> None:
     n_blocks = -(-n_docs // window) * (window // BLOCK)
     kth = kernels.kth_impacts(starts, impacts, KTH)
     dense = kernels.block_maxima(frequent, starts, slots, impacts, run_starts, run_windows, run_offsets, kth, window, n_blocks)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "shape": np.array([n_docs, window], np.int64), "terms": terms, "starts": starts, "run_starts": run_starts,
+        "run_windows": run_windows, "run_offsets": run_offsets, "kth": kth, "dense_rows": dense_rows,
+        "forward_indptr": rows.indptr, "slots": slots, "impacts": impacts, "dense": dense,
+        "forward": pack_rows(rows.indptr, ranks, rows.impacts, rank_bytes(len(terms))),
+    }  # fmt: skip
+    if rows.counts is not None and rows.lengths is not None:
+        arrays |= {"counts": rows.counts, "lengths": rows.lengths}
+    if rows.weights is not None:
+        arrays["weights"] = rows.weights
+    return arrays
+
+
+def write_inverted(path: Path, rows: ImpactRows) -> None:
+    """Invert ``rows`` and write ``inverted.lex``."""
     with ArrayFileWriter(path, KIND) as out:
-        out.add("shape", np.array([n_docs, window], np.int64), structural=True)
-        out.add("terms", terms, structural=True)
-        out.add("starts", starts, structural=True)
-        out.add("run_starts", run_starts, structural=True)
-        out.add("run_windows", run_windows, structural=True)
-        out.add("run_offsets", run_offsets, structural=True)
-        out.add("kth", kth)
-        out.add("dense_rows", dense_rows, structural=True)
-        out.add("forward_indptr", rows.indptr, structural=True)
-        out.add("slots", slots)
-        out.add("impacts", impacts)
-        out.add("dense", dense)
-        out.add("forward", pack_rows(rows.indptr, ranks, rows.impacts, rank_bytes(len(terms))))
-        if rows.counts is not None and rows.lengths is not None:
-            out.add("counts", rows.counts)
-            out.add("lengths", rows.lengths)
-        if rows.weights is not None:
-            out.add("weights", rows.weights)
+        for name, array in invert(rows).items():
+            out.add(name, array)
 
 
 class InvertedIndex:
     """One segment's inverted part, memory-mapped.
+
+    Attributes
+    ----------
+    arrays : PostingArrays
+        What kernels read. They verify slots, impacts, block maxima and document rows as they read them: `raise_damage`
+        of ``file`` after each kernel.
 
     Raises
     ------
@@ -141,12 +151,40 @@ class InvertedIndex:
         Damaged file, or offsets that do not fit each other (kernels check no bounds, so this is checked here).
     """
 
-    def __init__(self, path: Path, *, verify: bool | None = None) -> None:
-        self.file = ArrayFile(path, KIND, verify=verify)
-        self.n_docs, self.window = (int(number) for number in self.file["shape"])
-        self.terms: Int32s = self.file["terms"]
-        self.arrays = PostingArrays(*(self.file[name] for name in PostingArrays._fields))
-        self._validate()
+    def __init__(self, path: Path) -> None:
+        file = self.file = ArrayFile(path, KIND)
+        self.n_docs, self.window = (int(number) for number in file.array("shape", "int64", (2,)))
+        window = self.window
+        file.require(self.n_docs >= 0 and 0 < window <= 1 << 16 and window % (2 * BLOCK) == 0)
+        self.terms: Int32s = file.array("terms", "int32", (None,))
+        n_terms, n_windows = len(self.terms), -(-self.n_docs // window)
+        slots = file.unverified("slots", "uint16", (None,))
+        run_windows = file.array("run_windows", "uint16", (None,))
+        self.arrays = PostingArrays(
+            starts=file.array("starts", "int64", (n_terms + 1,)),
+            slots=slots,
+            impacts=file.unverified("impacts", "uint8", (len(slots),)),
+            run_starts=file.array("run_starts", "int64", (n_terms + 1,)),
+            run_windows=run_windows,
+            run_offsets=file.array("run_offsets", "uint32", (len(run_windows),)),
+            kth=file.array("kth", "uint8", (n_terms, len(KTH))),
+            dense_rows=file.array("dense_rows", "int32", (n_terms,)),
+            dense=file.unverified("dense", "uint8", (None, n_windows * (window // BLOCK) // 2)),
+            forward_indptr=file.array("forward_indptr", "int64", (self.n_docs + 1,)),
+            forward=file.unverified("forward", "uint8", (len(slots) * (rank_bytes(n_terms) + 1) + PAD,)),
+            **file.checked._asdict(),
+        )
+        self._validate(n_windows)
+
+    @property
+    def counts(self) -> npt.NDArray[Any] | None:
+        """BM25: the term count of each entry of the document rows, verified; None elsewhere."""
+        return self.file.array("counts", COUNTS, (self.n_postings,)) if "counts" in self.file else None
+
+    @property
+    def lengths(self) -> npt.NDArray[np.uint32] | None:
+        """BM25: the length of each document in tokens, verified; None elsewhere."""
+        return self.file.array("lengths", "uint32", (self.n_docs,)) if "lengths" in self.file else None
 
     @property
     def n_postings(self) -> int:
@@ -162,6 +200,11 @@ class InvertedIndex:
     def n_bytes(self) -> int:
         """Size of the file in bytes."""
         return self.file.n_bytes
+
+    @property
+    def weights(self) -> Floats | None:
+        """What the impacts of the document rows were rounded from, verified; None where they were not kept."""
+        return self.file.array("weights", "float32", (self.n_postings,)) if "weights" in self.file else None
 
     def ranks(self, terms: Int32s) -> Int64s:
         """Rank of each term number, -1 for a term without postings; ``terms`` in any order."""
@@ -184,7 +227,12 @@ class InvertedIndex:
     def entries(self, first: int = 0, last: int | None = None) -> tuple[npt.NDArray[np.uint32], Impacts]:
         """Ranks and impacts of the documents ``first`` to ``last``, a row after the other. Copies."""
         last = self.n_docs if last is None else last
-        return unpack_rows(self.arrays.forward_indptr, self.arrays.forward, rank_bytes(len(self.terms)), first, last)
+        arrays, width = self.arrays, rank_bytes(len(self.terms))
+        span = slice(*((width + 1) * arrays.forward_indptr[[first, last]]).tolist())
+        self.file.verify(arrays.forward[span])
+        ranks, impacts = unpack_rows(arrays.forward_indptr, arrays.forward, width, first, last)
+        self.file.require(not len(ranks) or int(ranks.max()) < len(self.terms), f"ranks below {len(self.terms)}")
+        return ranks, impacts
 
     def rows(self, live: npt.NDArray[np.bool_] | None = None) -> ImpactRows:
         """Document rows as they were written, those where ``live`` is false left out. Copies."""
@@ -195,14 +243,14 @@ class InvertedIndex:
         ranks, impacts = self.entries()
         indptr = np.zeros(int(kept.sum()) + 1, np.int64)
         np.cumsum(widths[kept], out=indptr[1:])
-        has_counts = "counts" in self.file
+        counts, lengths, weights = self.counts, self.lengths, self.weights
         return ImpactRows(
             indptr=indptr,
             terms=self.terms[ranks[entries]],
             impacts=impacts[entries],
-            counts=self.file["counts"][entries] if has_counts else None,
-            lengths=self.file["lengths"][kept] if has_counts else None,
-            weights=self.file["weights"][entries] if "weights" in self.file else None,
+            counts=None if counts is None else counts[entries],
+            lengths=None if lengths is None else lengths[kept],
+            weights=None if weights is None else weights[entries],
         )
 
     def sizes(self) -> dict[str, int]:
@@ -214,50 +262,19 @@ class InvertedIndex:
         self.file.verify()
 
     def check(self) -> None:
-        """Verify every checksum, and that postings and document rows are each other's transposition."""
+        """Verify every checksum, and that all arrays are what a build of the document rows would write."""
         self.file.verify()
-        arrays = self.arrays
-        document = kernels.transposition_differs(
-            arrays.forward_indptr, arrays.forward, rank_bytes(len(self.terms)),
-            arrays.starts, arrays.slots, arrays.impacts, self.window,
-        )  # fmt: skip
-        if document >= 0:
-            raise IndexFormatError(
-                self.file.path,
-                expected="postings that transpose the document rows",
-                found=f"a difference at {document}",
-            )
+        for name, array in invert(self.rows()).items():
+            stored = self.file.array(name, array.dtype.name, array.shape)
+            self.file.require(np.array_equal(stored, array), f"{name} that follow from the document rows")
 
-    def _validate(self) -> None:
-        arrays, n_terms, n_postings = self.arrays, len(self.terms), self.n_postings
-        n_windows = -(-self.n_docs // self.window) if self.window else 0
-        sound = (
-            self.window % (2 * BLOCK) == 0
-            and 0 < self.window <= 1 << 16
-            and _is_indptr(arrays.starts, n_terms, n_postings)
-            and _is_indptr(arrays.run_starts, n_terms, len(arrays.run_windows))
-            and _is_indptr(arrays.forward_indptr, self.n_docs, n_postings)
-            and len(arrays.run_offsets) == len(arrays.run_windows)
-            and len(arrays.impacts) == n_postings
-            and ("weights" not in self.file or len(self.file["weights"]) == n_postings)
-            and len(arrays.forward) == n_postings * (rank_bytes(n_terms) + 1) + PAD
-            and arrays.kth.shape == (n_terms, len(KTH))
-            and len(arrays.dense_rows) == n_terms
-            and 2 * arrays.dense.shape[1] == n_windows * (self.window // BLOCK)
-            and (not n_terms or -1 <= arrays.dense_rows.min() <= arrays.dense_rows.max() < len(arrays.dense))
-            and bool(np.all(self.terms[1:] > self.terms[:-1]))
-        )
-        if not (sound and _are_runs(arrays, n_windows)):
-            raise IndexFormatError(self.file.path, expected="offsets that fit", found="offsets that do not fit each other")
-
-
-def _is_indptr(offsets: Int64s, n_rows: int, n_entries: int) -> bool:
-    return (
-        len(offsets) == n_rows + 1
-        and offsets[0] == 0
-        and offsets[-1] == n_entries
-        and bool(np.all(offsets[1:] >= offsets[:-1]))
-    )
+    def _validate(self, n_windows: int) -> None:
+        arrays, n_terms, n_postings, require = self.arrays, len(self.terms), self.n_postings, self.file.require
+        require(is_indptr(arrays.starts, n_postings) and is_indptr(arrays.run_starts, len(arrays.run_windows)))
+        require(is_indptr(arrays.forward_indptr, n_postings))
+        require(not n_terms or -1 <= arrays.dense_rows.min() <= arrays.dense_rows.max() < len(arrays.dense))
+        require(not n_terms or (self.terms[0] >= 0 and np.all(self.terms[1:] > self.terms[:-1])), "ascending terms")
+        require(_are_runs(arrays, n_windows))
 
 
 def _are_runs(arrays: PostingArrays, n_windows: int) -> bool:

@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Floats, Int32s, Int64s, joined_offsets, picks_of
-from ..errors import IndexFormatError
+from ..array_files import ArrayFile, ArrayFileWriter
+from ..arrays import Floats, Int32s, Int64s, is_indptr, joined_offsets, picks_of
 from ..representations.sparse_multivectors import SparseMultiVectors, fold
-from ..storage import ArrayFile, ArrayFileWriter
 from .inverted import ImpactRows, InvertedIndex
 from .quantize import Impacts, quantize
 
@@ -70,9 +69,9 @@ class SparseTokenRows:
         """Write ``sparse_tokens.lex``; its ranks are those of an inverted part of the documents' maxima."""
         terms, ranks = self.rows.ranks()
         with ArrayFileWriter(path, KIND) as out:
-            out.add("offsets", self.offsets, structural=True)
+            out.add("offsets", self.offsets)
             indptr = self.rows.indptr
-            out.add("indptr", indptr.astype(np.uint32) if indptr[-1] < 1 << 32 else indptr, structural=True)
+            out.add("indptr", indptr.astype(np.uint32) if indptr[-1] < 1 << 32 else indptr)
             out.add("ranks", ranks.astype(np.uint16) if len(terms) <= 1 << 16 else ranks)
             out.add("impacts", self.rows.impacts)
             if self.rows.weights is not None:
@@ -88,16 +87,17 @@ class SparseTokenIndex:
         A damaged file, or offsets that do not fit each other (kernels check no bounds but those of ranks).
     """
 
-    def __init__(self, folder: Path, *, verify: bool | None = None) -> None:
-        self.inverted = InvertedIndex(folder / "inverted.lex", verify=verify)
-        self.file = ArrayFile(folder / FILE_NAME, KIND, verify=verify)
-        self.offsets: Int64s = self.file["offsets"]
-        self.indptr: npt.NDArray[Any] = self.file["indptr"]
-        self.ranks: npt.NDArray[Any] = self.file["ranks"]
-        self.impacts: Impacts = self.file["impacts"]
-        has_weights = "weights" in self.file
-        self.weights: Floats | None = self.file["weights"] if has_weights else None
-        self._validate()
+    def __init__(self, folder: Path) -> None:
+        self.inverted = InvertedIndex(folder / "inverted.lex")
+        file = self.file = ArrayFile(folder / FILE_NAME, KIND)
+        self.offsets: Int64s = file.array("offsets", "int64", (self.n_docs + 1,))
+        self.indptr: npt.NDArray[Any] = file.array("indptr", ("uint32", "int64"), (None,))
+        self.ranks: npt.NDArray[Any] = file.unverified("ranks", ("uint16", "uint32"), (None,))
+        self.impacts: Impacts = file.unverified("impacts", "uint8", (len(self.ranks),))
+        self.weights: Floats | None = None
+        if "weights" in file:
+            self.weights = file.unverified("weights", "float32", (len(self.ranks),))
+        file.require(is_indptr(self.offsets, len(self.indptr) - 1) and is_indptr(self.indptr, len(self.ranks)))
 
     @property
     def n_docs(self) -> int:
@@ -129,8 +129,13 @@ class SparseTokenIndex:
         offsets = self.offsets[first : last + 1]
         indptr = self.indptr[offsets[0] : offsets[-1] + 1].astype(np.int64)
         entries = slice(int(indptr[0]), int(indptr[-1]))
-        terms: Int32s = self.inverted.terms[self.ranks[entries]]
         weights = None if self.weights is None else self.weights[entries]
+        for array in (self.ranks[entries], self.impacts[entries], weights):
+            if array is not None:
+                self.file.verify(array)
+        ranks = self.ranks[entries]
+        self.file.require(not len(ranks) or int(ranks.max()) < len(self.inverted.terms), "ranks of the inverted part")
+        terms: Int32s = self.inverted.terms[ranks]
         rows = ImpactRows(indptr=indptr - indptr[0], terms=terms, impacts=self.impacts[entries], weights=weights)
         return SparseTokenRows(offsets - offsets[0], rows)
 
@@ -147,8 +152,6 @@ class SparseTokenIndex:
         """Verify every checksum, and that the inverted part holds the maxima of the tokens."""
         self.file.verify()
         self.inverted.check()
-        if len(self.ranks) and int(self.ranks.max()) >= len(self.inverted.terms):
-            raise IndexFormatError(self.file.path, expected="ranks of the inverted part", found=int(self.ranks.max()))
         arrays = self.inverted.arrays
         for first in range(0, self.n_docs, CHECKED_DOCS):
             last = min(first + CHECKED_DOCS, self.n_docs)
@@ -156,24 +159,5 @@ class SparseTokenIndex:
             indptr, terms, impacts = fold(part.offsets, part.rows.indptr, part.rows.terms, part.rows.impacts, np.maximum)
             stored = arrays.forward_indptr[first : last + 1]
             ranks, maxima = self.inverted.entries(first, last)
-            if not (
-                np.array_equal(indptr, stored - stored[0])
-                and np.array_equal(terms, self.inverted.terms[ranks])
-                and np.array_equal(impacts, maxima)
-            ):
-                raise IndexFormatError(self.file.path, expected="tokens whose maxima are the inverted part", found="others")
-
-    def _validate(self) -> None:
-        offsets, indptr = self.offsets, self.indptr
-        sound = (
-            len(offsets) == self.n_docs + 1
-            and len(indptr) > 0
-            and offsets[0] == indptr[0] == 0
-            and offsets[-1] == len(indptr) - 1
-            and indptr[-1] == len(self.ranks) == len(self.impacts)
-            and (self.weights is None or len(self.weights) == len(self.impacts))
-            and bool(np.all(offsets[1:] >= offsets[:-1]))
-            and bool(np.all(indptr[1:] >= indptr[:-1]))
-        )
-        if not sound:
-            raise IndexFormatError(self.file.path, expected="offsets that fit", found="offsets that do not fit each other")
+            same = np.array_equal(indptr, stored - stored[0]) and np.array_equal(terms, self.inverted.terms[ranks])
+            self.file.require(same and np.array_equal(impacts, maxima), "tokens whose maxima are the inverted part")

@@ -29,9 +29,9 @@ class Vocabulary:
         self._bases = [0, *accumulate(map(len, self.tables))]
 
     @classmethod
-    def open(cls, index: Path, names: Sequence[str], *, verify: bool | None = None) -> Vocabulary:
+    def open(cls, index: Path, names: Sequence[str]) -> Vocabulary:
         """Map the tables of an index; raises IndexFormatError for damaged ones."""
-        return cls([StringTable.open(index / name, verify=verify) for name in names])
+        return cls([StringTable.open(index / name) for name in names])
 
     def __len__(self) -> int:
         return self._bases[-1]

@@ -81,10 +81,12 @@ def largest_bm25_weight(segments: Sequence[SparseSegment], bm25: Bm25, average_l
     """Do the same for a BM25 field, whose documents have their largest weights where their counts are largest."""
     top = 0.0
     for segment in segments:
-        file, indptr = segment.inverted.file, segment.inverted.arrays.forward_indptr
+        inverted, indptr = segment.inverted, segment.inverted.arrays.forward_indptr
+        if inverted.counts is None or inverted.lengths is None:
+            raise ValueError("BM25 needs counts and lengths")
         chosen = np.diff(indptr) > 0
-        highest = np.maximum.reduceat(file["counts"], indptr[:-1][chosen]) if chosen.any() else np.empty(0, np.uint8)
-        lengths = file["lengths"][chosen].astype(np.int64)
+        highest = np.maximum.reduceat(inverted.counts, indptr[:-1][chosen]) if chosen.any() else np.empty(0, np.uint8)
+        lengths = inverted.lengths[chosen].astype(np.int64)
         if live and segment.live is not None:
             highest, lengths = highest[segment.live[chosen]], lengths[segment.live[chosen]]
         one_each = np.arange(len(highest) + 1, dtype=np.int64)

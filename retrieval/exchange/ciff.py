@@ -251,9 +251,9 @@ def _parts(snapshot: Snapshot, field: SparseField) -> list[_Part]:
         ranks, impacts = inverted.entries()
         if segment.live is not None:
             terms = terms[np.unique(ranks[np.repeat(live, np.diff(arrays.forward_indptr))])]
-        if "counts" in inverted.file:  # by document; sorted by term they are in the order of the postings
-            tfs = inverted.file["counts"][np.argsort(ranks, kind="stable")]
-            lengths = inverted.file["lengths"].astype(np.int64)
+        if inverted.counts is not None and inverted.lengths is not None:
+            tfs = inverted.counts[np.argsort(ranks, kind="stable")]  # by document; so in the order of the postings
+            lengths = inverted.lengths.astype(np.int64)
         else:
             tfs, lengths = arrays.impacts, _row_sums(arrays.forward_indptr, impacts)
         parts.append(_Part(whole.documents, segment, terms, docids, lengths, tfs))

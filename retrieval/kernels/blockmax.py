@@ -82,6 +82,7 @@ def search_blocks(
     (n, floor, n_scored), with n_scored = -1 when the budget did not suffice: the answer is then incomplete.
     """
     n_blocks = (n_docs + BLOCK - 1) // BLOCK
+    bounds[n_blocks : n_blocks + LANES] = 0  # damaged postings may have written there
     best = largest(bounds[:n_blocks])
     shift = 0
     while best >> shift >= N_BUCKETS:

@@ -194,7 +194,7 @@ def best_touched(touched: Int32s, n_touched: int, totals: Int32s, n: int) -> Int
         shift += 1
     bins = np.zeros(N_BINS, np.int32)
     for i in range(n_touched):
-        bins[totals[touched[i]] >> shift] += 1
+        bins[max(totals[touched[i]], np.int32(0)) >> shift] += 1  # no codec is so damaged that a total is negative
     edge, n_kept = N_BINS - 1, bins[N_BINS - 1]
     while n_kept < n:
         edge -= 1

@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ...index.kernels.checksums import Checked, is_unread, position, verify_span
 from ...index.kernels.dot_products import (
     COMPILED,
     F32,
@@ -162,19 +163,26 @@ i32; packed (dim / 4, 32, 4) i8; constants (69,) f32: means (32), middles (32), 
 
 @kernel
 def score_documents(
-    documents: Int32s, offsets: Int64s, nbits: int, levels: Bytes, codes: Codes, scalars: Bytes, dots: Int32s,
-    packed: npt.NDArray[np.int8], constants: Floats, weights: Floats, scores: Floats,
+    checked: Checked, documents: Int32s, offsets: Int64s, nbits: int, levels: Bytes, codes: Codes, scalars: Bytes,
+    dots: Int32s, packed: npt.NDArray[np.int8], constants: Floats, weights: Floats, scores: Floats,
 ) -> None:  # fmt: skip
     """Add the MaxSim of one block of lanes to the ``scores`` of some of a segment's documents; none for an empty document.
 
-    ``documents (n,)`` are positions in the segment, ``weights (32,)`` the lanes' (0 for a lane without a query token).
+    ``documents (n,)`` are positions in the segment, ``weights (32,)`` the lanes' (0 for a lane without a query token), and
+    ``checked`` is the file of levels and scalars, which are verified as they are read.
     """
     best = np.empty(LANES, np.float32)
+    levels_at, scalars_at, width = position(checked, levels), position(checked, scalars), levels.shape[1]
     for i in range(len(documents)):
         first = offsets[documents[i]]
         n = offsets[documents[i] + 1] - first
         if n == 0:
             continue
+        levels_first, scalars_first = levels_at + width * first, scalars_at + 2 * first
+        levels_end, scalars_end = levels_first + width * n, scalars_first + 2 * n
+        if is_unread(checked.states, levels_first, levels_end) or is_unread(checked.states, scalars_first, scalars_end):
+            verify_span(checked, levels_first, levels_end)
+            verify_span(checked, scalars_first, scalars_end)
         maxima(nbits, levels, codes, scalars, first, n, dots, packed, constants, best)
         total = np.float32(0)
         for j in range(LANES):

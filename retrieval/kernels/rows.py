@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...index.kernels.postings import I32, I64, PostingArrays
+from ...index.kernels.postings import I32, I64, PostingArrays, verify_row
 from ...index.kernels.rows import rank_bytes
 from . import Integer, kernel
 from .prefetch import LINE_BYTES, prefetch
@@ -20,6 +20,7 @@ def score_document(arrays: PostingArrays, d: Integer, ranks: Ranks, weights: Acc
     """Score one document from its row: the query's terms are compared with 32 of its entries at a time."""
     first = arrays.forward_indptr[d]
     n = arrays.forward_indptr[d + 1] - first
+    verify_row(arrays, d)
     if rank_bytes(len(arrays.starts) - 1) == 2:
         return score_narrow_row(arrays.forward, 3 * first, n, ranks, weights)
     return score_wide_row(arrays.forward, 5 * first, n, ranks, weights)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.kernels.postings import BLOCK, I64, PostingArrays, run_span, step_of
+from ...index.kernels.postings import BLOCK, I64, PostingArrays, run_span, step_of, verify_lists
 from . import Integer, kernel
 from .bounds import bound_window
 from .prefetch import prefetch
@@ -248,6 +248,7 @@ def score_candidates(
 @kernel
 def score_all(arrays: PostingArrays, window: Integer, ranks: Ranks, weights: I64, scores: I64) -> None:
     """Exhaustive scoring into (n_docs,) int64 ``scores``: the oracle's loop, without windows, groups or thresholds."""
+    verify_lists(arrays, ranks)
     for i in range(len(ranks)):
         t = ranks[i]
         for r in range(arrays.run_starts[t], arrays.run_starts[t + 1]):

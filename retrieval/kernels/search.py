@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...index.kernels.postings import BLOCK, I64, PostingArrays
+from ...index.kernels.postings import BLOCK, I64, PostingArrays, verify_lists
 from . import Integer, kernel
 from .blockmax import search_blocks
 from .bounds import bound_blocks, drop_blocks
@@ -89,6 +89,7 @@ def search_windows(
     terms, weights = terms[:n_terms], weights[:n_terms]
     if n_terms == 0:
         return n, floor
+    verify_lists(arrays, terms)
     budget, tight, bounded = np.int64(1) << 40, False, bool(algorithm == MAXSCORE)
     if algorithm == AUTO:
         bounded = bool(bounding_pays(n_dense_postings, k))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...index.kernels.checksums import Checked, verify_part
 from . import kernel
 
 Int32s = npt.NDArray[np.int32]
@@ -15,13 +16,15 @@ Int64s = npt.NDArray[np.int64]
 
 @kernel
 def score_sparse_tokens(
-    documents: Int32s, offsets: Int64s, indptr: npt.NDArray[Any], ranks: npt.NDArray[Any], impacts: npt.NDArray[np.uint8],
-    slots: Int32s, table: Int32s, scores: Int64s,
+    checked: Checked, documents: Int32s, offsets: Int64s, indptr: npt.NDArray[Any], ranks: npt.NDArray[Any],
+    impacts: npt.NDArray[np.uint8], slots: Int32s, table: Int32s, scores: Int64s,
 ) -> None:  # fmt: skip
     """Fill ``scores`` with the scores of some of a segment's documents.
 
     Parameters
     ----------
+    checked : Checked
+        Of the file of the tokens: ranks and impacts are verified as they are read.
     documents : (n,) int32
         Positions in the segment.
     offsets, indptr, ranks, impacts
@@ -36,7 +39,11 @@ def score_sparse_tokens(
     dots, best = np.empty(n_tokens, np.int32), np.empty(n_tokens, np.int32)
     for i in range(len(documents)):
         best[:] = 0  # no weight is negative
-        for token in range(offsets[documents[i]], offsets[documents[i] + 1]):
+        first, last = offsets[documents[i]], offsets[documents[i] + 1]
+        entries = np.int64(indptr[first]), np.int64(indptr[last])
+        verify_part(checked, ranks[entries[0] : entries[1]])
+        verify_part(checked, impacts[entries[0] : entries[1]])
+        for token in range(first, last):
             matched = False
             for entry in range(np.int64(indptr[token]), np.int64(indptr[token + 1])):
                 rank = np.int64(ranks[entry])

@@ -167,6 +167,7 @@ class BlockMaxSearcher:
             present = ranks_of[segment.base] >= 0
             ranks, weights = ranks_of[segment.base][present], query.weights[present].astype(np.uint32)
             score_rows(segment.inverted.arrays, positions, ranks, weights, scores[span])
+            segment.inverted.file.raise_damage()
         return query.floats(scores)
 
     def _one(
@@ -198,6 +199,7 @@ class BlockMaxSearcher:
                     ALGORITHMS[options.algorithm], self._scratch.take("accumulator", 1 << 16, kind),
                     self._scratch.take("bounds", n_blocks, kind),
                 )  # fmt: skip
+                segment.inverted.file.raise_damage()
             return keys[:n]
 
         found = self._workers.share(search, len(windows), n_threads)

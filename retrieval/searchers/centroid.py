@@ -323,9 +323,10 @@ class CentroidSearcher:
             encoded, nbits = (part.exact, EXACT_BITS) if exact and part.exact is not None else (part.small, part.nbits)
             for lane in lanes:
                 score_documents(
-                    positions, part.offsets, nbits, encoded.levels, part.codes, encoded.scalars, lane.dots, lane.packed,
-                    lane.constants(codec, nbits), lane.weights, scores[span],
+                    encoded.file.checked, positions, part.offsets, nbits, encoded.levels, part.codes, encoded.scalars,
+                    lane.dots, lane.packed, lane.constants(codec, nbits), lane.weights, scores[span],
                 )  # fmt: skip
+            encoded.file.raise_damage()
             scores[span][part.offsets[positions] == part.offsets[positions + 1]] = NO_SCORE
         return scores
 

@@ -39,6 +39,7 @@ class ExhaustiveSearcher:
                 query.weights[present],
                 found,
             )
+            segment.inverted.file.raise_damage()
             found = found[: segment.n_docs]
             hits = np.flatnonzero(found if mask is None else np.where(mask, found, 0))
             doc_nums.append(hits + segment.base)

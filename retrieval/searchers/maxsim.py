@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ...index.arrays import Floats, Int32s, Int64s, Mask, picks_of
 from ...index.multivector.field import TokenField
-from ...index.multivector.residual import Codec, Encoded
+from ...index.multivector.residual import Codec
 from ...index.representations.multivectors import MultiVectors
 from ..hits import NO_HITS, NO_SCORE, Hits, best
 from .centroid import check_dim
@@ -81,8 +81,9 @@ class MaxSimSearcher:
                 part = segment.part
                 offsets, picks = picks_of(part.offsets, positions)
                 encoded = part.exact or part.small
-                chosen = Encoded(encoded.levels[picks], encoded.scalars[picks])
-                tokens = codec.decode(part.codes[picks], chosen, rotated=True)
+                if len(picks):
+                    encoded.span(slice(int(picks[0]), int(picks[-1]) + 1))  # verifies those between too
+                tokens = codec.decode(part.codes[picks], encoded.take(picks), rotated=True)
                 sums = self._multiply(tokens, offsets, rotated).sum(axis=0)
                 scores[span] = np.where(np.diff(offsets) > 0, sums, NO_SCORE)
             return scores

@@ -192,8 +192,10 @@ class SlimSearcher:
             ranks = part.inverted.ranks(query.terms)
             slots[ranks[ranks >= 0]] = 1 + np.flatnonzero(ranks >= 0)
             score_sparse_tokens(
-                positions, part.offsets, part.indptr, part.ranks, part.impacts, slots, query.table, scores[span]
+                part.file.checked, positions, part.offsets, part.indptr, part.ranks, part.impacts, slots, query.table,
+                scores[span],
             )  # fmt: skip
+            part.file.raise_damage()
         return scores
 
 

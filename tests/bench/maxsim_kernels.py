@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from lexmax.eval.bench.token_generator import TokenRecipe, generate_tokens
+from lexmax.index.kernels import read_only
+from lexmax.index.kernels.checksums import CHUNK_BYTES, SOUND, Checked
 from lexmax.index.kernels.dot_products import LANES
 from lexmax.index.multivector.clustering import train
 from lexmax.index.multivector.residual import Encoded
@@ -51,9 +53,14 @@ def main(n_docs: int) -> None:
         return np.concatenate([np.arange(offsets[d], offsets[d + 1]) for d in documents]), np.diff(offsets)[documents]
 
     def integers(encoded, nbits):
+        content = read_only(np.concatenate([encoded.levels.reshape(-1), encoded.scalars.reshape(-1)]))
+        checked = Checked(content, np.empty(0, np.uint32), np.full(len(content) // CHUNK_BYTES + 2, SOUND))
+        levels = content[: encoded.levels.size].reshape(encoded.levels.shape)
+        scalars = content[encoded.levels.size :].reshape(encoded.scalars.shape)
+
         def score(documents):
             scores = np.zeros(len(documents), np.float32)
-            score_documents(documents, offsets, nbits, encoded.levels, narrow, encoded.scalars, dots, lane.packed,
+            score_documents(checked, documents, offsets, nbits, levels, narrow, scalars, dots, lane.packed,
                             lane.constants(codec, nbits), lane.weights, scores)  # fmt: skip
             return scores
 

@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lexmax.index.kernels import read_only
+from lexmax.index.kernels.checksums import SOUND, Checked
 from lexmax.index.kernels.dot_products import COMPILED, LANES, dot_rows, dot_rows_plain, pack_lanes
 from lexmax.index.kernels.lists import count_documents, list_documents
 from lexmax.retrieval.kernels.centroids import (
@@ -200,13 +203,16 @@ def test_documents_without_tokens_score_nothing():
     rng = np.random.default_rng(0)
     _, packed = lanes(rng, 32)
     offsets, scores = np.array([0, 0, 2, 2], np.int64), np.zeros(3, np.float32)
+    content = read_only(np.ones(2 * 32 + 2 * 2, np.uint8))
+    checked = Checked(content, read_only(np.array([zlib.crc32(content.data)], np.uint32)), np.zeros(2, np.uint8))
     score_documents(
-        np.array([0, 1, 2], np.int32), offsets, 8, np.ones((2, 32), np.uint8), np.zeros(2, np.uint16),
-        np.ones((2, 2), np.uint8), np.ones((1, LANES), np.int32), packed, np.ones(69, np.float32),
+        checked, np.array([0, 1, 2], np.int32), offsets, 8, content[:64].reshape(2, 32), np.zeros(2, np.uint16),
+        content[64:].reshape(2, 2), np.ones((1, LANES), np.int32), packed, np.ones(69, np.float32),
         np.ones(LANES, np.float32), scores,
     )  # fmt: skip
     assert scores[0] == scores[2] == 0
     assert scores[1] != 0
+    assert checked.states.tolist() == [SOUND, 0]
 
 
 @pytest.mark.skipif(not COMPILED or "NUMBA_CPU_NAME" in os.environ, reason="this is the run that it would start")

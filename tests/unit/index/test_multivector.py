@@ -1,6 +1,5 @@
 """The files of a segment's token vectors."""
 
-import re
 import shutil
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from token_vectors import clustered, token_vectors
 
 from lexmax import IndexFormatError, RepresentationError
+from lexmax.index.array_files import ArrayFile, ArrayFileWriter
 from lexmax.index.multivector.clustering import train
 from lexmax.index.multivector.codes import (
     FILE_NAME,
@@ -21,7 +21,6 @@ from lexmax.index.multivector.codes import (
 )
 from lexmax.index.multivector.residual import Encoded
 from lexmax.index.representations.multivectors import MultiVectors
-from lexmax.index.storage import ArrayFile, ArrayFileWriter
 
 WIDTHS = [3, 0, 40, 1, 0, 16]
 
@@ -50,7 +49,7 @@ def write(folder, vectors, codec, *, exact=True, nbits=2):
 
 
 def test_what_is_written_is_read(folder, vectors, codec):
-    index = MultiVectorIndex(folder, codec, verify=True)
+    index = MultiVectorIndex(folder, codec)
     assert (index.n_docs, index.dim, index.nbits, index.n_entries) == (6, 32, 2, 60)
     assert index.offsets.tolist() == vectors.offsets.tolist()
     assert np.abs(index.tokens(codec, 0, 6) - vectors.tokens).max() < 0.02  # from 8 bits
@@ -114,15 +113,11 @@ def test_a_flipped_bit_in_any_array_and_a_short_file_are_found(folder, codec, na
     entries = ArrayFile(path, kind)._entries
     assert len(entries) == (7 if kind == KIND else 2)
     for array, entry in entries.items():
-        at = entry["offset"] + entry["n_bytes"] // 2
+        at = (entry.offset + entry.end) // 2
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
-        with pytest.raises(IndexFormatError, match=re.escape(f"array {array!r}")) as caught:
-            MultiVectorIndex(folder, codec)
+        with pytest.raises(IndexFormatError, match=rf"of array .*{array!r}") as caught:
+            MultiVectorIndex(folder, codec).rows()
         assert caught.value.path == path
-        if not entry["structural"]:
-            index = MultiVectorIndex(folder, codec, verify=False)  # as large files are opened
-            with pytest.raises(IndexFormatError, match=re.escape(f"array {array!r}")):
-                index.verify()
     for n_bytes in (0, 63, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:n_bytes])
         with pytest.raises(IndexFormatError, match=name):
@@ -134,8 +129,12 @@ def test_the_codec_must_be_the_one_it_was_written_with(folder, vectors, codec):
         train(clustered(np.random.default_rng(3), 500, 32), 16),
         train(clustered(np.random.default_rng(3), 500, 64), 32),
     ):
-        with pytest.raises(IndexFormatError, match="the codec"):
+        with pytest.raises(IndexFormatError, match="arrays that fit"):
             MultiVectorIndex(folder, other)
+
+
+def all_arrays(file):
+    return {name: file.array(name, entry.dtype, entry.shape).copy() for name, entry in file._entries.items()}
 
 
 def changed(array, at, value):
@@ -165,13 +164,13 @@ def changed(array, at, value):
 def test_arrays_that_would_lead_kernels_astray_are_refused(folder, codec, name, change):
     """Checksums are right, contents are not: a foreign or faulty writer."""
     file = ArrayFile(folder / FILE_NAME, KIND)
-    arrays = {array: file[array].copy() for array in file.sizes()}
+    arrays = all_arrays(file)
     arrays[name] = change(arrays[name])
     (folder / FILE_NAME).unlink()
     with ArrayFileWriter(folder / FILE_NAME, KIND) as out:
         for array, values in arrays.items():
             out.add(array, values)
-    with pytest.raises(IndexFormatError, match="fit each other"):
+    with pytest.raises(IndexFormatError, match="arrays that fit"):
         MultiVectorIndex(folder, codec)
 
 
@@ -187,7 +186,7 @@ def test_check_finds_lists_that_do_not_follow_from_the_codes(tmp_path, vectors, 
     rows, _ = write(tmp_path, vectors, codec)
     other = np.roll(rows.codes, 5)
     file = ArrayFile(tmp_path / FILE_NAME, KIND)
-    arrays = {array: file[array].copy() for array in file.sizes()} | {"codes": other}
+    arrays = all_arrays(file) | {"codes": other}
     (tmp_path / FILE_NAME).unlink()
     with ArrayFileWriter(tmp_path / FILE_NAME, KIND) as out:
         for array, values in arrays.items():

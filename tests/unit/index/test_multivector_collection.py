@@ -281,7 +281,7 @@ def test_damage_to_any_file_is_found(tmp_path, vectors):
             assert len(problems) == 1, file
             assert file.name in problems[0]
             with pytest.raises(IndexFormatError, match=file.name):
-                Snapshot.open(path)
+                Snapshot.open(path, verify=True)
         if file.name != "manifest.json":
             file.unlink()
             assert any(file.name in problem for problem in check_index(path)), file
@@ -300,8 +300,8 @@ def test_compaction_over_a_damaged_segment_changes_nothing(tmp_path):
         whole = bytearray(file.read_bytes())
         name = collection.snapshot().field("tokens").segments[1].part.file._entries["levels"]
         with file.open("r+b") as out:  # in place: it is mapped
-            out.seek(name["offset"])
-            out.write(bytes([whole[name["offset"]] ^ 1]))
+            out.seek(name.offset)
+            out.write(bytes([whole[name.offset] ^ 1]))
         with pytest.raises(IndexFormatError, match="levels"):
             collection.compact()
         file.write_bytes(whole)

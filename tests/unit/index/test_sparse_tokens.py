@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpora import documents, make_index, random_vectors
+from damage import recommit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse_token_vectors import SLIM_ENCODER, make_slim_index, slim_score, sparse_tokens
@@ -207,7 +208,7 @@ def test_damage_to_the_tokens_is_found(tmp_path, vectors):
         assert len(problems) == 1
         assert "sparse_tokens.lex" in problems[0]
         with pytest.raises(IndexFormatError, match=r"sparse_tokens\.lex"):
-            Snapshot.open(path)
+            Snapshot.open(path, verify=True)
         file.write_bytes(whole)
     assert check_index(path) == []
 
@@ -219,6 +220,7 @@ def test_tokens_of_another_inverted_part_are_found(tmp_path, vectors):
         make_slim_index(tmp_path / name, made)
     theirs, ours = (next((tmp_path / name).rglob("sparse_tokens.lex")) for name in ("b", "a"))
     ours.write_bytes(theirs.read_bytes())
+    recommit(tmp_path / "a")
     (problem,) = check_index(tmp_path / "a")
     assert "maxima" in problem or "ranks" in problem
 

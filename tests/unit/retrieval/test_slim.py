@@ -119,7 +119,8 @@ def test_the_kernel_is_numpy(field, queries):
         slots[part.inverted.terms == term] = slot
     positions = np.array([7, 0, 199, 7], np.int32)
     scores = np.full(4, -1, np.int64)
-    score_sparse_tokens(positions, part.offsets, part.indptr, part.ranks, part.impacts, slots, query.table, scores)
+    stored = part.offsets, part.indptr, part.ranks, part.impacts
+    score_sparse_tokens(part.file.checked, positions, *stored, slots, query.table, scores)
     whole = np.zeros((len(tokens), N_TERMS), np.int64)
     whole[:, query.terms] = query.table[1:].T
     for position, score in zip(positions.tolist(), scores.tolist(), strict=True):
@@ -127,7 +128,7 @@ def test_the_kernel_is_numpy(field, queries):
         impacts = dense_tokens(SparseVectors(rows.indptr, rows.terms, rows.impacts.astype(np.float32)))
         assert score == (whole @ impacts.astype(np.int64).T).max(axis=1, initial=0).sum()
     scores[:] = -1
-    score_sparse_tokens(positions, part.offsets, part.indptr, part.ranks, part.impacts, slots[:0], query.table, scores)
+    score_sparse_tokens(part.file.checked, positions, *stored, slots[:0], query.table, scores)
     assert scores.tolist() == [0] * 4  # ranks that are no terms are ignored
 
 
