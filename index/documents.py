@@ -31,6 +31,8 @@ from .strings import StringTable
 KIND = "documents"
 BATCH_ROWS = 1024
 """A batch is what is verified at once: some hundred KiB of passages."""
+BATCH_CHARS = 1 << 28
+"""Arrow's strings of one batch have at most 2 GiB, and a character up to four bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,12 @@ class Document:
     title: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        strings = isinstance(self.doc_id, str) and isinstance(self.text, str) and isinstance(self.title, str)
+        if not strings or not isinstance(self.metadata, Mapping):
+            given = [f"{name} {type(getattr(self, name)).__name__}" for name in ("doc_id", "text", "title", "metadata")]
+            raise TypeError(f"doc_id, text and title of a document are strings, metadata is a mapping; not {', '.join(given)}")
+
     @property
     def content(self) -> str:
         """What encoders see: the title and the text joined by a space."""
@@ -64,9 +72,9 @@ class DocumentBuffer:
     def __init__(self, fields: Mapping[str, str]) -> None:
         self.fields = dict(fields)
         self.doc_ids: list[str] = []
-        self.n_bytes = 0
         self._batches: list[pa.RecordBatch] = []
         self._rows: list[Document] = []
+        self._n_packed = self._n_waiting = 0
 
     def __len__(self) -> int:
         return len(self.doc_ids)
@@ -76,10 +84,15 @@ class DocumentBuffer:
         self.fields = fields
         for document in documents:
             self.doc_ids.append(document.doc_id)
-            self.n_bytes += len(document.title) + len(document.text)
             self._rows.append(document)
-            if len(self._rows) == BATCH_ROWS:
+            self._n_waiting += len(document.title) + len(document.text) + metadata.n_chars(document.metadata)
+            if len(self._rows) == BATCH_ROWS or self._n_waiting >= BATCH_CHARS:
                 self._pack()
+
+    @property
+    def n_bytes(self) -> int:
+        """About how much memory the documents take."""
+        return self._n_packed + self._n_waiting
 
     def _pack(self) -> None:
         rows = self._rows
@@ -89,7 +102,8 @@ class DocumentBuffer:
             metadata.to_struct(self.fields, [row.metadata for row in rows]),
         ]
         self._batches.append(pa.RecordBatch.from_arrays(columns, names=["title", "text", "metadata"]))
-        self._rows = []
+        self._n_packed += self._batches[-1].nbytes
+        self._rows, self._n_waiting = [], 0
 
     def write(self, folder: Path) -> None:
         """Write ``doc_ids.lex`` and ``documents.lex`` into ``folder``."""

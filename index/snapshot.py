@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import manifest as manifests
+from .arguments import path_of, texts_of
 from .arrays import Int64s, Mask
 from .documents import Document
 from .errors import IndexFormatError, RepresentationError
@@ -44,6 +45,7 @@ class Snapshot:
     def __init__(self, path: Path, manifest: Manifest, segments: Sequence[Segment], fields: Mapping[str, AnyField]) -> None:
         self.path, self.manifest, self.segments, self.fields = path, manifest, list(segments), fields
         self._bases = [segment.base for segment in segments]
+        self._n_total = sum(segment.n_docs for segment in segments)
         self._masks: OrderedDict[tuple[str, str], list[Mask | None]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -67,8 +69,9 @@ class Snapshot:
         StorageError
             The system refuses memory, descriptors or a file: no damage.
         """
-        with storage_errors(Path(path)):
-            return cls._open(Path(path), previous, verify)
+        folder = path_of(path)
+        with storage_errors(folder):
+            return cls._open(folder, previous, verify)
 
     @classmethod
     def _open(cls, folder: Path, previous: Snapshot | None, verify: bool) -> Snapshot:
@@ -123,7 +126,7 @@ class Snapshot:
             )
         raise RepresentationError(
             f"{self.path}: there is no field {name!r}; there are {', '.join(self.fields) or 'none'} "
-            f"(`lexmax field add {self.path} {name}=MODEL` adds one){did_you_mean(name, self.fields)}"
+            f"(`lexmax field add {self.path} {name}=MODEL` adds one){did_you_mean(str(name), self.fields)}"
         )
 
     def only_field(self, kind: type[FieldT], what: str) -> FieldT:
@@ -168,12 +171,15 @@ class Snapshot:
         return masks
 
     def locate(self, doc_num: int) -> tuple[Segment, int]:
-        """Segment of a doc_num and the position in it."""
+        """Segment of a doc_num and the position in it; raises IndexError for one that is not there."""
+        if not 0 <= doc_num < self._n_total:
+            raise IndexError(f"{self.path}: there is no doc_num {doc_num}")
         at = bisect_right(self._bases, doc_num) - 1
         return self.segments[at], doc_num - self.segments[at].base
 
     def find(self, doc_ids: Sequence[str]) -> Int64s:
         """doc_num of each live doc_id, -1 where it is absent."""
+        doc_ids = texts_of(doc_ids, "doc_ids")
         numbers = np.full(len(doc_ids), -1, np.int64)
         for segment in self.segments:
             found = segment.find(doc_ids)

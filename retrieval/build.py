@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..index.arguments import path_of
 from ..index.collection import BufferLimits, Collection
 from ..index.documents import Document
 from ..index.errors import DatasetError, DuplicateDocumentError, IndexNotFoundError
@@ -120,10 +121,13 @@ def build_index(
     if (sources is None) == (documents is None):
         raise TypeError("build_index takes sources (files) or documents (Python objects), one of them")
     names = None if sources is None else source_names(sources)
+    _check_fields(fields)
     chosen = field_encoders(DEFAULT_ENCODERS if encoders is None else encoders, device=device)
-    expression = search or default_search({name: each.encoder for name, each in chosen.items()})
+    if not chosen:
+        raise ValueError("an index needs at least one vector field: give encoders")
+    expression = default_search({name: each.encoder for name, each in chosen.items()}) if search is None else search
     check_search(expression, chosen)
-    path = Path(out)
+    path = path_of(out, "out")
     finished = _finished(path, names, chosen)
     if finished is not None:
         return BuildReport(n_added=0, n_resumed=finished.n_docs, finished=True)
@@ -173,7 +177,8 @@ def add_to_index(
         raise TypeError("add_to_index needs path, the folder of the index")
     if (sources is None) == (documents is None):
         raise TypeError("add_to_index takes sources (files) or documents (Python objects), one of them")
-    with Collection.open(Path(path)) as collection:
+    _check_fields(fields)
+    with Collection.open(path_of(path)) as collection:
         records = {name: collection.manifest.fields[name] for name in collection.fields}
         known = dict(encoders or {})
         for name in known.keys() & records.keys():
@@ -189,9 +194,24 @@ def add_to_index(
     return report
 
 
+def _check_fields(fields: Fields | None) -> None:
+    if fields is not None and not isinstance(fields, Fields):
+        raise TypeError(f"fields are a Fields, as in Fields(text=('body',)), not {type(fields).__name__}")
+
+
 def source_names(sources: Source | Sequence[Source]) -> list[str]:
-    """Names of one source or several, paths of any kind, as strings."""
-    return [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(source) for source in sources]
+    """Names of one source or several, paths of any kind, as strings; TypeError for anything else, ValueError for none."""
+    one = isinstance(sources, str | bytes | Mapping) or not isinstance(sources, Iterable)
+    given: Iterable[Any] = [sources] if one else sources  # type: ignore[assignment]
+    names = []
+    for path in given:
+        if not isinstance(path, str | os.PathLike):
+            kind = type(path).__name__
+            raise TypeError(f"sources are paths of files and folders, not {kind}: Python objects go to documents=[...]")
+        names.append(os.fspath(path))
+    if not names:
+        raise ValueError("there are no sources: name a file or a folder")
+    return names
 
 
 def _corpus(

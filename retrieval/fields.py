@@ -98,6 +98,8 @@ def field_encoders(encoders: Sequence[str | EncoderSpec] | FieldEncoders, *, dev
     """
     if isinstance(encoders, str):
         raise TypeError(f"encoders must be a sequence or a mapping, not the string {encoders!r}: write [{encoders!r}]")
+    if not isinstance(encoders, Iterable):
+        raise TypeError(f"encoders must be a sequence or a mapping, not {type(encoders).__name__}: write {{NAME: encoder}}")
     named: dict[str, FieldEncoder] = {}
     pairs: Iterable[tuple[str | None, Any]] = (
         encoders.items() if isinstance(encoders, Mapping) else ((None, each) for each in encoders)
@@ -109,6 +111,9 @@ def field_encoders(encoders: Sequence[str | EncoderSpec] | FieldEncoders, *, dev
             loaded = FieldEncoder(load_spec(spec, device=device), spec.storage)
         elif name is None:
             raise TypeError(f"an encoder without a field name: write {{NAME: encoder}}, not {type(each).__name__}")
+        elif not isinstance(spec, FieldEncoder) and not hasattr(spec, "encode_documents"):
+            kind = type(spec).__name__
+            raise TypeError(f"the field {name!r}: an encoder is a string, an EncoderSpec or an Encoder, not {kind}")
         else:
             loaded = spec if isinstance(spec, FieldEncoder) else FieldEncoder(spec)
         check_field_name(name)
@@ -194,7 +199,7 @@ def add_field(
     EncoderMismatchError
         An unfinished field of this name was made by another encoder.
     """
-    spec = parse_encoder_spec(spec) if isinstance(spec, str) else spec
+    spec = spec if isinstance(spec, EncoderSpec) else parse_encoder_spec(spec)
     with Collection.open(path) as collection:
         record = collection.manifest.fields.get(spec.name)
         names = [*collection.manifest.fields, *([] if record else [spec.name])]

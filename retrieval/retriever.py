@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from ..index import manifest as manifests
+from ..index.arguments import count_of, mapping_of, path_of, texts_of
 from ..index.collection import Collection
 from ..index.documents import Document
 from ..index.errors import RepresentationError
@@ -35,6 +36,7 @@ from .searchers.registry import FieldSearcher, field_searcher
 
 N_CORES = os.cpu_count() or 1
 MAX_PIPELINES = 64
+OPTIONS_FORM = '{"colbert": {"n_probe": 64}}'
 Filter = str | Mapping[str, Any]
 Options = Mapping[str, Any]
 
@@ -59,8 +61,11 @@ class Retriever:
         self, snapshot: Snapshot, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
         models: Mapping[str, str] | None = None, device: str = "cpu", options: Options | None = None, exhaustive: bool = False,
     ) -> None:  # fmt: skip
-        self._given, self._models, self._device = dict(encoders or {}), dict(models or {}), device
-        self._search, self._options, self._exhaustive = search, dict(options or {}), exhaustive
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"a Retriever is made of a Snapshot, not {type(snapshot).__name__}: use Retriever.open(path)")
+        self._given = mapping_of(encoders, "encoders", "{FIELD: encoder}")
+        self._models, self._device = mapping_of(models, "models", "{FIELD: folder or id}"), device
+        self._search, self._options, self._exhaustive = search, mapping_of(options, "options", OPTIONS_FORM), exhaustive
         self._encoders: dict[str, Encoder] = {}
         self._lock, self._encoder_lock, self._reload_lock = threading.RLock(), threading.Lock(), threading.Lock()
         self._state: _State | None = _State(snapshot)
@@ -118,7 +123,7 @@ class Retriever:
         RepresentationError, ValueError
             A search that does not fit the fields, or unknown options.
         """
-        snapshot = Snapshot.open(path, verify=verify)
+        snapshot = Snapshot.open(path_of(path), verify=verify)
         retriever = cls(
             snapshot, search=search, encoders=encoders, models=models, device=device, options=options, exhaustive=exhaustive
         )
@@ -201,6 +206,7 @@ class Retriever:
             The expression names a field that the index does not have.
         """
         start = time.perf_counter()
+        texts, k = texts_of(texts, "queries"), count_of(k, "k")
         search = self.default_search if search is None else search  # once: a reload may replace it between the two steps
         queries = self.encode(texts, search)
         encoded_ms = (time.perf_counter() - start) * 1000
@@ -222,10 +228,9 @@ class Retriever:
 
     def encode(self, texts: Sequence[str], search: str | None = None) -> dict[str, Vectors]:
         """Encode queries for the fields of a search, to be searched by `search_vectors`: field -> vectors."""
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError("queries are a sequence of strings")
+        texts = texts_of(texts, "queries")
         names = self._pipeline(self._current(), search).search.fields
-        return SharedPass(self.encoders(names)).encode_queries(list(texts))
+        return SharedPass(self.encoders(names)).encode_queries(texts)
 
     def search_vectors(
         self, queries: Any, texts: Sequence[str] | None = None, k: int = 10, *, search: str | None = None,
@@ -251,11 +256,11 @@ class Retriever:
         ValueError
             Not as many texts as queries.
         """
-        state = self._current()
+        state, k = self._current(), count_of(k, "k")
         pipeline = self._pipeline(state, search)
         ready = self._ready(pipeline, queries)
         n_queries = len(next(iter(ready.values())))
-        texts = [""] * n_queries if texts is None else texts
+        texts = [""] * n_queries if texts is None else texts_of(texts)
         if len(texts) != n_queries:
             raise ValueError(f"{n_queries} queries with {len(texts)} texts")
         answer = self._run(state, pipeline, ready, k, filter, options, n_threads, trace=explain)
@@ -281,6 +286,7 @@ class Retriever:
         options: Options | None = None, n_threads: int | None = None,
     ) -> list[list[tuple[str, float]]]:  # fmt: skip
         """(doc_id, score) of the k best documents of each query, without reading their texts."""
+        texts, k = texts_of(texts, "queries"), count_of(k, "k")
         search = self.default_search if search is None else search  # as in `search_batch`
         state = self._current()
         pipeline = self._pipeline(state, search)
@@ -305,8 +311,6 @@ class Retriever:
 
     def delete(self, doc_ids: Sequence[str]) -> list[str]:
         """Delete documents in one commit; returns the doc_ids that are not in the index."""
-        if isinstance(doc_ids, str):
-            raise TypeError("doc_ids are a sequence of strings")
         with Collection.open(self._current().snapshot.path) as collection:
             missing = collection.delete(doc_ids)
             collection.commit()
@@ -370,8 +374,11 @@ class Retriever:
         EncoderMismatchError
             An encoder is not the one that made its field.
         """
-        names = self.search_fields() if names is None else names
-        records = self._current().snapshot.manifest.fields
+        names = self.search_fields() if names is None else texts_of(names, "names")
+        snapshot = self._current().snapshot
+        for name in names:
+            snapshot.field(name)  # a typed error that lists the fields
+        records = snapshot.manifest.fields
         with self._encoder_lock:
             for name in names:
                 if name not in self._encoders:
@@ -500,7 +507,7 @@ class Retriever:
         """Options of a request over those of the retriever, as far as the pipeline has their fields."""
         names = pipeline.search.fields
         merged = {name: each for name, each in self._options.items() if name in names}
-        merged.update(options or {})
+        merged.update(mapping_of(options, "options", OPTIONS_FORM))
         if self._exhaustive:
             for name in names:
                 given = merged.get(name) or {}
@@ -515,8 +522,8 @@ class Retriever:
     ) -> Answer:  # fmt: skip
         allowed = None if filter is None else state.snapshot.masks(filter)
         return pipeline.run(
-            ready, k, allowed=allowed, options=self._options_of(pipeline, options), n_threads=n_threads or N_CORES,
-            trace=trace,
+            ready, k, allowed=allowed, options=self._options_of(pipeline, options),
+            n_threads=N_CORES if n_threads is None else count_of(n_threads, "n_threads"), trace=trace,
         )  # fmt: skip
 
 

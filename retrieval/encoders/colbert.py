@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...index.arguments import texts_of
 from ...index.arrays import Floats
 from ...index.errors import RepresentationError
 from ...index.representations.multivectors import MultiVectors
@@ -186,6 +187,7 @@ class ColbertEncoder:
             return self._network
 
     def _encode(self, side: ColbertSide, texts: Sequence[str]) -> MultiVectors:
+        texts = texts_of(texts)
         rows, network = side.rows(texts), self.load()
         results: list[Floats] = [np.empty((0, self.dim), np.float32)] * len(rows)
         for batch in batches_by_length([row.ids for row in rows], self._batch_size):

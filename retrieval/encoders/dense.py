@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...index.arguments import texts_of
 from ...index.arrays import Floats
 from ...index.errors import RepresentationError
 from .base import fingerprint_of
@@ -136,6 +137,7 @@ class DenseEncoder:
         return length, stated_prompt if prompt is None else prompt
 
     def _encode(self, texts: Sequence[str], length: int, prompt: str) -> Floats:
+        texts = texts_of(texts)
         with self._lock:
             if self._network is None:
                 self._network = _DenseNetwork(self._layout, device=self._device, dtype=self._config.dtype)

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ...index.arguments import texts_of
 from ...index.arrays import Floats
 from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
@@ -100,6 +101,7 @@ class InferenceFreeEncoder(TowerEncoder):
 
     def encode_queries(self, texts: Sequence[str]) -> SparseVectors:
         """Look up queries; row ``i`` belongs to ``texts[i]``."""
+        texts = texts_of(texts)
         side = self._query_side
         bags = self._wordpieces.bags([side.prompt + text for text in texts], self._table, max_length=side.max_length)
         return side.finished(bags)

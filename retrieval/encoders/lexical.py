@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import Stemmer
 
+from ...index.arguments import texts_of
 from ...index.representations.sparse import SparseVectors
 from ...index.sparse.bm25 import Bm25
 from ..kernels.counts import count_terms
@@ -101,6 +102,7 @@ class LexicalEncoder:
         return set(self._stems(self._words(text))[0])
 
     def _encode(self, texts: Sequence[str], *, query: bool) -> SparseVectors:
+        texts = texts_of(texts)
         words: list[str] = []
         lengths = np.empty(len(texts), np.int64)
         for i, text in enumerate(texts):

@@ -60,8 +60,8 @@ KINDS = tuple(METHODS)
 
 def method_of(kind: str) -> Method:
     """Return a method; raises ValueError that lists the kinds."""
-    if kind not in METHODS:
-        raise ValueError(f"unknown encoder {kind!r}; there are {', '.join(METHODS)}{did_you_mean(kind, METHODS)}")
+    if not isinstance(kind, str) or kind not in METHODS:
+        raise ValueError(f"unknown encoder {kind!r}; there are {', '.join(METHODS)}{did_you_mean(str(kind), METHODS)}")
     return METHODS[kind]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from ...index.arguments import path_of
 from ...index.errors import EncoderMismatchError
 from ...index.manifest import EncoderRecord
 from ..models import SHIPPED
@@ -50,6 +51,7 @@ def load_encoder(kind: str | None = None, *, model: str | None = None, device: s
             if model is None:
                 raise ValueError(f"encoder {kind!r} needs a model: a folder or a model id")
     if model is not None:
+        model = str(path_of(model, "model")) if not isinstance(model, str) else model
         settings = {**default_settings(model, device), **settings}
     return _made(kind, model, device, settings)
 
@@ -106,6 +108,8 @@ def encoder_of(record: EncoderRecord, *, model: str | None = None, **overrides: 
 
 
 def check_encoder(record: EncoderRecord, encoder: Encoder) -> None:
-    """Raise EncoderMismatchError unless ``encoder`` is the one that made the index."""
+    """Raise EncoderMismatchError unless ``encoder`` is the one that made the index, TypeError where it is no encoder."""
+    if not hasattr(encoder, "fingerprint"):
+        raise TypeError(f"an encoder is expected, not {type(encoder).__name__}: load_encoder(...) makes one")
     if encoder.fingerprint != record.fingerprint:
         raise EncoderMismatchError(index=record.fingerprint, encoder=encoder.fingerprint)

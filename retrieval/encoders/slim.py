@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...index.arguments import texts_of
 from ...index.arrays import Floats
 from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
@@ -132,6 +133,7 @@ class SlimEncoder:
         return {self.vocabulary[term] for term in self._tower.wordpieces.terms(text)}
 
     def _encode(self, texts: Sequence[str], side: SideSettings, top_k: int) -> SparseMultiVectors:
+        texts = texts_of(texts)
         model = self._tower.load()
         ids = self._tower.wordpieces.encode([side.prompt + text for text in texts], max_length=side.max_length)
         rows: list[SparseVectors] = [_sparse(np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))] * len(texts)

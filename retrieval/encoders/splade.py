@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ...index.arguments import texts_of
 from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
 from .base import fingerprint_of
@@ -127,6 +128,7 @@ class SpladeEncoder(TowerEncoder):
 
     def encode_queries(self, texts: Sequence[str]) -> SparseVectors:
         """Encode queries; row ``i`` belongs to ``texts[i]``."""
+        texts = texts_of(texts)
         if self._config.queries == "model":
             return self._query.encode(texts, self._query_side)
         side = self._query_side

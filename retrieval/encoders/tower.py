@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ...index.arguments import texts_of
 from ...index.arrays import Floats
 from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
@@ -158,6 +159,7 @@ class Tower:
 
     def encode(self, texts: Sequence[str], settings: SideSettings) -> SparseVectors:
         """Encode texts; row ``i`` belongs to ``texts[i]``."""
+        texts = texts_of(texts)
         side, model = TowerSide(self, settings), self.load()
         rows = side.rows(texts)
         results: list[Any] = [None] * len(texts)
