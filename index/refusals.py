@@ -9,13 +9,13 @@ from pathlib import Path
 
 from .errors import StorageError
 
-_OF_RUNTIME = ("can't start new thread", "allocate memory", "out of memory")
+_WORDS = ("can't start new thread", "allocate memory", "out of memory", "failed to map segment", "too many open files")
 
 
 def is_refusal(failure: BaseException) -> bool:
     """Whether the system refused something: no fault of the caller, and none of lexmax."""
-    if isinstance(failure, RuntimeError):  # Python's of threads, torch's of memory
-        return any(words in str(failure) for words in _OF_RUNTIME)
+    if isinstance(failure, RuntimeError | ImportError):  # threads, torch's memory, libraries that cannot be mapped
+        return any(words in str(failure).lower() for words in _WORDS)
     arrow = type(failure).__module__.startswith("pyarrow")  # not imported here: every start of the command line reads this
     return arrow or isinstance(failure, OSError | MemoryError | EOFError | zlib.error)
 
