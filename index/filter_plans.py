@@ -148,15 +148,7 @@ class Planner:
             raise FilterError(f"filter: field {ref} holds strings and cannot hold {shown(value)}")
         text = _text(value)
 
-        def plan(columns: Columns) -> Any:
-            column = columns[ref].combine_chunks()
-            parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-            equal = pc.fill_null(pc.equal(pc.list_flatten(column), text), False).to_numpy(zero_copy_only=False)
-            holds = np.zeros(len(column), np.bool_)
-            holds[parents[equal]] = True
-            return pc.if_else(pc.is_valid(column), pa.array(holds), None)
-
-        return plan
+        return lambda columns: pa.chunked_array([_holds(chunk, text) for chunk in columns[ref].chunks], pa.bool_())
 
     # --- names ---
 
@@ -289,6 +281,14 @@ def _nested(ref: FieldRef, holds: Callable[[Any], bool | None], kind: str | None
         return pa.array([None if found is None else holds(found) for found in columns.values(ref, kind)], pa.bool_())
 
     return plan
+
+
+def _holds(lists: pa.ListArray, text: str) -> pa.Array:
+    parents = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    equal = pc.fill_null(pc.equal(pc.list_flatten(lists), text), False).to_numpy(zero_copy_only=False)
+    holds = np.zeros(len(lists), np.bool_)
+    holds[parents[equal]] = True
+    return pc.if_else(pc.is_valid(lists), pa.array(holds), None)
 
 
 def _compared(ref: FieldRef, compare: Callable[[Any, Any], Any], value: Any, columns: Columns) -> Any:

@@ -94,6 +94,12 @@ def check_text(text: str) -> None:
             raise ValueError("half of a surrogate pair, which is no Unicode text") from None
 
 
+def n_chars(metadata: Mapping[str, Any]) -> int:
+    """About how many characters the values have."""
+    return sum(len(value) if isinstance(value, str) else 8 if isinstance(value, int | float) else len(str(value))
+               for value in metadata.values())  # fmt: skip
+
+
 def extend_fields(fields: dict[str, str], doc_id: str, metadata: Mapping[str, Any]) -> None:
     """Add the types of one document's metadata to ``fields`` in place.
 

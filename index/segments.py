@@ -20,6 +20,8 @@ from .storage import sync_folder
 from .strings import StringTable
 
 DELETES_KIND = "deletes"
+MAX_BATCH_BYTES = 1 << 30
+"""Strings of one batch have 32-bit offsets."""
 
 
 class Segment:
@@ -111,12 +113,37 @@ def merge_documents(folder: Path, segments: Sequence[Segment], types: dict[str, 
     doc_ids = [doc_id for segment in segments for doc_id in _live_ids(segment)]
     if order is not None:
         doc_ids = [doc_ids[i] for i in order.tolist()]
-        batches = iter(pa.Table.from_batches(batches).take(pa.array(order)).to_batches(BATCH_ROWS))
+        batches = _reordered(pa.Table.from_batches(batches), order)
     folder.mkdir()
     write_batches(folder, batches, types)
     StringTable.of(doc_ids).write(folder / "doc_ids.lex")
     sync_folder(folder)
     return len(doc_ids)
+
+
+def _reordered(table: pa.Table, order: Int32s) -> Iterator[pa.RecordBatch]:
+    """Rows of a table in another order. All strings of a column are put together, so their offsets must be wide meanwhile."""
+    wide = pa.schema([field.with_type(_wide(field.type)) for field in table.schema])
+    for batch in table.cast(wide).take(pa.array(order)).to_batches(BATCH_ROWS):
+        for part in _halved(batch):
+            yield part.cast(table.schema)
+
+
+def _halved(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    if batch.num_rows > 1 and batch.nbytes > MAX_BATCH_BYTES:
+        middle = batch.num_rows // 2
+        yield from _halved(batch.slice(0, middle))
+        yield from _halved(batch.slice(middle))
+    else:
+        yield batch
+
+
+def _wide(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_wide(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.large_list(_wide(kind.value_type))
+    return pa.large_string() if pa.types.is_string(kind) else kind
 
 
 def _live_batches(segments: Sequence[Segment]) -> Iterator[pa.RecordBatch]:

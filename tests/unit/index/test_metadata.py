@@ -4,10 +4,11 @@ import itertools
 import random
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from corpora import ENCODER, random_vectors
 
-from lexmax.index import documents
+from lexmax.index import documents, segments
 from lexmax.index.collection import Collection, NewField
 from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError
@@ -194,3 +195,32 @@ def check(snapshot, rows):
                 type(value) is not type(None) and not isinstance(value, list | dict) and value == wanted for value in values
             ]
             assert list(itertools.chain(*(mask.tolist() for mask in snapshot.masks({name: wanted})))) == equal
+
+
+def test_documents_are_reordered_without_putting_their_strings_into_one_small_array(tmp_path, monkeypatch, vectors):
+    """All strings of a column may have more bytes than 32-bit offsets reach; batches are cut to what they reach."""
+    rows = [{"s": f"text {i}", "l": [f"{i}", None], "o": {"a": i}, "n": i} for i in range(40)]
+    table = pa.Table.from_batches([documents_batch(rows[:25]), documents_batch(rows[25:])])
+    order = np.random.default_rng(0).permutation(40).astype(np.int32)
+    monkeypatch.setattr(segments, "MAX_BATCH_BYTES", 500)
+    batches = list(segments._reordered(table, order))
+    assert len(batches) > 4
+    assert all(batch.schema == table.schema for batch in batches)
+    assert pa.Table.from_batches(batches).to_pylist() == [table.to_pylist()[i] for i in order]
+
+
+def documents_batch(rows):
+    fields = {"s": "string", "l": "list<string>", "o": "json", "n": "int64"}
+    return pa.RecordBatch.from_arrays([pa.array(["t"] * len(rows)), to_struct(fields, rows)], names=["title", "metadata"])
+
+
+def test_the_buffer_counts_metadata_and_packs_before_strings_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "BATCH_CHARS", 1000)
+    buffer = documents.DocumentBuffer({})
+    rows = [Document(doc_id=str(i), text="", metadata={"s": "x" * 300, "o": {"y": "z" * 300}}) for i in range(5)]
+    buffer.extend(rows, {"s": "string", "o": "json"})
+    assert buffer.n_bytes > 3000
+    buffer.write(tmp_path)
+    store = documents.DocumentStore(tmp_path)
+    assert [batch.num_rows for batch in store.batches] == [2, 2, 1]
+    assert store.get_many(range(5)) == rows
