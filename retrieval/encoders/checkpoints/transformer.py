@@ -159,20 +159,21 @@ def probed_limit(folder: Path) -> int:
 
 
 def _check_config(folder: Path, config: Any, auto_class: str) -> None:
-    code = config.get("auto_map") or {}
-    problems = {
-        "is_encoder_decoder": "an encoder-decoder network" if config.get("is_encoder_decoder") else "",
+    """Refuse settings of config.json that transformers passes over, or that make vectors depend on other texts."""
+    family, code = config.get("model_type"), config.get("auto_map") or {}
+    positions = config.get("position_embedding_type") or "absolute"
+    for key, found, refused in (
+        ("is_encoder_decoder", "an encoder-decoder network", config.get("is_encoder_decoder")),
         # transformers would take a class of its own under this name, which computes something else.
-        "auto_map": f"code of its own ({code[auto_class]}), which is never run" if auto_class in code else "",
-        "position_embedding_type": (
-            f"positions of type {config['position_embedding_type']!r}, which transformers does not compute"
-            if config.get("position_embedding_type") not in (None, "absolute") and config.get("model_type") != "esm"
-            else ""
+        ("auto_map", f"code that comes with the checkpoint ({code.get(auto_class)}), which is never run", auto_class in code),
+        ("position_embedding_type", f"{positions!r}, which transformers does not compute", positions != "absolute"),
+        (
+            "attention_type", "sparse attention, which the network leaves for good at its first short text: set original_full",
+            family == "big_bird" and config.get("attention_type") != "original_full",
         ),
-    }  # fmt: skip
-    for key, problem in problems.items():
-        if problem:
-            raise RepresentationError(f"{folder / 'config.json'}: {key}: found {problem}")
+    ):  # fmt: skip
+        if refused and (key, family) != ("position_embedding_type", "esm"):
+            raise RepresentationError(f"{folder / 'config.json'}: {key}: found {found}")
 
 
 def _check_options(path: Path, options: Any, task: str) -> None:
