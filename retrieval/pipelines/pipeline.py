@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...index.arrays import Floats, Int32s, Mask
+from ...index.nearest import did_you_mean
 from ...index.representations import Vectors
 from ..hits import Hits
 from ..searchers.registry import FieldSearcher, make_options
@@ -92,7 +93,8 @@ class Pipeline:
         """
         unknown = sorted(set(given or ()) - set(self.searchers))
         if unknown:
-            raise ValueError(f"options for the field {unknown[0]!r}; the search has {', '.join(self.searchers)}")
+            near = did_you_mean(str(unknown[0]), self.searchers)
+            raise ValueError(f"options for the field {unknown[0]!r}; the search has {', '.join(self.searchers)}{near}")
         return {name: make_options(self.searchers[name], each) for name, each in (given or {}).items()}
 
     def run(

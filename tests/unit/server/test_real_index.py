@@ -83,7 +83,8 @@ def test_explanations_come_stage_by_stage(client):
     [
         ({"search": "bm25 + plian"}, "invalid_search", "did you mean 'plain'?"),
         ({"search": "(bm25"}, "invalid_search", "expected )"),
-        ({"options": {"bm25": {"alhpa": 1}}}, "invalid_options", "unknown option 'alhpa'"),
+        ({"options": {"bm25": {"alhpa": 1}}}, "invalid_options", "did you mean 'alpha'?"),
+        ({"options": {"bm52": {"alpha": 1}}}, "invalid_options", "did you mean 'bm25'?"),
         ({"options": {"bm25": {"alpha": 1e400}}}, "invalid_options", "options: "),
         ({"options": {"bm25": {"alpha": 10**400}}}, "invalid_options", "options: "),
         ({"options": {"bm25": {"algorithm": "no"}}}, "invalid_options", "options: "),
