@@ -269,6 +269,11 @@ class Trials:
             yield f"left behind: {sorted(found - known)}, missing: {sorted(known - found)}"
 
 
+def errors_told(err):
+    """Lines of stderr that tell an error."""
+    return [line for line in err.splitlines() if line.startswith("lexmax: ") and "compiling kernels" not in line]
+
+
 # --- the scenarios ---
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from failing import errors_told
 
 from lexmax import Collection, StorageError
 from lexmax.__main__ import main
@@ -34,7 +35,7 @@ def idx(tmp_path, corpus, capsys):
 
 
 def told(capsys):
-    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("lexmax: ")]
+    return errors_told(capsys.readouterr().err)
 
 
 # --- output ---

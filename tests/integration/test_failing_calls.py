@@ -8,7 +8,7 @@ import os
 import shutil
 
 import pytest
-from failing import FailingCalls, Trials, scenarios
+from failing import FailingCalls, Trials, errors_told, scenarios
 
 from lexmax import Collection, StorageError
 from lexmax.__main__ import main
@@ -150,7 +150,7 @@ def test_commands_end_in_one_line(idx, tmp_path, capsys, command):
         assert check_index(work) == []
         if status:  # not a call of the cleaning up after the commit
             n_refused += 1
-            told = [row for row in capsys.readouterr().err.splitlines() if row.startswith("lexmax: ")]
+            told = errors_told(capsys.readouterr().err)
             assert (status, len(told)) == (2, 1)
             assert folder.name in told[0]
             assert folder is work or "is published" in told[0] or not folder.exists()

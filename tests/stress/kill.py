@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from failing import Scenario, Trials
+from failing import Scenario, Trials, errors_told
 from hashed_tokens import HashedTokens, add_method
 
 from lexmax import Collection
@@ -144,8 +144,7 @@ def _problems(trials, name, status, n_commits, told):
     if status != EXIT[name]:
         yield f"exit status {status}: {told}"
     if name != "KILL":
-        last = [line for line in told.splitlines() if line.startswith("lexmax: ")]
-        if len(last) != 1 or "Traceback" in told or "Exception ignored" in told:
+        if len(errors_told(told)) != 1 or "Traceback" in told or "Exception ignored" in told:
             yield f"not one line: {told}"
         yield from trials.litter(not (trials.path / "manifest.json").exists())
     state = trials.digest()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from failing import digest
+from failing import digest, errors_told
 from hashed_tokens import HashedTokens, add_method
 from kill import forked
 
@@ -86,8 +86,7 @@ def problems(status, told, idx, before, after, new):
         if state != after:
             yield "exit status 0, but another index"
     elif status == 2:
-        lines = [line for line in told.splitlines() if line.startswith("lexmax: ")]
-        if len(lines) != 1 or "Traceback" in told:
+        if len(errors_told(told)) != 1 or "Traceback" in told:
             yield f"not one line: {told}"
         if state not in (before, after):
             yield f"the index is neither old nor new: {told}"
