@@ -26,7 +26,8 @@ Body = SearchOne | SearchMany
 def check_size(body: Body, texts: Sequence[str], limits: Limits) -> None:
     """Refuse too many results or characters for one request."""
     if len(texts) * body.k > limits.max_hits:
-        message = f"{len(texts)} queries with k = {body.k}: at most {limits.max_hits} results per request"
+        message = f"{len(texts)} queries with k = {body.k} ask for {len(texts) * body.k} results"
+        message += f": at most {limits.max_hits} results per request"
         raise RefusedError(422, "invalid_request", message)
     n_chars = sum(map(len, texts))
     if n_chars > limits.max_total_chars:

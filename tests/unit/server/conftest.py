@@ -20,6 +20,7 @@ from lexmax.server.limits import Limits
 from lexmax.server.process import Server
 
 DEADLINE_S = 30
+COMPILE_S = 300  # a real index may have its kernels compiled first
 
 
 DOCUMENTS = [
@@ -161,7 +162,7 @@ def run_server(app, limits=Limits(), ready=True):  # noqa: B008
         limits = httpx.Limits(max_connections=64)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S, limits=limits) as client:
             if ready:
-                wait_until(lambda: client.get("/readyz").status_code == 200)
+                wait_until(lambda: client.get("/readyz").status_code == 200, COMPILE_S)
             yield client, server
     finally:
         server.should_exit = True
@@ -169,9 +170,9 @@ def run_server(app, limits=Limits(), ready=True):  # noqa: B008
         assert not thread.is_alive()
 
 
-def wait_until(condition):
+def wait_until(condition, within_s=DEADLINE_S):
     """Wait for what another thread does; fails after the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)

@@ -77,7 +77,7 @@ def test_timings_on_request(shared_client):
         ({"search": "(bm25:900000 + splade:90000):10 > splade:999999", "queries": ["x", "y"]}, "invalid_search", "1980020"),
         ({"options": {"splade": {}}}, "invalid_options", "options: options for the field 'splade'"),
         ({"options": {"bm25": {"n_probe": float("inf")}}}, "invalid_options", "infinity"),
-        ({"k": 1000, "queries": ["x"] * 21}, "invalid_request", "at most 20000 results"),
+        ({"k": 1000, "queries": ["x"] * 21}, "invalid_request", "ask for 21000 results: at most 20000 results"),
         ({"queries": ["x" * 19_000] * 11}, "invalid_request", "at most 200000 characters"),
     ],
 )
