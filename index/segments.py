@@ -123,19 +123,20 @@ def merge_documents(folder: Path, segments: Sequence[Segment], types: dict[str, 
 
 def _reordered(table: pa.Table, order: Int32s) -> Iterator[pa.RecordBatch]:
     """Rows of a table in another order. All strings of a column are put together, so their offsets must be wide meanwhile."""
-    wide = pa.schema([field.with_type(_wide(field.type)) for field in table.schema])
-    for batch in table.cast(wide).take(pa.array(order)).to_batches(BATCH_ROWS):
-        for part in _halved(batch):
-            yield part.cast(table.schema)
+    wide = table.cast(pa.schema([field.with_type(_wide(field.type)) for field in table.schema])).combine_chunks()
+    for first in range(0, len(order), BATCH_ROWS):
+        for rows in _taken(wide, order[first : first + BATCH_ROWS]):
+            yield from rows.cast(table.schema).to_batches()
 
 
-def _halved(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    if batch.num_rows > 1 and batch.nbytes > MAX_BATCH_BYTES:
-        middle = batch.num_rows // 2
-        yield from _halved(batch.slice(0, middle))
-        yield from _halved(batch.slice(middle))
+def _taken(table: pa.Table, rows: Int32s) -> Iterator[pa.Table]:
+    taken = table.take(pa.array(rows))
+    if len(rows) > 1 and taken.nbytes > MAX_BATCH_BYTES:
+        middle = len(rows) // 2
+        yield from _taken(table, rows[:middle])
+        yield from _taken(table, rows[middle:])
     else:
-        yield batch
+        yield taken
 
 
 def _wide(kind: pa.DataType) -> pa.DataType:

@@ -222,5 +222,5 @@ def test_the_buffer_counts_metadata_and_packs_before_strings_are_too_many(tmp_pa
     assert buffer.n_bytes > 3000
     buffer.write(tmp_path)
     store = documents.DocumentStore(tmp_path)
-    assert [batch.num_rows for batch in store.batches] == [2, 2, 1]
+    assert [batch.num_rows for batch in store.batches()] == [2, 2, 1]
     assert store.get_many(range(5)) == rows
