@@ -9,6 +9,8 @@ Both keep the arrays of ColBERTv2's codec (`index.colbertv2`) chunk by chunk, wi
     0.codes | 0.residuals           centroids and packed residuals of its tokens
     merged_codes | merged_residuals .npy of fast-plaid 1.7 and later: those of all chunks, and some rows of padding
     collection.json                 of RAGatouille, if it is there: the texts in order
+    pid_docid_map.json              of RAGatouille: the id of each passage's document
+    plaid_ids_to_documents_ids      .pkl or .sqlite of PyLate, in this folder or the one above: the same
 
 Lists of passages by centroid are not read: lexmax clusters the tokens anew.
 """
@@ -17,9 +19,13 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +39,7 @@ from ...index.errors import DatasetError, IndexFormatError, MissingDependencyErr
 from ...index.multivector.colbertv2 import ColbertV2Codec
 from ...index.representations.multivectors import MultiVectors
 from ..build import BuildReport
+from ..corpora.passages import PARENT
 from ..corpora.reading import Fields
 from ..encoders.base import Encoder
 from ..encoders.precomputed import TokenVectorsEncoder
@@ -68,7 +75,8 @@ def import_plaid(
     fields : Fields or None
         Which keys hold what in ``documents``.
     ids : Path, str or None
-        A file with the id of each passage on a line of its own; None: passages are numbered from 0, as they are there.
+        A file with the id of each passage on a line of its own; None: the ids that RAGatouille or PyLate keeps beside the
+        index, ``ID#1``, ``ID#2`` where a document has several passages; numbers from 0 where there are none.
     name : str
         What the vectors are called when there is no encoder, for the index's fingerprint.
     field : str
@@ -100,11 +108,13 @@ def import_plaid(
             f"{folder} holds token vectors of dim {plaid.codec.dim}, and {encoder.kind} makes some of dim {dim}: "
             "give the model that made them"
         )
-    doc_ids = map(str, count()) if ids is None else iter(_read_ids(Path(ids), plaid.n_passages))
+    named = (
+        plaid.names() if ids is None else [Document(doc_id=line, text="") for line in _read_ids(Path(ids), plaid.n_passages)]
+    )
     texts = iter(plaid.texts()) if not documents else iter([""] * plaid.n_passages)
+    passages = iter(named)
     batches: Iterator[Any] = (
-        ([Document(doc_id=next(doc_ids), text=next(texts)) for _ in range(len(vectors))], vectors)
-        for vectors in plaid.vectors()
+        ([replace(next(passages), text=next(texts)) for _ in range(len(vectors))], vectors) for vectors in plaid.vectors()
     )
     if documents:
         batches = DocumentsById(documents, fields).of(batches)
@@ -155,6 +165,8 @@ class PlaidFolder:
         """Decode all passages in order, some at a time."""
         for chunk in self._chunks:
             codes, residuals = self._rows(chunk, "codes"), self._rows(chunk, "residuals")
+            if not codes.size and not residuals.size:  # an empty array may have kept no width
+                residuals = np.empty((0, self.codec.width), np.uint8)
             self._check(chunk, codes, residuals)
             offsets = np.concatenate([[0], np.cumsum(chunk.widths)]).astype(np.int64)
             first = 0
@@ -174,6 +186,26 @@ class PlaidFolder:
         if not isinstance(texts, list) or len(texts) != self.n_passages or not all(isinstance(text, str) for text in texts):
             raise IndexFormatError(path, expected=f"a list of {self.n_passages} strings", found="something else")
         return texts
+
+    def names(self) -> list[Document]:
+        """Return a document without text for each passage: with the id that is kept beside the index, else its number."""
+        own = own_ids(self.path)
+        if own is None:
+            return [Document(doc_id=str(number), text="") for number in range(self.n_passages)]
+        path, found = own
+        if found.keys() != set(range(self.n_passages)):
+            advice = "give the ids yourself (--ids)"
+            expected = f"an id for each of {self.n_passages} passages"
+            raise IndexFormatError(path, expected=expected, found=f"ids of {len(found)} passages", advice=advice)
+        ids = [found[number] for number in range(self.n_passages)]
+        n_passages, seen, documents = Counter(ids), Counter[str](), list[Document]()
+        for doc_id in ids:
+            seen[doc_id] += 1
+            if n_passages[doc_id] == 1:
+                documents.append(Document(doc_id=doc_id, text=""))
+            else:
+                documents.append(Document(doc_id=f"{doc_id}#{seen[doc_id]}", text="", metadata={PARENT: doc_id}))
+        return documents
 
     def _read_metadata(self) -> dict[str, Any]:
         path = self.path / METADATA_NAME
@@ -209,13 +241,16 @@ class PlaidFolder:
         for number in range(self._metadata["num_chunks"]):
             path = self.path / f"doclens.{number}.json"
             widths = _read_json(path)
-            if not isinstance(widths, list) or not all(type(width) is int and width >= 0 for width in widths):
+            if not isinstance(widths, list) or not all(map(_is_count, widths)):
                 raise IndexFormatError(path, expected="a list of whole numbers", found="something else")
             chunks.append(_Chunk(number, np.array(widths, np.int64), first_row))
             first_row += chunks[-1].n_tokens
-        expected = self._metadata.get("num_embeddings", first_row)
-        if first_row != expected:
-            raise IndexFormatError(self.path / METADATA_NAME, expected=f"{expected} tokens in all chunks", found=first_row)
+        # num_embeddings is not asked: programs that add or delete leave it as it was. Each chunk's arrays have its tokens.
+        stray = self.path / f"doclens.{len(chunks)}.json"
+        if stray.exists():
+            raise IndexFormatError(
+                self.path / METADATA_NAME, expected=f"a num_chunks that counts {stray.name}", found=len(chunks)
+            )
         return chunks
 
     def _rows(self, chunk: _Chunk, kind: str) -> Array:
@@ -254,6 +289,58 @@ class PlaidFolder:
 
     def _file(self, stem: str) -> Path:
         return self.path / f"{stem}.{'pt' if self._torch else 'npy'}"
+
+
+def own_ids(folder: Path) -> tuple[Path, dict[int, str]] | None:
+    """File in which RAGatouille or PyLate keeps ids, and the id of each passage; None where there is no such file.
+
+    Raises
+    ------
+    IndexFormatError
+        The file does not hold ids by passage numbers.
+    """
+    readers: dict[str, Callable[[Path], Any]] = {
+        "pid_docid_map.json": _read_json,
+        "plaid_ids_to_documents_ids.pkl": lambda path: _unpickled(path, path.read_bytes()),
+        "plaid_ids_to_documents_ids.sqlite": _read_sqlite,
+    }
+    places = (folder / name for name in readers), (folder.resolve().parent / name for name in readers)
+    path = next((path for path in chain(*places) if path.is_file()), None)
+    if path is None:
+        return None
+    content = readers[path.name](path)
+    try:
+        return path, {int(number): str(doc_id) for number, doc_id in content.items()}
+    except (AttributeError, TypeError, ValueError) as failure:
+        raise IndexFormatError(path, expected="ids by passage numbers", found=failure) from failure
+
+
+class _Plain(pickle.Unpickler):
+    """Unpickles numbers, strings, lists and dicts; nothing is imported, so nothing is ever run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"an object of {module}.{name}")
+
+
+def _unpickled(path: Path, content: bytes) -> Any:
+    try:
+        return _Plain(BytesIO(content)).load()
+    except (pickle.UnpicklingError, ValueError, EOFError, KeyError, IndexError, AttributeError, TypeError) as failure:
+        raise IndexFormatError(path, expected="a pickle of plain ids", found=failure) from failure
+
+
+def _read_sqlite(path: Path) -> dict[str, Any]:
+    """A SqliteDict: keys are text, values pickles."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            rows = database.execute("SELECT key, value FROM unnamed").fetchall()
+    except sqlite3.Error as failure:
+        raise IndexFormatError(path, expected="a table of ids", found=failure) from failure
+    return {key: _unpickled(path, value) for key, value in rows}
+
+
+def _is_count(width: Any) -> bool:
+    return not isinstance(width, bool) and isinstance(width, int | float) and width >= 0 and width == int(width)
 
 
 def _read_torch(path: Path) -> Any:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import sqlite3
 from itertools import pairwise
 
 import numpy as np
@@ -226,7 +228,14 @@ def text(name, value):
         (text("metadata.json", "{"), "metadata.json", "expected JSON"),
         (text("metadata.json", "[1]"), "metadata.json", "num_chunks"),
         (text("metadata.json", '{"num_chunks": true}'), "metadata.json", "found True"),
-        (text("metadata.json", '{"num_chunks": 2, "num_embeddings": 5}'), "metadata.json", "5 tokens"),
+        (text("metadata.json", '{"num_chunks": 2}'), "metadata.json", "a num_chunks that counts doclens.2.json, found 2"),
+        (
+            text("pid_docid_map.json", '{"0": "a"}'),
+            "pid_docid_map.json",
+            "an id for each of 70 passages, found ids of 1",
+        ),
+        (text("pid_docid_map.json", '["a"]'), "pid_docid_map.json", "ids by passage numbers"),
+        (text("plaid_ids_to_documents_ids.sqlite", "no table"), "plaid_ids_to_documents_ids.sqlite", "a table of ids"),
         (text("metadata.json", '{"num_chunks": 3, "config": {"nbits": 4}}'), "buckets.pt", "4 bits, found 2 bits"),
         (text("doclens.1.json", "[1, -1]"), "doclens.1.json", "whole numbers"),
         (lambda folder: (folder / "doclens.2.json").unlink(), "doclens.2.json", "found nothing"),
@@ -248,6 +257,64 @@ def test_damage_is_named(tmp_path, folder, damage, name, message):
         import_plaid(folder, tmp_path / "idx")
     assert str(caught.value).startswith(str(folder / name))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_embeddings", [0, 5, 10**9, None])
+def test_a_wrong_number_of_embeddings_in_the_metadata_is_passed_over(tmp_path, vectors, kind, n_embeddings):
+    """Programs that add to a folder or delete from it leave the number as it was: the arrays decide."""
+    write(tmp_path / "plaid", kind, vectors, make_codec())
+    path = tmp_path / "plaid" / "metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_embeddings": n_embeddings}))
+    assert import_plaid(tmp_path / "plaid", tmp_path / "idx").n_added == N_DOCS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_without_passages_or_tokens_and_lengths_written_as_floats(tmp_path, kind):
+    rng = np.random.default_rng(2)
+    widths = [*[0] * CHUNK, *rng.integers(1, 9, CHUNK).tolist(), 0, 3]
+    expected = write(tmp_path / "plaid", kind, token_vectors(rng, widths, DIM), make_codec())
+    for path in (tmp_path / "plaid").glob("doclens.*.json"):
+        path.write_text(json.dumps([float(width) for width in json.loads(path.read_text())]))
+    if kind == "stanford":  # an empty tensor keeps no width
+        torch.save(torch.zeros(0, dtype=torch.uint8), tmp_path / "plaid" / "0.residuals.pt")
+    found = list(PlaidFolder(tmp_path / "plaid").vectors())
+    assert np.concatenate([np.diff(part.offsets) for part in found]).tolist() == widths
+    np.testing.assert_allclose(np.concatenate([part.tokens for part in found]), expected, atol=1e-5)
+
+
+def as_json(folder, ids):
+    (folder / "pid_docid_map.json").write_text(json.dumps(dict(enumerate(ids))))
+
+
+def as_pickle(folder, ids):
+    (folder.parent / "plaid_ids_to_documents_ids.pkl").write_bytes(pickle.dumps(dict(enumerate(ids))))
+
+
+def as_sqlite(folder, ids):
+    with sqlite3.connect(folder / "plaid_ids_to_documents_ids.sqlite") as database:
+        database.execute("CREATE TABLE unnamed (key TEXT PRIMARY KEY, value BLOB)")
+        rows = [(str(number), pickle.dumps(doc_id)) for number, doc_id in enumerate(ids)]
+        database.executemany("INSERT INTO unnamed VALUES (?, ?)", rows)
+
+
+@pytest.mark.parametrize("keep", [as_json, as_pickle, as_sqlite])
+def test_ids_that_are_kept_beside_the_index_are_read(tmp_path, folder, keep):
+    """Of RAGatouille and PyLate; passages of one document are numbered from 1."""
+    keep(folder, [f"doc {i}" for i in range(N_DOCS - 3)] + ["long", "long", "long"])
+    import_plaid(folder, tmp_path / "idx")
+    documents = Snapshot.open(tmp_path / "idx").get_many([0, N_DOCS - 4, N_DOCS - 2])
+    assert [document.doc_id for document in documents] == ["doc 0", f"doc {N_DOCS - 4}", "long#2"]
+    assert [dict(document.metadata) for document in documents] == [{}, {}, {"parent": "long"}]
+    (tmp_path / "ids.txt").write_text("".join(f"own {i}\n" for i in range(N_DOCS)))
+    import_plaid(folder, tmp_path / "idx 2", ids=tmp_path / "ids.txt")
+    assert Snapshot.open(tmp_path / "idx 2").get_many([7])[0].doc_id == "own 7"
+
+
+def test_ids_in_a_pickle_of_other_objects_are_never_loaded(tmp_path, folder):
+    (folder / "plaid_ids_to_documents_ids.pkl").write_bytes(pickle.dumps({0: Snapshot}))
+    with pytest.raises(IndexFormatError, match=r"a pickle of plain ids, found an object of lexmax\.index\.snapshot\.Snapshot"):
+        import_plaid(folder, tmp_path / "idx")
 
 
 @pytest.mark.parametrize("code", [-1, 48])
