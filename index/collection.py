@@ -388,6 +388,21 @@ class Collection:
             raise RepresentationError(f"{self.path}: there is no field {name!r} of token vectors")
         writer.calibration = record
 
+    def give_statistics(self, name: str, *, scale: float | None = None, average_length: float | None = None) -> None:
+        """Weigh a sparse field's documents with statistics of a larger collection, and compact; see `NewField`.
+
+        Raises
+        ------
+        RepresentationError
+            There is no such sparse field, or it is not weighed by BM25 and an average length is given.
+        """
+        writer = self._store.writers.get(name)
+        if not isinstance(writer, SparseWriter) or (average_length is not None and not writer.is_bm25):
+            raise RepresentationError(f"{self.path}: there is no field {name!r} that has such statistics")
+        statistics = {"scale": scale, "average_length": average_length}
+        writer.give({each: value for each, value in statistics.items() if value is not None})
+        self.compact(reorder=False)
+
     def close(self) -> None:
         """Forget what was not committed, remove its files, and release the lock. Raises nothing."""
         self._ended = "is closed"

@@ -43,6 +43,22 @@ def pack_rows(indptr: I64, ranks: U32, impacts: U8, width: int) -> U8:
 
 
 @kernel
+def count_ranks(indptr: I64, rows: U8, width: int, documents: I64, n_terms: int) -> I64:
+    """How many of the documents hold each rank, (n_terms,)."""
+    counts = np.zeros(n_terms, np.int64)
+    for d in documents:
+        n = indptr[d + 1] - indptr[d]
+        start = (width + 1) * indptr[d]
+        for i in range(n):
+            rank = np.uint32(0)
+            for byte in range(width):
+                rank |= np.uint32(rows[start + width * i + byte]) << np.uint32(8 * byte)
+            if rank < n_terms:
+                counts[rank] += 1
+    return counts
+
+
+@kernel
 def unpack_rows(indptr: I64, rows: U8, width: int, first: int, last: int) -> tuple[U32, U8]:
     """Ranks and impacts of the documents ``first`` to ``last``, (n_entries,) uint32 and uint8."""
     n_entries = indptr[last] - indptr[first]

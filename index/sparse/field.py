@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ from ..arrays import Int32s, Int64s
 from ..errors import IndexFormatError, RepresentationError
 from ..fields import Field, FieldSegment
 from ..kernels import read_only
+from ..kernels.rows import count_ranks, rank_bytes
 from ..kernels.terms import add_frequencies, times_idf
 from ..manifest import FieldRecord
 from ..representations.sparse import SparseVectors
+from ..strings import StringTable
 from .bm25 import Bm25
 from .inverted import InvertedIndex
 from .quantize import MAX_IMPACT
 from .sparse_tokens import SparseTokenIndex
+from .statistics import SparseStatistics
 from .vocabulary import Vocabulary, renumbered
 
 MAX_DRIFT = 0.005
@@ -42,6 +47,15 @@ class SparseSegment(FieldSegment[InvertedIndex | SparseTokenIndex]):
             raise RepresentationError(f"{self.part.file.path}: the field holds no sparse token vectors")
         return self.part
 
+    @cached_property
+    def deleted_frequencies(self) -> Int64s | None:
+        """How many deleted documents hold each rank, (n_terms,); None: no document is deleted."""
+        if self.live is None:
+            return None
+        inverted, deleted = self.inverted, np.flatnonzero(~self.live)
+        arrays, n_terms = inverted.arrays, len(inverted.terms)
+        return count_ranks(arrays.forward_indptr, arrays.forward, rank_bytes(n_terms), read_only(deleted), n_terms)
+
 
 class SparseField(Field[SparseSegment]):
     """A field of sparse vectors.
@@ -62,6 +76,8 @@ class SparseField(Field[SparseSegment]):
         self.vocabulary = vocabulary
         self.bm25 = Bm25(**record.options["bm25"]) if record.options.get("bm25") else None
         self.scale = float(record.state.get("scale") or 1.0)
+        self.collection: SparseStatistics | None = None
+        """Statistics of the collection that the field is a part of, where queries are weighed with those."""
         self._given: dict[str, float] = record.state.get("given", {})
 
     @property
@@ -84,25 +100,83 @@ class SparseField(Field[SparseSegment]):
             raise RepresentationError(f"{where}: the field has no vocabulary: search it by term numbers, not strings")
         if queries.vocabulary is None:
             return queries
+        if self.collection is not None:
+            return self._weighed_as_part(queries, queries.vocabulary, self.collection)
         indptr, terms, weights = renumbered(queries, self.vocabulary.find(queries.vocabulary))
         if self.bm25 is not None:
-            weights = times_idf(read_only(weights), self.document_frequencies(terms), self.n_total)
+            weights = times_idf(read_only(weights), self.document_frequencies(terms), self.n_docs)
         return SparseVectors(indptr, terms, weights)
 
+    def _weighed_as_part(self, queries: SparseVectors, strings: Sequence[str], whole: SparseStatistics) -> SparseVectors:
+        """Do the same by the statistics of the collection; terms that only they know have numbers past the vocabulary."""
+        places, numbers = whole.places(strings), self.vocabulary.find(strings)
+        numbers = np.where(places < 0, -1, np.where(numbers < 0, len(self.vocabulary) + places, numbers)).astype(np.int32)
+        weights = queries.weights
+        if self.bm25 is not None:
+            weights = times_idf(read_only(weights), whole.frequencies_at(places)[queries.terms], whole.n_docs)
+        return SparseVectors(*renumbered(SparseVectors(queries.indptr, queries.terms, weights), numbers))
+
+    def statistics(self) -> SparseStatistics:
+        """Return what scores depend on besides the documents, of this field alone."""
+        n_terms = len(self.vocabulary)
+        by_string = n_terms > 0
+        if not by_string:
+            n_terms = max(
+                (int(segment.inverted.terms[-1]) + 1 for segment in self.segments if len(segment.inverted.terms)), default=0
+            )
+        numbers = np.arange(n_terms, dtype=np.int32)
+        total = round(live_average_length(self.segments) * self.n_docs) if self.bm25 is not None else 0
+        return SparseStatistics(
+            n_docs=self.n_docs, total_length=total, scale=self.scale,
+            terms=StringTable.of(self.vocabulary.strings(numbers)) if by_string else None,
+            frequencies=self.document_frequencies(numbers), reaches=self.reaches(numbers),
+        )  # fmt: skip
+
+    def with_statistics(self, whole: SparseStatistics) -> SparseField:
+        """Return the field as a part of a collection that has these statistics: its scores are those of the whole.
+
+        Raises
+        ------
+        RepresentationError
+            Documents are weighed with another scale or average length: give both when the field is created.
+        """
+        averages = {segment.record.average_length for segment in self.segments if segment.record.n_postings}
+        if whole.scale != self.scale or (self.bm25 is not None and averages - {whole.average_length}):
+            raise RepresentationError(
+                f"{self.path}, field {self.name}: documents are weighed with scale {self.scale} and average length "
+                f"{', '.join(map(str, averages))}, not with {whole.scale} and {whole.average_length}"
+            )
+        part = copy(self)
+        part.collection = whole
+        return part
+
     def document_frequencies(self, terms: Int32s) -> Int64s:
-        """Documents that hold each term number; deleted ones count until they are merged away."""
+        """Live documents that hold each term number."""
         total = np.zeros(len(terms), np.int64)
         terms = read_only(terms)
         for segment in self.segments:
             add_frequencies(segment.inverted.terms, segment.inverted.arrays.starts, terms, total)
+            if segment.deleted_frequencies is not None:
+                ranks = segment.inverted.ranks(terms)
+                total[ranks >= 0] -= segment.deleted_frequencies[ranks[ranks >= 0]]
         return total
 
     def reaches(self, terms: Int32s) -> Int64s:
         """Bound of each ascending term number's impact in any segment, 0 without postings (see `kernels.postings.look_up`)."""
+        return self.look_up(terms)[0]
+
+    def look_up(self, terms: Int32s) -> tuple[Int64s, list[Int64s]]:
+        """`reaches` of ascending term numbers, in the collection that this is a part of, and their ranks in each segment."""
         reaches = np.zeros(len(terms), np.int64)
-        for segment in self.segments:
-            segment.inverted.look_up(terms, reaches)
-        return reaches
+        ranks = [segment.inverted.look_up(terms, reaches) for segment in self.segments]
+        whole = self.collection
+        if whole is None:
+            return reaches, ranks
+        if whole.terms is None:
+            return whole.reaches_at(terms), ranks
+        n_known = int(np.searchsorted(terms, len(self.vocabulary)))
+        known = whole.places(self.vocabulary.strings(terms[:n_known]))
+        return whole.reaches_at(np.concatenate([known, terms[n_known:] - len(self.vocabulary)])), ranks
 
     def document_row(self, doc_num: int) -> SparseVectors:
         """One document's terms and dequantised weights, as a row."""

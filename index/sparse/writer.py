@@ -64,15 +64,24 @@ class SparseWriter:
         """Give a new field the strings of the encoder's fixed term numbers."""
         self._vocabulary.new = list(terms)
 
+    def give(self, statistics: dict[str, float]) -> None:
+        """Take ``scale`` and ``average_length`` of a larger collection; a compaction must follow."""
+        self._given = {**self._given, **statistics}
+
     @property
     def fullness(self) -> float:
         """Share of the buffer's limit that is used."""
         return self._n_postings / self._limits.n_postings
 
     @property
+    def is_bm25(self) -> bool:
+        """Whether the index weighs term counts."""
+        return self._bm25 is not None
+
+    @property
     def leads_order(self) -> bool:
         """Whether documents are reordered by this field by default: learned weights gain, BM25 does not."""
-        return self._bm25 is None
+        return not self.is_bm25
 
     def size(self, record: PartRecord) -> float:
         """Share of the largest part that a merge may write."""
@@ -149,7 +158,9 @@ class SparseWriter:
         """
         if self._bm25 is not None:
             self._average_length = self._given.get("average_length", live_average_length(segments))
-        if compaction and "scale" not in self._given and any(segment.inverted.n_postings for segment in segments):
+        if "scale" in self._given:
+            self._next_scale = self._given["scale"]
+        elif compaction and any(segment.inverted.n_postings for segment in segments):
             if self._bm25 is None:
                 top = weighing.largest_weight(segments, self._scale or 1.0, live=not in_place)
                 self._next_scale = weighing.fitted_scale(top, self._scale)

@@ -14,6 +14,8 @@ MIN_TOP_WEIGHT = 32
 """The heaviest term keeps at least this many levels, even when 16-bit sums then do not suffice."""
 MAX_NARROW_SCORE = 65_535
 MAX_SCORE = 2**31 - 1
+SHARES = 2.0**24
+"""Parts of the heaviest weight that weights are added in."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,16 +37,20 @@ def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float, bool]:
     ValueError
         So many terms (8 million or more) that weights of 1 already pass 31 bits.
     """
-    top, reach, whole = np.float64(0.0), np.float64(0.0), True
+    top, whole = np.float64(0.0), True
     for i in range(len(weights)):
         if tops[i] > 0:
             w = np.float64(weights[i])
             top = max(top, w)
-            reach += w * tops[i]
             whole = whole and w == np.floor(w)
     if top == 0.0:
         integers[:] = 0
         return 1.0, True
+    shares = np.int64(0)  # whole numbers, whose sum does not depend on the order of the terms
+    for i in range(len(weights)):
+        if tops[i] > 0:
+            shares += np.int64(np.rint(np.float64(weights[i]) / top * SHARES)) * tops[i]
+    reach = max(np.float64(shares), 1.0) * top / SHARES
     scale = np.float64(MAX_WEIGHT) / top
     if whole and top <= MAX_WEIGHT and reach <= MAX_NARROW_SCORE:
         scale = np.float64(1.0)

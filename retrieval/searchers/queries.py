@@ -62,8 +62,8 @@ def prepare(field: SparseField, queries: SparseVectors, number: int) -> IntegerQ
     """
     terms, weights = queries.row(number)
     terms, weights = terms.copy(), weights.copy()
-    reaches, integers = np.zeros(len(terms), np.int64), np.empty(len(terms), np.int64)
-    ranks = [segment.inverted.look_up(terms, reaches) for segment in field.segments]
+    integers = np.empty(len(terms), np.int64)
+    reaches, ranks = field.look_up(terms)
     scale, narrow = weigh(weights, reaches, integers)
     if len(integers) and not integers.all():
         known = integers > 0
