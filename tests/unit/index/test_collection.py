@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 import zlib
 
 import numpy as np
@@ -14,11 +16,13 @@ from lexmax import (
     IndexLockedError,
     IndexNotFoundError,
     RepresentationError,
+    StorageError,
 )
 from lexmax.index.check import check_index
 from lexmax.index.collection import BufferLimits, NewField
 from lexmax.index.documents import Document
 from lexmax.index.snapshot import Snapshot
+from lexmax.index.sparse.writer import SparseWriter
 from lexmax.retrieval.encoders.lexical import LexicalEncoder
 
 rng = np.random.default_rng(3)
@@ -390,8 +394,6 @@ def test_fields_that_cannot_be_are_refused():
 
 
 def test_a_forked_child_does_not_keep_the_lock(tmp_path, vectors):
-    import os
-
     make_index(tmp_path / "idx", vectors)
     reader, writer = os.pipe()
     collection = Collection.open(tmp_path / "idx")
@@ -407,6 +409,86 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path, vectors):
         os.close(writer)
         os.close(reader)
         os.waitpid(child, 0)
+
+
+def in_child(act):
+    """What ``act`` returns in a forked child, as an exit status."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(act())
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_forked_child_neither_writes_nor_ends_its_parents_collection(tmp_path, vectors):
+    make_index(tmp_path / "idx", vectors)
+    held = [Collection.open(tmp_path / "idx", limits=BufferLimits(n_postings=1))]
+    held[0].add(documents(40, 50), {"sparse": vectors})  # files that no commit names yet
+
+    def act():
+        try:
+            held[0].commit()
+        except StorageError as refusal:
+            held[0].close()
+            held.clear()
+            return 7 if "belongs to the process that opened it" in str(refusal) else 8
+        return 9
+
+    assert in_child(act) == 7
+    with pytest.raises(IndexLockedError):
+        Collection.open(tmp_path / "idx")
+    held[0].commit()
+    held[0].close()
+    assert Snapshot.open(tmp_path / "idx").n_docs == 80
+    assert check_index(tmp_path / "idx") == []
+
+
+def test_a_child_that_outlives_a_killed_writer_does_not_keep_its_lock(tmp_path, vectors):
+    make_index(tmp_path / "idx", vectors)
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        Collection.open(tmp_path / "idx").__enter__()
+        if os.fork() == 0:  # lives until the test closes the pipe
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(parent, 0)[1] == signal.SIGKILL
+    try:
+        Collection.open(tmp_path / "idx").close()
+    finally:
+        os.close(writer)
+        os.close(reader)
+
+
+def test_folders_that_were_made_for_an_index_that_was_never_committed_are_removed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with Collection.create(tmp_path / "mine" / "a" / "idx", SPARSE):
+        assert (tmp_path / "mine" / "a" / "idx" / "write.lock").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="file is no folder: an index is a folder of its own"):
+        Collection.create(tmp_path / "file", SPARSE)
+
+
+def test_an_error_in_the_middle_of_a_change_ends_the_collection(tmp_path, vectors, monkeypatch):
+    """Pending documents whose vectors are lost are never committed."""
+    make_index(tmp_path / "idx", vectors)
+    with Collection.open(tmp_path / "idx") as collection:
+        with monkeypatch.context() as patch:
+            patch.setattr(SparseWriter, "extend", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                collection.add(documents(40, 50), {"sparse": vectors})
+        with pytest.raises(StorageError, match="failed in the middle of a change"):
+            collection.commit()
+    assert Snapshot.open(tmp_path / "idx").n_docs == 40
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_what_cannot_be_removed_does_not_fail_the_commit(tmp_path, vectors, monkeypatch):
