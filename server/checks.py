@@ -29,6 +29,10 @@ def check_size(body: Body, texts: Sequence[str], limits: Limits) -> None:
         message = f"{len(texts)} queries with k = {body.k} ask for {len(texts) * body.k} results"
         message += f": at most {limits.max_hits} results per request"
         raise RefusedError(422, "invalid_request", message)
+    if body.explain and len(texts) * body.k > limits.max_explained:
+        message = f"{len(texts)} queries with k = {body.k} ask for {len(texts) * body.k} explanations"
+        message += f": at most {limits.max_explained} per request; lower k"
+        raise RefusedError(422, "invalid_request", message)
     n_chars = sum(map(len, texts))
     if n_chars > limits.max_total_chars:
         message = f"queries of {n_chars} characters: at most {limits.max_total_chars} characters per request"

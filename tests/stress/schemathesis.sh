@@ -11,4 +11,4 @@ server=$!
 trap 'kill $server; wait $server || true' EXIT
 until curl -sf "http://127.0.0.1:$port/readyz" > /dev/null; do kill -0 $server; sleep 0.5; done
 schemathesis --config-file "$here/schemathesis.toml" run "http://127.0.0.1:$port/openapi.json" \
-  --checks all --max-examples "$cases" --continue-on-failure --phases examples,coverage,fuzzing --seed 1
+  --checks all --request-timeout 30 --max-examples "$cases" --continue-on-failure --phases examples,coverage,fuzzing --seed 1

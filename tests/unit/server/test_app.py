@@ -78,6 +78,7 @@ def test_timings_on_request(shared_client):
         ({"options": {"splade": {}}}, "invalid_options", "options: options for the field 'splade'"),
         ({"options": {"bm25": {"n_probe": float("inf")}}}, "invalid_options", "infinity"),
         ({"k": 1000, "queries": ["x"] * 21}, "invalid_request", "ask for 21000 results: at most 20000 results"),
+        ({"k": 67, "explain": True, "queries": ["x"] * 3}, "invalid_request", "ask for 201 explanations: at most 200 per"),
         ({"queries": ["x" * 19_000] * 11}, "invalid_request", "at most 200000 characters"),
     ],
 )

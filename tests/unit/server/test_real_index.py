@@ -55,6 +55,8 @@ def plain(value):
         {"search": SEARCH, "explain": True},
         {"k": 3, "filter": "year >= 2020 and 'odd' in tags"},
         {"k": 3, "filter": {"year": {">=": 2020}, "tags": {"contains": "odd"}}, "explain": True},
+        {"k": 3, "filter": '{"year": {">=": 2020}}'},
+        {"k": 3, "filter": "unseen is None and author.name is None"},
         {"search": "bm25 > plain", "options": {"bm25": {"algorithm": "exhaustive"}}},
     ],
 )
@@ -95,6 +97,11 @@ def test_explanations_come_stage_by_stage(client):
         ({"filter": {"year": {">": float("nan")}}}, "invalid_filter", ""),
         ({"filter": {"title": "\ud800"}}, "invalid_filter", "surrogate"),
         ({"filter": {"year": {"~": 3}}}, "invalid_filter", "operator"),
+        ({"filter": "x" * 9_000_000}, "invalid_request", "filter"),
+        ({"filter": " or ".join(["year == 1"] * 10_001)}, "invalid_filter", "comparisons"),
+        ({"filter": '{"year": '}, "invalid_filter", "JSON"),
+        ({"filter": {"year": {"in": [None]}}}, "invalid_filter", "int64"),
+        ({"filter": {}}, "invalid_filter", "an object"),
     ],
 )
 def test_what_the_index_cannot_answer_is_refused_with_a_reason(client, body, kind, message):
