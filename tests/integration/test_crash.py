@@ -1,5 +1,7 @@
 """kill -9 at random moments of build, add, delete and compact: nothing committed is lost.
 
+Commands of the command line are killed by ``tests/stress/kill.py``, of which a few kills are here.
+
 LEXMAX_CRASHES sets how many times (default 6; the figure in the README is of 50).
 """
 
@@ -105,3 +107,14 @@ def test_nothing_committed_is_lost(tmp_path, seed):
         assert found in possible
         log.write_text(json.dumps({"what": "committed", "live": found}) + "\n")
     assert n_commits > N_CRASHES // 2
+
+
+def test_killed_commands_leave_a_commit_and_go_on():
+    """Builds of several fields and fields that are filled: see ``tests/stress/kill.py``, whose other scenarios run by hand."""
+    program = Path(__file__).parents[1] / "stress" / "kill.py"
+    run = subprocess.run(
+        [sys.executable, str(program), "--landed", "4", "--scenario", "resume", "field-add"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "SIGKILL: 4 landed" in run.stdout
