@@ -69,10 +69,14 @@ def _eval(options: argparse.Namespace) -> int:
     from .runs import write_run
 
     dataset = load_dataset(options.dataset, split=options.split)
+    if dataset.n_unjudged:
+        say(f"{dataset.n_unjudged:,} queries have no relevant document in {dataset.name} and are left out")
     measures = options.measures or DEFAULT_MEASURES
     with compiling(), open_retriever(options) as retriever:
         with progress_bar("queries", total=len(dataset.queries)) as bar:
             report = evaluate_index(retriever, dataset, k=options.k, measures=measures, progress=bar)
+        if report.warning:
+            say(f"lexmax: warning: {report.warning}")
         if options.run_out:
             write_run(options.run_out, report.run, tag=retriever.fingerprint)
     write(json.dumps(report.to_json(), ensure_ascii=False, indent=1) if options.json else report.to_markdown())

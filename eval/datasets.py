@@ -36,11 +36,14 @@ class Dataset:
         whatever is found, so it would only shrink every mean.
     qrels : mapping
         query_id -> doc_id -> relevance, of the same queries.
+    n_unjudged : int
+        Queries that were left out.
     """
 
     name: str
     queries: Mapping[str, str]
     qrels: Qrels
+    n_unjudged: int = 0
 
 
 def load_dataset(name_or_path: str | Path, split: str = "test") -> Dataset:
@@ -131,4 +134,7 @@ def _dataset(name: str, queries: Mapping[str, str], qrels: Qrels) -> Dataset:
     }
     if not evaluated:
         raise DatasetError(f"{name}: no query has a positive judgment")
-    return Dataset(name=name, queries=evaluated, qrels={query_id: qrels[query_id] for query_id in evaluated})
+    return Dataset(
+        name=name, queries=evaluated, qrels={query_id: qrels[query_id] for query_id in evaluated},
+        n_unjudged=len(queries) - len(evaluated),
+    )  # fmt: skip

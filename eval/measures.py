@@ -61,8 +61,8 @@ def evaluate(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT_MEASURES)
 def evaluate_queries(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT_MEASURES) -> dict[str, dict[str, float]]:
     """Return measure -> query_id -> value, with measures named as given.
 
-    Every query with a positive judgment counts, with 0 when the run has nothing for it. Other queries of the
-    run are passed over. A ranking is taken in the order given, so ties are not broken a second time.
+    Every query with a positive judgment counts, with 0 when the run has nothing for it. Other queries of the run are passed
+    over, with a warning where they have no judgment at all. A ranking is taken in the order given: ties are not broken again.
 
     Raises
     ------
@@ -75,6 +75,9 @@ def evaluate_queries(qrels: Qrels, run: Run, measures: Sequence[str] = DEFAULT_M
     query_ids = [query_id for query_id, judged in qrels.items() if any(r > 0 for r in judged.values())]
     if not query_ids:
         raise ValueError("no query has a positive judgment, so there is nothing to evaluate")
+    unknown = [query_id for query_id in run if query_id not in qrels]
+    if unknown:
+        warnings.warn(f"{len(unknown):,} queries of the run have no judgments, such as {unknown[0]!r}", stacklevel=2)
     metrics = _ranx_metrics()
     from numba.core.errors import NumbaTypeSafetyWarning
     from numba.typed import List

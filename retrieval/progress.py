@@ -83,6 +83,11 @@ def _count_csv(chunks: Iterator[bytes]) -> int:
     return max(0, n_rows + (last != b"\n") - 1)
 
 
+def shown_rate(per_s: float) -> str:
+    """Return a rate as text: whole numbers, or one digit more where few are done in a second."""
+    return f"{per_s:,.0f}/s" if per_s >= 10 else f"{per_s:.2g}/s"
+
+
 class Bar:
     """A progress bar with rate and time left; writes at most ten times a second.
 
@@ -109,7 +114,7 @@ class Bar:
         """Return the bar as text; without a rate where nothing is known of it yet."""
         counted = done - (self._first or 0)
         rate = counted / elapsed_s if counted > 0 and elapsed_s > 0 else None
-        speed = "" if rate is None else f"  {rate:,.0f}/s"
+        speed = "" if rate is None else f"  {shown_rate(rate)}"
         if not self._total:
             return f"{done:,} {self._unit}{speed}"
         share = min(1.0, done / self._total)

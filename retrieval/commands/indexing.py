@@ -22,6 +22,7 @@ from .options import (
     encoder_specs,
     models_of,
     tell_encoders,
+    tell_models,
 )
 
 if TYPE_CHECKING:
@@ -129,12 +130,14 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _add(options: argparse.Namespace) -> int:
+    from ...index.manifest import read
     from ..build import add_to_index
 
-    bad = bad_records(options)
+    bad, models = bad_records(options), models_of(options)
+    tell_models(read(Path(options.index)).fields, models)
     with progress_bar("documents", sources=options.corpus) as bar, compiling():
         report = add_to_index(
-            options.corpus, options.index, models=models_of(options), device=options.device, replace=options.replace,
+            options.corpus, options.index, models=models, device=options.device, replace=options.replace,
             fields=corpus_fields(options), bad=bad, progress=bar, notice=say,
         )  # fmt: skip
     _tell_report(report, bad, f"added to {options.index}")
@@ -231,11 +234,13 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _tell_report(report: BuildReport, bad: BadRecords | None, done: str) -> None:
+    from ..progress import shown_rate
+
     rate = report.n_added / max(report.elapsed_s, 1e-9)
     resumed = f", {report.n_resumed:,} from an earlier run" if report.n_resumed else ""
     replaced = f", {report.n_replaced:,} replaced" if report.n_replaced else ""
     merged = f", and {report.compact_s:.1f} s to finish the index" if report.compact_s >= 1 else ""
-    say(f"{done}: {report.n_added:,} documents{replaced}{resumed} in {report.elapsed_s:.1f} s ({rate:,.0f}/s){merged}")
+    say(f"{done}: {report.n_added:,} documents{replaced}{resumed} in {report.elapsed_s:.1f} s ({shown_rate(rate)}){merged}")
     for field, n_truncated in report.n_truncated.items():
         say(f"{n_truncated:,} documents are longer than the encoder of {field} reads: only their beginnings are searched there "
             "(--split-long cuts them into passages)")  # fmt: skip

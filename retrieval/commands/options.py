@@ -6,7 +6,7 @@ This module is read at every start of the command line, so whatever is heavy is 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ..terminal import json_or_text, require_models, say, split_setting
 from .parsing import Parser
 
 if TYPE_CHECKING:
+    from ...index.manifest import FieldRecord
     from ..corpora.reading import BadRecords, Fields
     from ..encoders.specs import EncoderSpec
     from ..retriever import Retriever
@@ -93,7 +94,11 @@ def search_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
             raise ValueError(f"--option takes FIELD.NAME=VALUE, as in colbert.n_probe=64, not {name}={value}")
         found.setdefault(field, {})[option] = json_or_text(value)
     if options.target_recall is not None:
-        for field in _token_fields(options.index, options.search):
+        records = _searched(options.index, options.search)
+        fields = [name for name, record in records.items() if record.representation == "tokens"]
+        if not fields:
+            raise ValueError(f"--target-recall is for fields of token vectors; the search has {', '.join(records)}")
+        for field in fields:
             found.setdefault(field, {}).setdefault("target_recall", options.target_recall)
     return found
 
@@ -107,26 +112,35 @@ def _once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def _token_fields(index: str, search: str | None) -> list[str]:
-    """Fields of token vectors that a search of an index names; raises ValueError where it names none."""
+def _searched(index: str, search: str | None) -> dict[str, FieldRecord]:
+    """Fields of an index that a search names, as far as they are there."""
     from ...index.manifest import read
     from ..pipelines.expression import parse
 
     manifest = read(Path(index))
     expression = manifest.search if search is None else search
     names = list(manifest.fields) if expression is None else list(parse(expression).fields)
-    found = [name for name in names if name in manifest.fields and manifest.fields[name].representation == "tokens"]
-    if not found:
-        raise ValueError(f"--target-recall is for fields of token vectors; the search has {', '.join(names)}")
-    return found
+    return {name: manifest.fields[name] for name in names if name in manifest.fields}
+
+
+def tell_models(records: Mapping[str, FieldRecord], models: Mapping[str, str]) -> None:
+    """Tell which models will be loaded because an index names them: its maker chose the folder or id."""
+    from ..models import SHIPPED
+
+    for name, record in records.items():
+        model = record.encoder.settings.get("model")
+        if model is not None and name not in models and (model not in SHIPPED or Path(model).is_dir()):
+            say(f"the index names the model of {name}: {model} (--model {name}=DIR_OR_ID takes another place)")
 
 
 def open_retriever(options: argparse.Namespace) -> Retriever:
     """Open the index with the search and its options that were asked for."""
     from ..retriever import Retriever
 
+    models = models_of(options)
+    tell_models(_searched(options.index, options.search), models)
     return Retriever.open(
-        options.index, search=options.search, models=models_of(options), device=options.device,
+        options.index, search=options.search, models=models, device=options.device,
         options=search_options(options), exhaustive=options.exhaustive,
     )  # fmt: skip
 

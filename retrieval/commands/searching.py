@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import compiling, progress_bar, say, write
-from .options import Command, add_index, add_model_options, add_search_options, models_of, open_retriever
+from .options import Command, add_index, add_model_options, add_search_options, models_of, open_retriever, tell_models
 
 if TYPE_CHECKING:
     from ..results import Result, Results
@@ -208,9 +208,11 @@ def _calibrate(options: argparse.Namespace) -> int:
 
     field = token_field(Snapshot.open(options.index), options.field)
     queries = [query.text for query in read_queries(options.queries, notice=say)] if options.queries else None
+    models = models_of(options)
+    tell_models({field.name: field.record}, models)
     with progress_bar("settings", total=len(LADDER)) as bar, compiling():
         record = calibrate(
-            options.index, field.name, queries, k=options.k, model=models_of(options).get(field.name), device=options.device,
+            options.index, field.name, queries, k=options.k, model=models.get(field.name), device=options.device,
             progress=bar, notice=say,
         )  # fmt: skip
     if options.json:

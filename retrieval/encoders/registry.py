@@ -12,6 +12,8 @@ from ..models import SHIPPED
 from .base import Encoder
 from .methods import KINDS, check_settings, imported, method_of
 
+CHANGED = "the model at {place} is another, or its files have changed; say where the index's is (--model FIELD=DIR_OR_ID)"
+
 
 def load_encoder(kind: str | None = None, *, model: str | None = None, device: str = "cpu", **settings: Any) -> Encoder:
     """Make an encoder.
@@ -103,13 +105,13 @@ def encoder_of(record: EncoderRecord, *, model: str | None = None, **overrides: 
     if model is not None and method_of(record.kind).layout is None:
         raise ValueError(f"an encoder of kind {record.kind} takes no model")
     encoder = _made(record.kind, place, settings.pop("device", "cpu"), settings)
-    check_encoder(record, encoder)
+    check_encoder(record, encoder, hint="" if place is None else CHANGED.format(place=place))
     return encoder
 
 
-def check_encoder(record: EncoderRecord, encoder: Encoder) -> None:
+def check_encoder(record: EncoderRecord, encoder: Encoder, *, hint: str = "") -> None:
     """Raise EncoderMismatchError unless ``encoder`` is the one that made the index, TypeError where it is no encoder."""
     if not hasattr(encoder, "fingerprint"):
         raise TypeError(f"an encoder is expected, not {type(encoder).__name__}: load_encoder(...) makes one")
     if encoder.fingerprint != record.fingerprint:
-        raise EncoderMismatchError(index=record.fingerprint, encoder=encoder.fingerprint)
+        raise EncoderMismatchError(index=record.fingerprint, encoder=encoder.fingerprint, hint=hint)

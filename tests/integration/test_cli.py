@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -369,6 +370,46 @@ def test_token_vectors_are_built_searched_and_calibrated(tmp_path, colbert, toke
     assert facts["fields"]["colbert"]["n_tokens"] == n_tokens > 0
     assert main(["info", index]) == 0
     assert re.search(r"6 documents, 0 deleted\n  colbert +\d+ tokens, residual 0\.\d+ \(drift ", out(capsys))
+
+
+def test_the_model_that_an_index_names_is_told_and_held_to_its_weights(tmp_path, colbert, token_corpus, capsys):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    index, moved = str(tmp_path / "i"), tmp_path / "moved"
+    assert main(["build", token_corpus, "--out", index, "--encoder", f"colbert={colbert},nbits=4"]) == 0
+    told = f"the index names the model of colbert: {colbert} (--model colbert=DIR_OR_ID takes another place)"
+    capsys.readouterr()
+    assert main(["search", index, "sun"]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == told
+    assert main(["info", index]) == 0
+    assert colbert in out(capsys)
+    shutil.copytree(colbert, moved)
+    (weights,) = [path for path in moved.rglob("*.safetensors") if "Dense" not in str(path)]
+    assert main(["search", index, "sun", "--model", f"colbert={moved}"]) == 0
+    assert told not in capsys.readouterr().err
+    tensors = load_file(weights)
+    name = next(name for name, tensor in tensors.items() if tensor.dtype == torch.float32)
+    tensors[name] = tensors[name] + 1e-3
+    save_file(tensors, weights, metadata={"format": "pt"})
+    assert main(["search", index, "sun", "--model", f"colbert={moved}"]) == 2
+    err = capsys.readouterr().err
+    assert len(re.findall(r"colbert:[0-9a-f]{16}", err)) == 2
+    assert f"the model at {moved} is another, or its files have changed" in err
+    assert err.count("\n") == 1
+
+
+def test_eval_warns_of_an_index_of_another_collection(tmp_path, idx, capsys):
+    pytest.importorskip("ranx")
+    (tmp_path / "data" / "qrels").mkdir(parents=True)
+    queries = [{"_id": "1", "text": "cats"}, {"_id": "2", "text": "dogs"}, {"_id": "3", "text": "birds"}]
+    (tmp_path / "data" / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    (tmp_path / "data" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tother\t1\n2\telse\t1\n")
+    assert main(["eval", str(tmp_path / "data"), "--index", idx, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "1 queries have no relevant document in data/test and are left out\n" in captured.err
+    assert "lexmax: warning: none of the 2 documents judged relevant in data/test is in the index" in captured.err
+    assert json.loads(captured.out)["warning"].startswith("none of the 2 documents")
 
 
 def test_token_vectors_are_added_deleted_and_compacted(tmp_path, colbert, token_corpus, capsys):

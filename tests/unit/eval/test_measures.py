@@ -135,3 +135,10 @@ def test_randomisation_needs_pairs():
             paired_randomisation(a, b)
     with pytest.raises(ValueError, match="n_permutations"):
         paired_randomisation({"q": 1.0}, {"q": 0.0}, n_permutations=0)
+
+
+def test_queries_of_a_run_without_judgments_are_warned_about():
+    pytest.importorskip("ranx")
+    run = {"q": [("a", 1.0)], "typo": [("a", 1.0)]}
+    with pytest.warns(UserWarning, match="1 queries of the run have no judgments, such as 'typo'"):
+        assert evaluate_queries({"q": {"a": 1}}, run, ["P@1"]) == {"P@1": {"q": 1.0}}
