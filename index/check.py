@@ -1,16 +1,21 @@
-"""Verify an index wholly: every checksum, and what must hold between its files."""
+"""Verify an index wholly: every checksum, and what must hold inside files and between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import manifest as manifests
-from .errors import IndexFormatError, LexmaxError
-from .manifest import Manifest
-from .registry import AnyField, Opening, open_field
+from .errors import IndexFormatError, LexmaxError, StorageError
+from .fields import Part
+from .manifest import FieldRecord, Manifest, PartRecord
+from .multivector.field import TokenField
+from .registry import TABLE, AnyField, Opening, open_field
 from .segments import Segment
 from .sparse.field import SparseField
+from .writing import BufferLimits
 
 
 def check_index(path: Path | str) -> list[str]:
@@ -20,53 +25,117 @@ def check_index(path: Path | str) -> list[str]:
     ------
     IndexNotFoundError
         There is no index.
+    StorageError
+        The system refuses a file, descriptors or memory: not everything was looked at. Says what was found besides.
     """
     folder = Path(path)
     try:
         manifest = manifests.read(folder)
-    except IndexFormatError as problem:
-        return [str(problem)]
-    return list(dict.fromkeys(_problems(folder, manifest)))  # each segment reports a file that all share
+    except IndexFormatError as failure:
+        return [str(failure)]
+    found: list[str] = []
+    files: set[str] = set()
+    try:
+        for problem in _problems(folder, manifest):
+            file, _, expected = problem.partition(": expected ")
+            if not expected or file not in files:  # the first of a file leads to the others
+                found.append(problem)
+                files.add(file)
+    except StorageError as failure:
+        besides = f"; problems so far: {'; '.join(found)}" if found else ""
+        raise StorageError(f"could not look at everything: {failure}{besides}") from failure
+    return found
 
 
 def _problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    for name, record in manifest.identities.items():
+        yield from _told(manifests.check_identities, folder, replace(manifest, identities={name: record}))
     segments: list[Segment] = []
     base = 0
-    for record in manifest.segments:
+    for each in manifest.segments:
         try:
-            segment = Segment.open(folder, record, base)
-            yield from _duplicates(segment, segments)
+            segment = Segment.open(folder, each, base)
+        except IndexFormatError as problem:
+            yield str(problem)
+        else:
+            damage = list(_told(_check_documents, segment, manifest.metadata))
+            yield from damage or _duplicates(segment, segments)
             segments.append(segment)
-        except LexmaxError as problem:
-            yield str(problem)
-        base += record.n_docs
-    for name, field in manifest.fields.items():
-        filled = [segment for segment in segments if name in segment.record.parts]
-        if field.complete and len(filled) < len(segments):
-            yield f"{folder}: the field {name} is complete, but has no vectors in {len(segments) - len(filled)} segments"
-        yield from _field_problems(Opening(folder, name, field, filled))
+        base += each.n_docs
+    for name in manifest.fields:
+        yield from _field_problems(folder, name, manifest, segments)
 
 
-def _field_problems(opening: Opening) -> Iterator[str]:
+def _told(check: Callable[..., object], *arguments: Any) -> Iterator[str]:
+    """What a check raises."""
+    try:
+        check(*arguments)
+    except StorageError:
+        raise
+    except LexmaxError as problem:
+        yield str(problem)
+
+
+def _check_documents(segment: Segment, types: dict[str, str]) -> None:
+    documents = segment.documents
+    documents.check(types)
+    documents.doc_ids.check(documents.file.path.with_name("doc_ids.lex"))
+
+
+def _field_problems(folder: Path, name: str, manifest: Manifest, segments: Sequence[Segment]) -> Iterator[str]:
     """Problems of a field; one segment after the other, so that a damaged part hides no other."""
-    for group in [[segment] for segment in opening.segments] or [[]]:
+    record = manifest.fields[name]
+    filled = [segment for segment in segments if name in segment.record.parts]
+    for group in [[segment] for segment in filled] or [[]]:
         try:
-            field = open_field(Opening(opening.index, opening.name, opening.record, group))
-            yield from _part_problems(field)
-        except LexmaxError as problem:
+            field = open_field(Opening(folder, name, record, group))
+        except IndexFormatError as problem:
             yield str(problem)
+        else:
+            yield from _told(_check_shared, field)
+            for each in field.segments:
+                yield from _part_problems(folder, each.part, each.record)
+                yield from _unknown_terms(field, each)
+    yield from _told(_check_pieces, folder, name, record, [each for each in segments if each not in filled])
 
 
-def _part_problems(field: AnyField) -> Iterator[str]:
-    for segment in field.segments:
-        segment.part.check()
-        found, expected = segment.part.n_entries, segment.record.n_postings + segment.record.n_tokens
-        if found != expected:
-            yield f"{field.path / segment.record.folder}: expected {expected} postings or tokens, found {found}"
-        if isinstance(field, SparseField) and len(field.vocabulary) and len(segment.inverted.terms):
-            last = int(segment.inverted.terms[-1])
-            if last >= len(field.vocabulary):
-                yield f"{segment.inverted.file.path}: names term {last} of {len(field.vocabulary)}"
+def _check_shared(field: AnyField) -> None:
+    """Check what all segments of a field share."""
+    if isinstance(field, SparseField):
+        for table, name in zip(field.vocabulary.tables, field.record.state.get("vocabulary", ()), strict=True):
+            table.check(field.path / name)
+    elif isinstance(field, TokenField) and field.codec is not None:
+        field.codec.check(field.path / field.record.state["codec"])
+
+
+def _check_pieces(folder: Path, name: str, record: FieldRecord, unfilled: Sequence[Segment]) -> None:
+    """Check the parts of a field that is being filled, which belong to the first segment without a part."""
+    if not record.pieces:
+        return
+    writer = TABLE[record.representation].writer(folder, name, record, BufferLimits())
+    n_docs = 0
+    for piece in record.pieces:
+        part = writer.open(piece)
+        n_docs += part.n_docs
+        for problem in _part_problems(folder, part, piece):
+            raise IndexFormatError(folder / piece.folder, expected="a sound piece", found=problem)
+    room = unfilled[0].n_docs if unfilled else 0
+    if n_docs > room:
+        raise IndexFormatError(folder / record.pieces[-1].folder, expected=f"pieces of {room} documents", found=n_docs)
+
+
+def _part_problems(folder: Path, part: Part, record: PartRecord) -> Iterator[str]:
+    yield from _told(part.check)
+    for name, found in part.totals().items():
+        if found != getattr(record, name):
+            yield f"{folder / record.folder}: expected {name} {getattr(record, name)}, found {found}"
+
+
+def _unknown_terms(field: AnyField, segment: Any) -> Iterator[str]:
+    if isinstance(field, SparseField) and len(field.vocabulary) and len(segment.inverted.terms):
+        last = int(segment.inverted.terms[-1])
+        if last >= len(field.vocabulary):
+            yield f"{segment.inverted.file.path}: names term {last} of {len(field.vocabulary)}"
 
 
 def _duplicates(segment: Segment, earlier: Sequence[Segment]) -> Iterator[str]:

@@ -216,6 +216,27 @@ class DocumentStore:
             self._read(number)
             yield self._batches[number]
 
+    def check(self, types: Mapping[str, str]) -> None:
+        """Read everything; ``types`` are those of metadata fields in the whole index.
+
+        Raises
+        ------
+        IndexFormatError
+            Damage, or metadata of a type that the index does not say.
+        """
+        self.file.verify()
+        self.file.require(set(self.fields) <= set(types), f"metadata fields among {sorted(types)}", sorted(self.fields))
+        for number in range(len(self._firsts) - 1):
+            self._read(number)
+            try:
+                for name, kind in self.fields.items():
+                    metadata.cast(self._column(number, "metadata", name), types[name])
+                    if kind == "json":
+                        for text in self._column(number, "metadata", name).drop_null().to_pylist():
+                            json.loads(text)
+            except (pa.ArrowException, ValueError, RecursionError) as failure:
+                raise self._malformed(number, failure) from failure
+
     def column(self, name: str) -> pa.ChunkedArray:
         """Return ``doc_id``, ``title`` or ``text`` of all documents."""
         if name == "doc_id":

@@ -23,9 +23,8 @@ class Part(Protocol):
         """Number of documents."""
         ...
 
-    @property
-    def n_entries(self) -> int:
-        """Number of postings and tokens."""
+    def totals(self) -> Mapping[str, int]:
+        """What the manifest's `PartRecord` says too: ``n_postings``, ``n_tokens``, ``total_length``."""
         ...
 
     @property

@@ -183,9 +183,11 @@ def check_identities(folder: Path, manifest: Manifest, known: Manifest | None = 
     for name, record in manifest.identities.items():
         if known is None or known.identities.get(name) != record:
             found = read_record(folder / name)
-            if found != record:
+            if found.id != record.id:
                 advice = "the file was exchanged: restore it from a copy or build the index again"
                 raise IndexFormatError(folder / name, expected=f"the file {record.id}", found=found.id, advice=advice)
+            if found != record:
+                raise IndexFormatError(folder / name, expected=f"{record.n_bytes} bytes", found=found.n_bytes, advice=ADVICE)
 
 
 def publish(folder: Path, manifest: Manifest) -> None:
@@ -243,6 +245,20 @@ def _state_problems(state: dict[str, Any]) -> Iterator[str]:
         yield f"the scale {str(scale)[:30]}"
 
 
+def _option_problems(record: FieldRecord) -> Iterator[str]:
+    from .multivector.config import MultiVectorConfig  # they import what reads fields
+    from .sparse.bm25 import Bm25
+
+    bm25 = record.options.get("bm25")
+    try:
+        if record.representation == "tokens":
+            MultiVectorConfig(**record.options)
+        elif bm25 is not None:
+            Bm25(**bm25)
+    except (TypeError, ValueError) as problem:
+        yield f"options of another kind of field ({problem})"
+
+
 def _parse(path: Path, body: Any) -> Manifest:
     """Check types and names, on which paths and further reading depend."""
     try:
@@ -257,7 +273,8 @@ def _parse(path: Path, body: Any) -> Manifest:
 def _problems(manifest: Manifest) -> Iterator[str]:
     """What no commit writes."""
     for name, each in manifest.fields.items():
-        yield from (f"the field {name} with {problem}" for problem in _state_problems(each.state))
+        problems = [*_state_problems(each.state), *_option_problems(each)]
+        yield from (f"the field {name} with {problem}" for problem in problems)
     for name in manifest.files():
         if not _FILE_NAME.fullmatch(name):
             yield f"the file name {name!r}"

@@ -205,10 +205,9 @@ class MultiVectorIndex:
         if (folder / TOKENS_NAME).exists():
             self.exact = StoredTokens.of(ArrayFile(folder / TOKENS_NAME, TOKENS_KIND), len(self.codes), self.dim)
 
-    @property
-    def n_entries(self) -> int:
-        """Number of tokens."""
-        return len(self.codes)
+    def totals(self) -> dict[str, int]:
+        """Tokens."""
+        return {"n_tokens": len(self.codes)}
 
     @property
     def n_bytes(self) -> int:

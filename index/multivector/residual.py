@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from ..array_files import ArrayFile, ArrayFileWriter
 from ..arrays import Floats, Int32s, Int64s
+from ..errors import IndexFormatError
 from ..kernels import residual as kernels
 from ..kernels.dot_products import LANES, SignedBytes, pack_lanes
 from ..kernels.residual import MISSING
@@ -172,6 +173,11 @@ class Codec:
             out.add("group_starts", self.group_starts)
             out.add("ranges", np.stack([self.ranges[nbits] for nbits in allowed_bits(self.dim)]))
             out.add("numbers", np.array([self.centroid_scale, self.residual], np.float32))
+
+    def check(self, path: Path) -> None:
+        """Raise IndexFormatError unless the rotation is one; ``path`` is the codec's file."""
+        if not np.allclose(self.rotation.T @ self.rotation, np.eye(self.dim), atol=1e-3):
+            raise IndexFormatError(path, expected="a rotation", found="another matrix")
 
     @classmethod
     def read(cls, path: Path) -> Codec:

@@ -191,10 +191,10 @@ class InvertedIndex:
         """Number of postings."""
         return len(self.arrays.slots)
 
-    @property
-    def n_entries(self) -> int:
-        """Number of postings."""
-        return self.n_postings
+    def totals(self) -> dict[str, int]:
+        """Postings, and the sum of BM25's lengths."""
+        lengths = self.lengths
+        return {"n_postings": self.n_postings, "total_length": 0 if lengths is None else int(lengths.sum(dtype=np.int64))}
 
     @property
     def n_bytes(self) -> int:

@@ -109,10 +109,9 @@ class SparseTokenIndex:
         """Number of tokens."""
         return len(self.indptr) - 1
 
-    @property
-    def n_entries(self) -> int:
-        """Number of postings and tokens."""
-        return self.inverted.n_postings + self.n_tokens
+    def totals(self) -> dict[str, int]:
+        """Postings and tokens."""
+        return {**self.inverted.totals(), "n_tokens": self.n_tokens}
 
     @property
     def n_bytes(self) -> int:

@@ -17,7 +17,14 @@ def add_upkeep_commands(command: Command) -> None:
     info = command("info", _info, "show what an index is made of", "lexmax info IDX --json")
     add_index(info)
     info.add_argument("--json", action="store_true", help="everything, as JSON")
-    add_index(command("check", _check, "verify every checksum and invariant; exit 1 when damaged", "lexmax check IDX"))
+    add_index(
+        command(
+            "check",
+            _check,
+            "verify every checksum and invariant; exit 1 when damaged, 2 when it could not look",
+            "lexmax check IDX",
+        )
+    )
     compact = command("compact", _compact, "merge segments and drop deleted documents", "lexmax compact IDX --reorder")
     add_index(compact)
     add_reorder(compact)

@@ -50,7 +50,7 @@ def write(folder, vectors, codec, *, exact=True, nbits=2):
 
 def test_what_is_written_is_read(folder, vectors, codec):
     index = MultiVectorIndex(folder, codec)
-    assert (index.n_docs, index.dim, index.nbits, index.n_entries) == (6, 32, 2, 60)
+    assert (index.n_docs, index.dim, index.nbits, index.totals()) == (6, 32, 2, {"n_tokens": 60})
     assert index.offsets.tolist() == vectors.offsets.tolist()
     assert np.abs(index.tokens(codec, 0, 6) - vectors.tokens).max() < 0.02  # from 8 bits
     assert index.tokens(codec, 1, 2).shape == (0, 32)
@@ -101,7 +101,7 @@ def test_no_documents_and_documents_without_tokens(tmp_path, codec):
         write(tmp_path, empty, codec)
         index = MultiVectorIndex(tmp_path, codec)
         index.check()
-        assert (index.n_docs, index.n_entries) == (n, 0)
+        assert (index.n_docs, index.totals()) == (n, {"n_tokens": 0})
         assert index.tokens(codec, 0, n).shape == (0, 32)
         assert len(index.rows().codes) == 0
 

@@ -1,0 +1,91 @@
+"""Flip single bits in the files of an index and use it: damage is noticed, or no answer changes.
+
+    python tests/stress/bit_flips.py [--flips 1000] [--large] [--seed 1]
+
+With ``--large`` each kind of file is larger than 64 MiB. Every flip is followed by opening the index, searching each field with
+and without a filter, scoring, explaining and fetching documents. Prints how many flips were noticed in use ("noticed"), changed
+no answer and were found by verifying ("harmless"), changed an answer ("wrong"), were found by nothing ("unseen"), or crashed.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+import numpy as np
+from four_kinds import build, queries_of, use
+from trials import run_trials
+
+from lexmax import IndexFormatError
+from lexmax.index.snapshot import Snapshot
+
+SMALL = {"n": 600, "width": 20, "n_tokens": 4, "text_bytes": 400, "id_bytes": 10}
+LARGE = {"n": 90_000, "width": 160, "n_tokens": 14, "text_bytes": 900, "id_bytes": 900}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--flips", type=int, default=1000)
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--index", type=Path, help="keep the index here, and use it again")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.index or Path(folder) / "idx"
+        if not path.exists():
+            build(path, **(LARGE if options.large else SMALL))
+        queries = queries_of(2, 20, exhaustive=not options.large)
+        sound = use(path, queries)
+        limit = 64 << 20 if options.large else 0
+        files = sorted(each for each in path.rglob("*") if each.is_file() and each.name != "write.lock")
+        files = [each for each in files if each.stat().st_size > limit]
+        started = time.monotonic()
+
+        def trial(number: int) -> str:
+            rng = np.random.default_rng([options.seed, number])
+            file = files[number % len(files)]
+            position, bit = int(rng.integers(file.stat().st_size)), int(rng.integers(8))
+            journal = path.with_name("flip.json")
+            if journal.exists():  # of a trial that crashed
+                flip(*json.loads(journal.read_text()))
+            journal.write_text(json.dumps([str(file), position, bit]))
+            flip(file, position, bit)
+            try:
+                return outcome()
+            finally:
+                flip(file, position, bit)
+                journal.unlink()
+
+        def outcome() -> str:
+            try:
+                if use(path, queries) != sound:
+                    return "wrong"
+            except IndexFormatError:
+                return "noticed"
+            try:
+                Snapshot.open(path, verify=True)
+            except IndexFormatError:
+                return "harmless"
+            return "unseen"
+
+        outcomes, failures = run_trials(trial, options.flips, timeout_s=120)
+        print(json.dumps({"flips": options.flips, "seconds": round(time.monotonic() - started), **outcomes}))
+        print(", ".join(f"{file.relative_to(path)} {file.stat().st_size / 2**20:.1f} MiB" for file in files))
+        print("\n".join(failures))
+
+
+def flip(file: Path | str, position: int, bit: int) -> None:
+    """Flip one bit of a file in place."""
+    with Path(file).open("r+b") as out:
+        out.seek(position)
+        (byte,) = out.read(1)
+        out.seek(position)
+        out.write(bytes([byte ^ (1 << bit)]))
+
+
+if __name__ == "__main__":
+    main()

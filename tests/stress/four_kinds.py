@@ -1,0 +1,102 @@
+"""An index of all kinds of files, and everything that a reader does with it, for programs that damage it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from corpora import ENCODER
+from sparse_token_vectors import SLIM_ENCODER
+from token_vectors import TOKEN_ENCODER
+
+from lexmax import Collection, SparseVectors
+from lexmax.index.collection import NewField
+from lexmax.index.documents import Document
+from lexmax.index.representations import MultiVectors, SparseMultiVectors
+from lexmax.index.snapshot import Snapshot
+from lexmax.retrieval.searchers.registry import field_searcher, make_options
+
+BM25 = {"bm25": {"k1": 1.2, "b": 0.75}}
+DIM = 64
+N_TERMS = 2000
+
+
+def sparse_rows(rng: np.random.Generator, n: int, width: int) -> SparseVectors:
+    """``n`` rows of ``width`` random terms with weights of 16 levels."""
+    terms = np.sort(rng.integers(0, N_TERMS - width, (n, width)), axis=1) + np.arange(width)
+    weights = rng.integers(1, 17, n * width).astype(np.float32)
+    return SparseVectors(np.arange(0, n * width + 1, width, dtype=np.int64), terms.reshape(-1).astype(np.int32), weights)
+
+
+def vectors_of(rng: np.random.Generator, n: int, width: int, n_tokens: int) -> dict[str, Any]:
+    """Vectors of ``n`` documents: ``width`` terms and ``n_tokens`` tokens each."""
+    counts = sparse_rows(rng, n, width)
+    tokens = rng.standard_normal((n * n_tokens, DIM)).astype(np.float32)
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    offsets = np.arange(0, n * n_tokens + 1, n_tokens, dtype=np.int64)
+    rows = sparse_rows(rng, n * n_tokens, max(2, width // 8))
+    return {
+        "bm25": SparseVectors(counts.indptr, counts.terms, counts.weights, [f"word{i}" for i in range(N_TERMS)]),
+        "splade": sparse_rows(rng, n, width),
+        "colbert": MultiVectors(offsets, tokens),
+        "slim": SparseMultiVectors(offsets, rows),
+    }
+
+
+def build(path: Path, *, n: int, width: int, n_tokens: int, text_bytes: int, id_bytes: int) -> None:
+    """Build an index of two segments, with deleted documents."""
+    rng = np.random.default_rng(5)
+    options = {"dim": DIM, "nbits": 8, "n_centroids": 64}
+    fields = {
+        "bm25": NewField(encoder=ENCODER, options=BM25),
+        "splade": NewField(encoder=ENCODER),
+        "colbert": NewField(encoder=TOKEN_ENCODER, representation="tokens", options=options),
+        "slim": NewField(encoder=SLIM_ENCODER, representation="sparse-tokens"),
+    }
+    with Collection.create(path, fields) as collection:
+        for first, last in ((0, n - n // 8), (n - n // 8, n)):
+            documents = [
+                Document(
+                    doc_id=f"d{i}".ljust(id_bytes, "-"), title=f"title {i}", text=f"text {i} ".ljust(text_bytes, "x"),
+                    metadata={"year": 1990 + i % 30, "tags": [f"t{i % 7}"], "nested": {"a": i}},
+                )
+                for i in range(first, last)
+            ]  # fmt: skip
+            collection.add(documents, vectors_of(rng, last - first, width, n_tokens))
+            collection.commit()
+        collection.delete([f"d{i}".ljust(id_bytes, "-") for i in range(0, n, 50)])
+        collection.commit()
+
+
+def queries_of(n: int, k: int, *, exhaustive: bool) -> dict[str, Any]:
+    """Queries of each field, and how deep they go."""
+    rng = np.random.default_rng(6)
+    return {"vectors": vectors_of(rng, n, 6, 4), "k": k, "algorithms": ["auto", "exhaustive"] if exhaustive else ["auto"]}
+
+
+def use(path: Path, queries: dict[str, Any]) -> list[Any]:
+    """Open, search every field, filter, score and fetch; returns the answers, to be compared with those of a sound index."""
+    snapshot = Snapshot.open(path)
+    answers: list[Any] = [snapshot.n_docs, sorted(snapshot.fields)]
+    masks = snapshot.masks("year >= 2000 and 't3' in tags")
+    for name, field in snapshot.fields.items():
+        searcher = field_searcher(field)
+        vectors = searcher.vectors(queries["vectors"][name])
+        for algorithm in queries["algorithms"]:
+            options = make_options(searcher, {"algorithm": algorithm})
+            for allowed in (None, masks):
+                hits = searcher.search(vectors, queries["k"], allowed=allowed, options=options)
+                for number in range(len(vectors)):
+                    doc_nums, scores = hits.query(number)
+                    answers.append((doc_nums.tolist(), scores.tolist()))
+        found = hits.query(0)[0]
+        answers.append([scores.tolist() for scores in searcher.score(vectors, [found] * len(vectors))])
+        answers.append([(d.doc_id, d.title, d.text, dict(d.metadata)) for d in snapshot.get_many(found.tolist())])
+        if len(found):
+            searcher.explain(vectors, 0, "", int(found[0]), "")
+    return answers
