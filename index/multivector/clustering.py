@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -82,7 +84,6 @@ def _two_levels(points: Floats, n_centroids: int, seed: int) -> tuple[Floats, In
 def _kmeans(points: Floats, k: int, seed: int) -> Floats:
     import faiss
 
-    faiss.omp_set_num_threads(1)  # of the calling thread: many small problems, whose threads would wait for each other
     points = np.ascontiguousarray(points)
     k = min(k, len(points))
     if k == len(points):
@@ -90,14 +91,28 @@ def _kmeans(points: Floats, k: int, seed: int) -> Floats:
     means = faiss.Kmeans(
         points.shape[1], k, niter=ITERATIONS, seed=seed, min_points_per_centroid=1, max_points_per_centroid=1 << 20
     )  # fmt: skip
-    means.train(points)
+    with _one_thread():
+        means.train(points)
     return np.asarray(means.centroids, np.float32)
 
 
 def _nearest(points: Floats, centres: Floats) -> Int64s:
     import faiss
 
-    faiss.omp_set_num_threads(1)
     flat = faiss.IndexFlatL2(points.shape[1])
     flat.add(np.ascontiguousarray(centres))
-    return np.asarray(flat.search(np.ascontiguousarray(points), 1)[1][:, 0], np.int64)
+    with _one_thread():
+        return np.asarray(flat.search(np.ascontiguousarray(points), 1)[1][:, 0], np.int64)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep faiss to the calling thread, and give it its threads back: of many small problems each would wait for the others."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

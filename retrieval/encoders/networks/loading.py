@@ -177,7 +177,7 @@ def load_network(
         Without torch and transformers.
     """
     try:
-        import torch  # noqa: F401 -- transformers imports without it, and fails later and less clearly
+        import torch  # transformers imports without it, and fails later and less clearly
         import transformers
     except ImportError as error:
         raise MissingDependencyError("torch and transformers", "encode", "a neural encoder") from error
@@ -185,7 +185,7 @@ def load_network(
         raise RepresentationError(f"{folder}: no config.json: expected the folder of a transformers model")
     weight_files(folder)
     try:
-        with quiet_transformers():
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):  # parameters that are absent are drawn at random
             network, info = _from_folder(folder, getattr(transformers, auto_class))
     except RepresentationError:
         raise

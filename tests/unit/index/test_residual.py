@@ -111,6 +111,22 @@ def test_as_many_centroids_as_asked_for(tokens, n_centroids):
     assert codec.assign(codec.rotate(tokens)).max() < n_centroids
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_of_faiss_are_given_back(tokens, threads):
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        train(tokens[:500], 16)
+        assert faiss.omp_get_max_threads() == threads
+        with pytest.raises(ValueError, match="multiple of 4"):
+            train(tokens[:500, :6], 16)
+        assert faiss.omp_get_max_threads() == threads
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 def test_never_more_centroids_than_codes_can_name():
     codec = train(clustered(np.random.default_rng(6), 100_000, 4, spread=2.0), MAX_CENTROIDS)
     assert MAX_CENTROIDS // 2 < codec.n_centroids <= MAX_CENTROIDS
