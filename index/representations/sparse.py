@@ -40,6 +40,8 @@ class SparseVectors:
     vocabulary : sequence of str or None
         What the term numbers of *this batch* stand for, when the encoder has no fixed vocabulary (BM25).
         None: numbers are the encoder's own, the same in every batch.
+    lengths : (n,) int64 or None
+        BM25's document lengths in tokens, where they are not the sums of the counts that weights are.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class SparseVectors:
     terms: Int32s
     weights: Floats
     vocabulary: Sequence[str] | None = None
+    lengths: Int64s | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in (("indptr", np.int64), ("terms", np.int32), ("weights", np.float32)):
@@ -67,6 +70,8 @@ class SparseVectors:
             raise RepresentationError(f"SparseVectors.{FAULTS[fault]}")
         if self.vocabulary is not None and len(terms) and terms.max() >= len(self.vocabulary):
             raise RepresentationError("SparseVectors.terms go past its vocabulary")
+        if self.lengths is not None and (self.lengths.shape != (len(self),) or np.any(self.lengths < 0)):
+            raise RepresentationError("SparseVectors.lengths are one a row, none below 0")
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -108,4 +113,5 @@ class SparseVectors:
         indptr = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(counts, out=indptr[1:])
         picks = np.repeat(self.indptr[:-1][rows] - indptr[:-1], counts) + np.arange(indptr[-1])
-        return SparseVectors(indptr, self.terms[picks], self.weights[picks], self.vocabulary)
+        lengths = None if self.lengths is None else self.lengths[rows]
+        return SparseVectors(indptr, self.terms[picks], self.weights[picks], self.vocabulary, lengths)

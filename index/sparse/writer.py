@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Floats, Int32s, joined_offsets
+from ..arrays import Floats, Int32s, Int64s, joined_offsets
 from ..errors import RepresentationError
 from ..fields import Part
 from ..manifest import FieldRecord, PartRecord
@@ -112,7 +112,7 @@ class SparseWriter:
             vectors = document_maxima(vectors)
         if isinstance(vectors, SparseVectors):
             if vectors.vocabulary is not None:
-                vectors = renumber(vectors, self._vocabulary.number(vectors.vocabulary))
+                vectors = replace(renumber(vectors, self._vocabulary.number(vectors.vocabulary)), lengths=vectors.lengths)
             self._vectors.append(vectors)
             self._n_postings += vectors.n_postings
 
@@ -256,8 +256,7 @@ class SparseWriter:
                 self._set_scale(weighing.fitted_scale(float(weights.max()), None))
             rows, error = weighing.with_impacts(rows, weights, self._scale or 1.0, keep="scale" not in self._given)
             return rows, replace(record, error=error)
-        owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-        lengths = np.bincount(owner, weights=weights, minlength=len(indptr) - 1).astype(np.uint32)
+        lengths = np.concatenate([np.empty(0, np.int64), *(_lengths(part) for part in parts)]).astype(np.uint32)
         counts = weights.astype(np.min_scalar_type(int(weights.max(initial=0))))
         rows = replace(rows, counts=counts, lengths=lengths)
         total = int(lengths.sum(dtype=np.int64)) + sum(part.total_length for _, part in earlier)
@@ -295,3 +294,11 @@ class SparseWriter:
     def _write_tokens(self, folder: str, tokens: SparseTokenRows) -> int:
         tokens.write(self._index / folder / SPARSE_TOKENS_NAME)
         return int(tokens.offsets[-1])
+
+
+def _lengths(vectors: SparseVectors) -> Int64s:
+    """Document lengths in tokens of rows of counts."""
+    if vectors.lengths is not None:
+        return vectors.lengths
+    owner = np.repeat(np.arange(len(vectors)), np.diff(vectors.indptr))
+    return np.bincount(owner, weights=vectors.weights, minlength=len(vectors)).astype(np.int64)

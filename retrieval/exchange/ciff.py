@@ -7,13 +7,15 @@ Index File Format", SIGIR 2020) is a stream of protobuf messages, each behind it
     PostingsList  term = 1, df = 2, cf = 3, repeated Posting {docid gap = 1, tf = 2} = 4      num_postings_lists times
     DocRecord     docid = 1, collection_docid = 2, doclength = 3                              num_docs times
 
-Impacts travel as tf. Fields of value 0 are left out, as protobuf does, and unknown fields are passed over.
+Learned weights travel as impacts in tf, BM25's vectors as term counts. Fields of value 0 are left out, as protobuf does;
+unknown fields, and postings whose tf is 0, are passed over.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -26,6 +28,7 @@ from ...index.documents import Document, DocumentStore
 from ...index.errors import DatasetError, RepresentationError, StorageError
 from ...index.representations.sparse import SparseVectors
 from ...index.snapshot import Snapshot
+from ...index.sparse.bm25 import Bm25
 from ...index.sparse.field import SparseField, SparseSegment
 from ...index.sparse.quantize import MAX_IMPACT
 from ..build import BuildReport
@@ -39,6 +42,8 @@ from .importing import DocumentsById, write_index
 from .vector_files import Batch
 
 Counts = npt.NDArray[np.unsignedinteger[Any]]
+IMPACTS, COUNTS = "lexmax: tf is the impact", "lexmax: tf is the term count"
+"""How the header's description begins in our files."""
 CHUNK_POSTINGS, CHUNK_DOCS = 1 << 25, 1 << 20
 """What an import holds at a time; a file with more is read once for each chunk."""
 
@@ -46,9 +51,9 @@ CHUNK_POSTINGS, CHUNK_DOCS = 1 << 25, 1 << 20
 def import_ciff(
     path: Path | str, out: Path | str, *, documents: Sequence[str] = (), fields: Fields | None = None, name: str = "vectors",
     field: str = "vectors", progress: Progress | None = None, limits: BufferLimits | None = None,
-    reorder: bool | None = False,
+    reorder: bool | None = False, tf: str | None = None, k1: float = 1.2, b: float = 0.75,
 ) -> BuildReport:  # fmt: skip
-    """Build an index of a CIFF file, whose tf become impacts: exactly, unless one is larger than 255.
+    """Build an index of a CIFF file: its tf become impacts, exactly unless one is larger than 255, or are BM25's term counts.
 
     Parameters
     ----------
@@ -60,23 +65,33 @@ def import_ciff(
         As in `importing.import_vectors`.
     reorder : bool or None
         See `Collection.compact`; False keeps the file's order of documents.
+    tf : "impacts", "counts" or None
+        What the file's tf are. Counts are weighed by BM25, with the file's document lengths. None: as our files say, and
+        impacts in a file without document lengths.
+    k1, b : float
+        BM25's parameters, for counts.
 
     Raises
     ------
     FileExistsError
         ``out`` holds an index.
     DatasetError
-        Not a CIFF file, damaged, or with documents, terms or tf that do not fit; says at which byte.
+        Not a CIFF file, damaged, or with documents, terms or tf that do not fit; says at which byte. Or a file that does not
+        say what its tf are, or counts without document lengths.
     DuplicateDocumentError
         Two documents have the same id.
     """
     file = _CiffFile(Path(path))
     terms, n_postings, max_tf = file.survey()
-    batches = file.chunks(n_postings)
+    counts = file.holds_counts(tf, n_postings)
+    batches = file.chunks(n_postings, terms if counts else None)
     if documents:
         batches = DocumentsById(documents, fields).of(batches)
-    scale = 1.0 if max_tf <= MAX_IMPACT else MAX_IMPACT / max_tf
-    new = NewField(encoder=encoder_record(VectorsEncoder(name=name, terms="strings")), vocabulary=terms, scale=scale)
+    encoder = encoder_record(VectorsEncoder(name=name, terms="strings"))
+    if counts:
+        new = NewField(encoder=encoder, options={"bm25": asdict(Bm25(k1=k1, b=b))})
+    else:
+        new = NewField(encoder=encoder, vocabulary=terms, scale=min(1.0, MAX_IMPACT / max(1, max_tf)))
     return write_index(out, field, new, batches, progress=progress, limits=limits, reorder=reorder)
 
 
@@ -148,22 +163,42 @@ class _CiffFile:
         terms: dict[str, None] = {}
         first_record = self._first_list
         for term, docs, tfs, end in self._lists():
-            n_postings[docs] += 1
+            n_postings[docs[tfs > 0]] += 1
             max_tf = max(max_tf, int(tfs.max(initial=0)))
             string = self._string(*term)
             if string in terms:
                 raise self._wrong(term[0], f"the term {string!r} comes twice")
             terms[string] = None
             first_record = end
-        self._ids, at, problem = protobuf.read_records(self._data, first_record, self.n_docs)
+        self._ids, self._lengths, at, problem = protobuf.read_records(self._data, first_record, self.n_docs)
         if problem:
             raise self._wrong(int(at), PROBLEMS[problem])
         if at != len(self._data):
             raise self._wrong(int(at), f"bytes after the last of {self.n_docs} documents")
         return list(terms), n_postings, max_tf
 
-    def chunks(self, n_postings: Int64s) -> Iterator[Batch]:
-        """Documents and their vectors, transposed chunk by chunk; after `survey`."""
+    def holds_counts(self, tf: str | None, n_postings: Int64s) -> bool:
+        """Whether tf are term counts, as the caller or the file says; after `survey`."""
+        if tf not in (None, "counts", "impacts"):
+            raise ValueError(f"tf are 'counts' or 'impacts', not {tf!r}")
+        missing = (self._lengths == 0) & (n_postings > 0)
+        if tf is None and not self.description.startswith((IMPACTS, COUNTS)):
+            if self._lengths.any():
+                raise DatasetError(
+                    "the file does not say what its tf are: import it with --tf counts (BM25 over the file's document lengths) "
+                    "or --tf impacts (weights of an encoder)", path=self.path,
+                )  # fmt: skip
+            return False
+        counts = tf == "counts" or (tf is None and self.description.startswith(COUNTS))
+        if counts and missing.any():
+            first = self._string(*self._ids[int(np.argmax(missing))].tolist())
+            raise DatasetError(
+                f"the document {first!r} has no length, which BM25 needs: import with --tf impacts", path=self.path
+            )
+        return counts
+
+    def chunks(self, n_postings: Int64s, vocabulary: Sequence[str] | None) -> Iterator[Batch]:
+        """Documents and vectors, transposed chunk by chunk; after `survey`. With a vocabulary they are counts, with lengths."""
         totals = np.cumsum(n_postings)
         first = 0
         while first < self.n_docs:
@@ -173,9 +208,10 @@ class _CiffFile:
             np.cumsum(n_postings[first:end], out=indptr[1:])
             terms, weights, cursors = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32), indptr[:-1].copy()
             for number, (_, docs, tfs, _) in enumerate(self._lists()):
-                protobuf.place(docs, tfs, number, first, end, cursors, terms, weights)
+                protobuf.place(docs[tfs > 0], tfs[tfs > 0], number, first, end, cursors, terms, weights)
             documents = [Document(doc_id=self._string(*span), text="") for span in self._ids[first:end].tolist()]
-            yield documents, SparseVectors(indptr, terms, weights)
+            lengths = None if vocabulary is None else self._lengths[first:end]
+            yield documents, SparseVectors(indptr, terms, weights, vocabulary, lengths)
             first = end
 
     def _header(self) -> dict[int, int]:
@@ -185,12 +221,15 @@ class _CiffFile:
             raise self._wrong(0, "no CIFF header; a compressed file must be unpacked first")
         self._first_list = int(at + size)
         numbers: dict[int, int] = {}
+        self.description = ""
         while at < self._first_list:
-            number, kind, value, _, following = protobuf.field(self._data, at, self._first_list)
+            number, kind, value, start, following = protobuf.field(self._data, at, self._first_list)
             if following < 0:
                 raise self._wrong(int(at), "no CIFF header; a compressed file must be unpacked first")
             if kind == 0:
                 numbers[int(number)] = int(value)
+            elif kind == 2 and number == 8:
+                self.description = self._data[start:following].tobytes().decode(errors="replace")
             at = following
         return numbers
 
@@ -269,10 +308,10 @@ def _row_sums(indptr: Int64s, values: Bytes) -> Int64s:
 def _header(field: SparseField, parts: Sequence[_Part], n_terms: int) -> bytes:
     total = sum(int(part.lengths[part.docids >= 0].sum()) for part in parts)
     n_docs, scale = field.n_docs, field.scale
-    what = "tf is the term count" if field.bm25 else f"tf is the impact, weight x {scale!r}"
+    what = COUNTS if field.bm25 else f"{IMPACTS}, weight x {scale!r}"
     return b"".join([
         _whole(1, 1), _whole(2, n_terms), _whole(3, n_docs), _whole(4, n_terms), _whole(5, n_docs), _whole(6, total),
-        b"\x39", np.array(total / max(1, n_docs), "<f8").tobytes(), _string(8, f"lexmax: {what}"),
+        b"\x39", np.array(total / max(1, n_docs), "<f8").tobytes(), _string(8, what),
     ])  # fmt: skip
 
 

@@ -18,8 +18,9 @@ PROBLEMS = (
     "the file ends before the message does",
     "not protobuf",
     "a posting whose document does not follow the one before, or is past the header's num_docs",
-    "a posting whose tf is not within 1..2147483647",
+    "a posting whose tf is not within 0..2147483647",
     "a document whose docid comes twice, or is past the header's num_docs",
+    "a document whose doclength is not within 0..2147483647",
 )
 
 Bytes = npt.NDArray[np.uint8]
@@ -101,7 +102,7 @@ def read_list(data: Bytes, at: Integer, docs: Int32s, tfs: Int32s) -> tuple[Inte
                 start = after
             if gap < 0 or (n > 0 and gap == 0) or gap >= len(docs) - doc:
                 return at, 0, 0, 0, 3
-            if tf < 1 or tf > 2147483647:
+            if tf < 0 or tf > 2147483647:
                 return at, 0, 0, 0, 4
             doc += gap
             docs[n], tfs[n] = doc, tf
@@ -111,30 +112,35 @@ def read_list(data: Bytes, at: Integer, docs: Int32s, tfs: Int32s) -> tuple[Inte
 
 
 @kernel
-def read_records(data: Bytes, at: Integer, n_docs: int) -> tuple[Int64s, Integer, int]:
-    """Return the span of each docid's collection_docid (n_docs, 2), the end and the problem, as `read_list` does."""
+def read_records(data: Bytes, at: Integer, n_docs: int) -> tuple[Int64s, Int64s, Integer, int]:
+    """Return the span of each docid's collection_docid (n_docs, 2), its doclength, the end and the problem, as `read_list`."""
     docid: Integer
-    spans, seen = np.zeros((n_docs, 2), np.int64), np.zeros(n_docs, np.bool_)
+    length: Integer
+    spans, seen, lengths = np.zeros((n_docs, 2), np.int64), np.zeros(n_docs, np.bool_), np.zeros(n_docs, np.int64)
     for _ in range(n_docs):
         size, start = varint(data, at, len(data))
         if start < 0 or size < 0 or size > len(data) - start:
-            return spans, at, 1
+            return spans, lengths, at, 1
         record, first, last = at, start, start
-        docid = np.int64(0)
+        docid = length = np.int64(0)
         at, end = start, start + size
         while at < end:
             number, kind, value, start, following = field(data, at, end)
             if following < 0:
-                return spans, at, 2
+                return spans, lengths, at, 2
             if kind == 0 and number == 1:
                 docid = value
+            elif kind == 0 and number == 3:
+                length = value
             elif kind == 2 and number == 2:
                 first, last = start, following
             at = following
         if docid < 0 or docid >= n_docs or seen[docid]:
-            return spans, record, 5
-        seen[docid], spans[docid, 0], spans[docid, 1] = True, first, last
-    return spans, at, 0
+            return spans, lengths, record, 5
+        if length < 0 or length > 2147483647:
+            return spans, lengths, record, 6
+        seen[docid], spans[docid, 0], spans[docid, 1], lengths[docid] = True, first, last, length
+    return spans, lengths, at, 0
 
 
 @kernel

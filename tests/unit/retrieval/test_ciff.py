@@ -109,7 +109,7 @@ def test_chunks_make_no_difference(tmp_path, monkeypatch, postings, docs):
 
 
 def test_a_file_of_another_tool(tmp_path):
-    import_ciff(FROM_ANOTHER_TOOL, tmp_path / "i")
+    import_ciff(FROM_ANOTHER_TOOL, tmp_path / "i", tf="impacts")
     expected = {f"doc-{i}": {} for i in range(301)}
     expected["doc-0"] = {"cat": 3}
     expected["doc-1"] = {"cat": 200, "dog": 1}
@@ -183,7 +183,7 @@ def test_bm25_gives_term_counts_and_lengths(tmp_path):
         collection.delete(["b"])
         collection.commit()
     export_ciff(tmp_path / "i", tmp_path / "i.ciff")
-    import_ciff(tmp_path / "i.ciff", tmp_path / "j")
+    import_ciff(tmp_path / "i.ciff", tmp_path / "j", tf="impacts")
     assert contents(tmp_path / "j") == {"a": {"cat": 2, "dog": 1}, "c": {"dog": 1}}
     assert b"\x12\x01a\x18\x03" in (tmp_path / "i.ciff").read_bytes()  # the record of a: a length of 3
 
@@ -217,7 +217,7 @@ def posting(*fields):
 
 HEADER = message((1, 1), (2, 1), (3, 2))
 LIST = message((1, b"cat"), (2, 2), (3, 3), posting((2, 1)), posting((1, 1), (2, 2)))
-RECORDS = message((2, b"a")) + message((1, 1), (2, b"b"), (3, 2))
+RECORDS = message((2, b"a")) + message((1, 1), (2, b"b"))
 
 
 def write(path, *parts):
@@ -229,7 +229,7 @@ def test_fields_in_any_order_and_unknown_ones(tmp_path):
     unknown = [(9, 1 << 40), (10, b"more")]
     postings = message((1, b"cat"), posting((2, 1), (1, 0), *unknown), (3, 3), posting((2, 300), (1, 1)), *unknown)
     records = message((3, 2), (2, b"b"), (1, 1), *unknown) + message((2, b"a"), (1, 0))
-    import_ciff(write(tmp_path / "f.ciff", message(*unknown, (3, 2), (2, 1)), postings, records), tmp_path / "i")
+    import_ciff(write(tmp_path / "f.ciff", message(*unknown, (3, 2), (2, 1)), postings, records), tmp_path / "i", tf="impacts")
     # the largest tf is 300: impacts are tf x 255 / 300, and 1 stays 1
     assert contents(tmp_path / "i") == {"a": {"cat": 1}, "b": {"cat": 255}}
 
@@ -260,7 +260,8 @@ def test_texts_come_from_a_corpus(tmp_path):
         ([HEADER, LIST, RECORDS, b"\0"], len(HEADER + LIST + RECORDS), "bytes after the last of 2 documents"),
         ([HEADER, message((1, b"cat"), posting((1, 2), (2, 1))), RECORDS], len(HEADER) + 6, "past the header's num_docs"),
         ([HEADER, message((1, b"cat"), posting((2, 1)), posting((2, 1))), RECORDS], len(HEADER) + 10, "does not follow"),
-        ([HEADER, message((1, b"cat"), posting((1, 1))), RECORDS], len(HEADER) + 6, "tf is not within"),
+        ([HEADER, message((1, b"cat"), posting((2, (1 << 64) - 1))), RECORDS], len(HEADER) + 6, "tf is not within"),
+        ([HEADER, LIST, message((3, 1 << 31), (2, b"a"))], len(HEADER + LIST), "doclength is not within"),
         ([HEADER, message((1, b"cat"), posting((2, 1 << 31))), RECORDS], len(HEADER) + 6, "tf is not within"),
         ([HEADER, message((1, b"cat"), (4, b"\x10")), RECORDS], len(HEADER) + 8, "not protobuf"),
         ([HEADER, message((1, b"cat"), (4, b"\x10" + b"\xff" * 10)), RECORDS], len(HEADER) + 8, "not protobuf"),
@@ -332,3 +333,56 @@ def test_later_vectors_name_their_terms_or_number_them(tmp_path):
             collection.add([Document(doc_id="e", text="")], {"vectors": to_sparse_vectors([{2: 3.0}])})
         collection.commit()
     assert contents(tmp_path / "i") == {"a": {"cat": 1}, "b": {"cat": 2}, "c": {"cat": 1, "bird": 9}, "d": {"bird": 3}}
+
+
+def test_bm25_that_was_exported_and_imported_gives_the_same_scores(tmp_path):
+    """Counts past a byte, lengths and deletes included."""
+    words = ["whale " * 300 + "sea", "whale sea ship", "ship " * 20, "sea sea whale", "x y z"]
+    docs = [{"id": f"d{i}", "text": words[i % 5] + f" n{i}"} for i in range(40)]
+    build_index(out=tmp_path / "i", documents=docs, encoders=["bm25,k1=0.9,b=0.4,stemmer=none"])
+    with Collection.open(tmp_path / "i") as collection:
+        collection.delete(["d3", "d10"])
+        collection.compact()
+        collection.commit()
+    export_ciff(tmp_path / "i", tmp_path / "i.ciff")
+    import_ciff(tmp_path / "i.ciff", tmp_path / "j", k1=0.9, b=0.4)
+    assert check_index(tmp_path / "j") == []
+    queries = to_sparse_vectors([{"whale": 1.0, "ship": 1.0}, {"sea": 2.0, "n7": 1.0}, {"z": 1.0, "absent": 1.0}])
+    with Retriever.open(tmp_path / "i") as first, Retriever.open(tmp_path / "j") as second:
+        found = [
+            [[(hit.doc_id, hit.score) for hit in hits] for hits in each.search_vectors(queries, [""] * 3, 50)]
+            for each in (first, second)
+        ]
+    assert found[0] == found[1]
+    assert len(found[0][0]) > 20
+
+
+def test_counts_are_weighed_with_the_lengths_of_the_file(tmp_path):
+    """They may differ from the sums of counts, as where stop words were counted."""
+    records = message((2, b"a"), (3, 4)) + message((1, 1), (2, b"b"), (3, 12))
+    import_ciff(write(tmp_path / "f.ciff", HEADER, LIST, records), tmp_path / "i", tf="counts")
+    with Retriever.open(tmp_path / "i") as retriever:
+        (hits,) = retriever.search_vectors(to_sparse_vectors([{"cat": 1.0}]), [""])
+        assert retriever.info()["fields"]["vectors"]["average_length"] == 8
+    idf = np.log(1 + 0.5 / 2.5)
+    expected = {"a": 1 / (1 + 1.2 * (0.25 + 0.75 * 4 / 8)), "b": 2 / (2 + 1.2 * (0.25 + 0.75 * 12 / 8))}
+    assert {hit.doc_id: hit.score for hit in hits} == pytest.approx(
+        {k: idf * v for k, v in expected.items()}, abs=idf * 0.51 / 255
+    )
+
+
+def test_a_file_that_does_not_say_what_its_tf_are_is_refused(tmp_path):
+    records = message((2, b"a"), (3, 4)) + message((1, 1), (2, b"b"), (3, 12))
+    for path in (FROM_ANOTHER_TOOL, write(tmp_path / "f.ciff", HEADER, LIST, records)):
+        with pytest.raises(DatasetError, match=r"--tf counts .* or --tf impacts"):
+            import_ciff(path, tmp_path / "i")
+    with pytest.raises(DatasetError, match="'a' has no length, which BM25 needs"):
+        import_ciff(write(tmp_path / "g.ciff", HEADER, LIST, RECORDS), tmp_path / "i", tf="counts")
+    with pytest.raises(ValueError, match="'counts' or 'impacts'"):
+        import_ciff(FROM_ANOTHER_TOOL, tmp_path / "i", tf="tf")
+
+
+def test_postings_whose_tf_is_zero_are_passed_over(tmp_path):
+    postings = message((1, b"cat"), posting((2, 0)), posting((1, 1), (2, 2)))
+    import_ciff(write(tmp_path / "f.ciff", HEADER, postings, RECORDS), tmp_path / "i")
+    assert contents(tmp_path / "i") == {"a": {}, "b": {"cat": 2}}
