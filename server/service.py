@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 CLOSE_S = 5.0  # what threads get to end after their requests were cut
 ENCODED_TOGETHER = 32  # queries of all requests in one call of the encoders
 PIECE_TEXTS, PIECE_HITS = 16, 1000  # queries and results of one request that go together
+SMOOTHING = 8  # answers that the pace is an average of
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ class Service:
         self._opened: Retriever | None = None
         self._limits = limits
         self._n_waiting = 0
+        self._pace_s, self._answered_at = 0.0, 0.0  # seconds from one answered query to the next, of late; when the last was
         self._batcher = Batcher(lambda texts, search: self._retriever.encode(texts, search), max_batch=ENCODED_TOGETHER)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lexmax-search")
         self._running: set[Future[Any]] = set()
@@ -67,7 +69,7 @@ class Service:
         fields = check_search(self._retriever, search, body, len(texts), self._limits)
         written = WrittenAnswer(body, len(texts), self._limits.max_answer_bytes, held)
         async with self._in_time(body.timeout_s):
-            with self._admitted(len(texts)):
+            with self._admitted(len(texts), body.timeout_s or self._limits.deadline_s):
                 if body.filter is not None:
                     await self._in_thread(lambda: check_filter(self._retriever, body.filter))
                 for piece in _pieces(texts, body.k):
@@ -173,14 +175,23 @@ class Service:
             raise RefusedError(503, "deadline", message, {"Retry-After": "1"}) from None
 
     @contextlib.contextmanager
-    def _admitted(self, n_queries: int) -> Iterator[None]:
-        """Hold a place for every query from here to its answer; 503 when there are too few."""
-        if self._n_waiting + n_queries > self._limits.max_waiting:
-            message = f"{self._n_waiting} queries are waiting already: try again in a second"
-            raise RefusedError(503, "overloaded", message, {"Retry-After": "1"})
+    def _admitted(self, n_queries: int, seconds: float) -> Iterator[None]:
+        """Hold a place for every query from here to its answer; 503 when there are too few, or too many for the time given.
+
+        Work on a request that is too late in the end is lost to those that were not, so it is refused at once.
+        """
+        wait_s = self._n_waiting * self._pace_s
+        if self._n_waiting + n_queries > self._limits.max_waiting or wait_s > seconds:
+            message = f"{self._n_waiting} queries are waiting already, some {wait_s:.1f} s of work: try again later"
+            raise RefusedError(503, "overloaded", message, {"Retry-After": str(max(1, round(wait_s - seconds)))})
+        started = time.perf_counter()
         self._n_waiting += n_queries
         try:
             yield
+            now = time.perf_counter()
+            took_s = (now - max(started, self._answered_at)) / n_queries
+            self._pace_s += (took_s - self._pace_s) / SMOOTHING
+            self._answered_at = now
         finally:
             self._n_waiting -= n_queries
 

@@ -97,7 +97,6 @@ def test_explanations_come_stage_by_stage(client):
         ({"filter": {"year": {">": float("nan")}}}, "invalid_filter", ""),
         ({"filter": {"title": "\ud800"}}, "invalid_filter", "surrogate"),
         ({"filter": {"year": {"~": 3}}}, "invalid_filter", "operator"),
-        ({"filter": "x" * 9_000_000}, "invalid_request", "filter"),
         ({"filter": " or ".join(["year == 1"] * 10_001)}, "invalid_filter", "comparisons"),
         ({"filter": '{"year": '}, "invalid_filter", "JSON"),
         ({"filter": {"year": {"in": [None]}}}, "invalid_filter", "int64"),

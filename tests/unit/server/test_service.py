@@ -1,6 +1,9 @@
 import asyncio
 import json
 
+import pytest
+
+from lexmax.server.errors import RefusedError
 from lexmax.server.limits import Limits
 from lexmax.server.payloads import Budget, Share
 from lexmax.server.schemas import SearchOne
@@ -62,5 +65,24 @@ def test_close_leaves_the_index_open_under_a_thread_that_does_not_end(retriever)
         retriever.search_open.set()
         while service.busy:
             await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_a_request_that_would_be_too_late_is_refused_at_once(retriever):
+    async def run():
+        service = await opened(retriever)
+        service._pace_s = 2.0  # seconds per query; a deadline of 20 s
+        retriever.encoder_open.clear()
+        taken = [search(service, f"q{i}") for i in range(11)]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in taken)
+        with pytest.raises(RefusedError, match=r"11 queries are waiting already, some 22\.0 s of work") as refused:
+            await search(service, "one more")
+        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "2"})
+        retriever.encoder_open.set()
+        await asyncio.gather(*taken)
+        assert 0 < service._pace_s < 2.0, "the pace follows what was answered"
+        await search(service, "one more")
 
     asyncio.run(asyncio.wait_for(run(), 20))
