@@ -1,6 +1,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lexmax import DatasetError, DuplicateDocumentError, EncoderMismatchError, RepresentationError, Retriever, build_index
@@ -158,6 +160,59 @@ def test_duplicates_stop_a_build_or_are_listed(tmp_path):
     assert (report.n_added, report.n_skipped) == (3, 1)
     assert bad.examples[0].line == 3
     assert "'a'" in bad.examples[0].reason
+
+
+def write_records(path, records):
+    """Write records in the form that the suffix says; returns on which line the last one is."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), path)
+        return len(records)
+    if path.suffix == ".csv":
+        rows = [",".join(records[0]), *(",".join(map(str, record.values())) for record in records)]
+        path.write_text("\n".join(rows) + "\n")
+        return len(rows)
+    lines = [json.dumps(record) for record in records]
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n" if path.suffix == ".json" else "\n".join(lines) + "\n")
+    return len(records) + (path.suffix == ".json")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_an_id_that_comes_twice_is_told_with_file_and_line(tmp_path, suffix):
+    path = tmp_path / f"c{suffix}"
+    line = write_records(path, [{"id": each, "text": "x"} for each in ("a", "b", "c", "b")])
+    expected = rf"c\{suffix}, line {line}: already in the index: 'b'"
+    with pytest.raises(DuplicateDocumentError, match=expected):
+        build_index([path], tmp_path / "new", encoders=["bm25"])
+    build_index(documents=["x"], out=tmp_path / "i", encoders=["bm25"])
+    with pytest.raises(DuplicateDocumentError, match=expected):
+        add_to_index([path], tmp_path / "i")
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "reason"),
+    [
+        (1, "one", "string here and int64 in earlier documents"),
+        (2**53 + 1, 0.5, r"float64 here and an integer above 2\^53 in earlier documents"),
+        (["a"], "a", "string here and a list of strings in earlier documents"),
+        ({"x": 1}, "a", "string here and nested in earlier documents"),
+        (1, 2**63, "an integer beyond 64 bits"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_metadata_of_another_type_are_told_with_file_line_and_field(tmp_path, suffix, first, last, reason):
+    path = tmp_path / f"c{suffix}"
+    line = write_records(
+        path, [{"id": "a", "text": "x", "n": first}, {"id": "b", "text": "x"}, {"id": "c", "text": "x", "n": last}]
+    )
+    expected = rf"c\{suffix}, line {line}: .*'n'.* {reason}"
+    with pytest.raises(DatasetError, match=expected):
+        build_index([path], tmp_path / "new", encoders=["bm25"])
+    build_index(documents=["x"], out=tmp_path / "i", encoders=["bm25"])
+    with pytest.raises(DatasetError, match=expected):
+        add_to_index([path], tmp_path / "i")
+    bad = BadRecords()
+    assert add_to_index([path], tmp_path / "i", bad=bad).n_added == 2
+    assert [each.line for each in bad.examples] == [line]
 
 
 def test_an_add_is_all_or_nothing(corpus, tmp_path):
