@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lexmax.__main__ import _parsed
+from lexmax.__main__ import _parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -65,7 +65,7 @@ def test_commands_of_other_shell_blocks_parse(code, shown):
             if words[-1:] == ["&"]:
                 words.pop()
             if words[:1] == ["lexmax"] and "..." not in words:
-                _parsed(words[1:])
+                _parser().parse_args(words[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
