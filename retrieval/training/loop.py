@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,22 +168,34 @@ def train(
         raise ValueError("validate_every and validate go together: give both, or neither")
     if (teacher is None) != (config.objective.tct == 0):
         raise ValueError("the loss tct and a teacher go together: give both, or neither")
-    torch.set_num_threads(config.n_threads)
-    run = _Run(student, data, config, Path(out), teacher)
-    start, n_resumed = time.monotonic(), run.step
-    student.train()
-    while run.step < config.n_steps and not run.out_of_patience:
-        run.advance()
-        if validate is not None and (run.step % config.validate_every == 0 or run.step == config.n_steps):
-            run.validate(validate)
-        run.checkpoint_when_due()
-        if progress:
-            progress(run.step)
-    model = run.finish()
+    with _torch_of_its_own(config.n_threads):
+        run = _Run(student, data, config, Path(out), teacher)
+        start, n_resumed = time.monotonic(), run.step
+        student.train()
+        while run.step < config.n_steps and not run.out_of_patience:
+            run.advance()
+            if validate is not None and (run.step % config.validate_every == 0 or run.step == config.n_steps):
+                run.validate(validate)
+            run.checkpoint_when_due()
+            if progress:
+                progress(run.step)
+        model = run.finish()
     return TrainReport(
         model=model, n_steps=run.step, n_resumed=n_resumed, best_score=run.best_score, best_step=run.best_step,
         elapsed_s=time.monotonic() - start,
     )  # fmt: skip
+
+
+@contextmanager
+def _torch_of_its_own(n_threads: int) -> Iterator[None]:
+    """Give a run ``n_threads`` and random numbers of torch, and the process what it had before."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.set_num_threads(n_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 class _Run:

@@ -65,6 +65,14 @@ def test_a_killed_run_ends_bit_identical(checkpoint: Path, lists: Path, tmp_path
         assert logs[0] == logs[1]
 
 
+def test_threads_and_random_numbers_of_torch_are_given_back(checkpoint: Path, lists: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads(), torch.get_rng_state()
+    config = replace(CONFIG, n_threads=before[0] + 1)
+    train(DenseStudent(checkpoint), TrainingSet([lists]), config, tmp_path)
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
 def test_half_a_checkpoint_is_passed_over(checkpoint: Path, lists: Path, tmp_path: Path) -> None:
     train(DenseStudent(checkpoint), TrainingSet([lists]), CONFIG, tmp_path)
     half = tmp_path / "checkpoints" / "step-00000099"
