@@ -61,6 +61,7 @@ def bound(host: str = "127.0.0.1", port: int = 8000) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen()  # until then another process could bind the address as well
         except (OSError, OverflowError) as failure:
             reason = getattr(failure, "strerror", None) or failure
             raise StorageError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from failure

@@ -342,6 +342,8 @@ def test_a_port_in_use_is_known_before_anything_else():
             bound(port=taken.getsockname()[1]),
         ):
             pytest.fail("bound")
+    with bound(port=0) as mine, pytest.raises(StorageError, match="in use"), bound(port=mine.getsockname()[1]):
+        pytest.fail("bound twice, before either listened")
     with pytest.raises(StorageError, match="cannot listen"), bound(port=70_000):
         pytest.fail("bound")
 
