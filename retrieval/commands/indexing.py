@@ -103,6 +103,10 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ids", metavar="FILE", help="one line with the id of each row of an NPZ file, or of each passage "
                         "of a folder (default: their numbers, from 0)")  # fmt: skip
     parser.add_argument("--term-numbers", action="store_true", help="keys of JSON vectors are term numbers, not strings")
+    parser.add_argument("--tf", choices=["counts", "impacts"], help="what the tf of a CIFF file are, where it does not say: "
+                        "term counts for BM25, or impacts of an encoder")  # fmt: skip
+    parser.add_argument("--k1", type=float, default=1.2, help="of BM25, for counts (default 1.2)")
+    parser.add_argument("--b", type=float, default=0.75, help="of BM25, for counts (default 0.75)")
     parser.add_argument("--name", default="vectors", help="what made the vectors, for the fingerprint (default vectors)")
     parser.add_argument("--encoder", metavar="SPEC", help="of a folder: the ColBERT model that made its vectors, which lexmax "
                         "cannot verify, and how they are kept, as in colbert-ir/colbertv2.0,nbits=2; it encodes queries "
@@ -141,6 +145,7 @@ def _add(options: argparse.Namespace) -> int:
             fields=corpus_fields(options), bad=bad, progress=bar, notice=say,
         )  # fmt: skip
     _tell_report(report, bad, f"added to {options.index}")
+    _tell_warnings(options.index)
     return 0
 
 
@@ -194,13 +199,15 @@ def _import(options: argparse.Namespace) -> int:
             if len(options.file) > 1 or options.vocabulary or options.ids or options.term_numbers:
                 raise ValueError("a CIFF file is imported alone, and has its own terms and ids")
             report = import_ciff(options.file[0], options.out, field=options.field or "vectors", progress=bar,
-                                 reorder=options.reorder or False, **common)  # fmt: skip
+                                 reorder=options.reorder or False, tf=options.tf, k1=options.k1, b=options.b,
+                                 **common)  # fmt: skip
         else:
             report = import_vectors(
                 options.file, options.out, vocabulary=options.vocabulary, ids=options.ids, field=options.field or "vectors",
                 term_numbers=options.term_numbers, progress=bar, reorder=options.reorder, **common,
             )  # fmt: skip
     _tell_report(report, None, f"imported into {options.out}")
+    _tell_warnings(options.out)
     return 0
 
 
@@ -231,6 +238,15 @@ def _export(options: argparse.Namespace) -> int:
         n_docs = export_ciff(options.index, options.file, field=options.field)
     say(f"exported {n_docs:,} documents to {options.file}")
     return 0
+
+
+def _tell_warnings(index: str) -> None:
+    """Say what makes the scores of a field worse than they could be."""
+    from ...index.snapshot import Snapshot
+
+    for name, field in Snapshot.open(index).fields.items():
+        for warning in field.info().get("warnings", ()):
+            say(f"field {name}: {warning}")
 
 
 def _tell_report(report: BuildReport, bad: BadRecords | None, done: str) -> None:

@@ -53,6 +53,8 @@ def _write_facts(facts: dict[str, Any], indent: str = "") -> None:
     for name, value in facts.items():
         if name == "calibration":
             value = _calibration(value)
+        if name == "warnings":
+            value = "; ".join(value) or "none"
         label = f"{indent}{name}"
         write(f"{label:31}{json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
 
