@@ -221,6 +221,20 @@ def test_very_many_terms_of_equal_weight_do_not_overflow(tmp_path, n_terms):
     check_scores(field, heavy, hits)
 
 
+@pytest.mark.parametrize("tail", [1.0, 0.3, 1e-6])
+def test_very_many_terms_of_unequal_weight_are_exact(tmp_path, tail):
+    """The best document has all terms, and comes first whatever the weights are."""
+    rng = np.random.default_rng(8)
+    weights = dict(enumerate((tail * (0.5 + 0.5 * rng.random(40_000))).astype(np.float32).tolist())) | {0: 1.0}
+    everything = dict.fromkeys(range(40_000), 1.0)
+    half = dict.fromkeys(range(0, 40_000, 2), 1.0)
+    field = make_field(tmp_path / "idx", rows(half, {0: 1.0}, everything, half), cuts=(2,))
+    check_light(field, rows(weights), 3)
+    hits = BlockMaxSearcher(field).search(rows(weights), 4)
+    assert hits.doc_nums.tolist() == [2, 0, 3, 1]
+    check_scores(field, rows(weights), hits)
+
+
 def test_more_terms_than_can_be_scored_are_refused():
     values = np.ones(9_000_000, np.float32)
     with pytest.raises(ValueError, match="too many terms"):
