@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -297,3 +298,16 @@ def test_requests_that_come_while_others_are_cut_get_an_answer_too(retriever, st
     answers = [future.result() for future in futures]
     assert [answer.status_code for answer in answers] == [503] * 12
     assert {answer.json()["error"]["type"] for answer in answers} == {"unavailable"}
+
+
+def test_at_overload_every_answer_is_200_or_503_and_afterwards_all_is_well(retriever, start, wait_until, monkeypatch):
+    encode = retriever.encode
+    monkeypatch.setattr(retriever, "encode", lambda *given: time.sleep(0.005) or encode(*given))
+    client, server = start(max_batch=4, max_waiting=16, deadline_s=1.0)
+    with ThreadPoolExecutor(64) as clients:
+        answers = list(clients.map(lambda i: search(client, f"q{i}", f"r{i}"), range(640)))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 503}
+    assert {answer.json()["error"]["type"] for answer in answers if answer.status_code == 503} <= {"overloaded", "deadline"}
+    assert search(client, "after").status_code == 200
+    wait_until(lambda: not server.server_state.tasks)
