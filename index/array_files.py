@@ -8,8 +8,7 @@
 
 The prelude is written last, so a file that was not finished has no valid prelude. Prelude and tail are verified at open, and
 the content, chunk by chunk, when it is first read: `ArrayFile.array` verifies an array whole, and of one from
-`ArrayFile.unverified` whoever reads it verifies what is read (`kernels.checksums`). A file in which damage was found is refused
-from then on.
+`ArrayFile.unverified` whoever reads it verifies what is read (`kernels.checksums`).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -98,7 +97,8 @@ class ArrayFileWriter:
         except OSError as failure:
             raise StorageError(f"{self.path}: cannot be written: {failure.strerror}") from failure
         finally:
-            self._file.close()
+            with suppress(OSError):  # what could not be flushed was told above
+                self._file.close()
 
     def _finish(self) -> None:
         tail = self._content.checksums().tobytes() + json.dumps(self._directory).encode()
@@ -224,33 +224,38 @@ class ArrayFile:
         return {name: entry.end - entry.offset for name, entry in self._entries.items()}
 
     def verify(self, part: npt.NDArray[Any] | None = None) -> None:
-        """Verify a contiguous part of one of the arrays, or the whole content; raises IndexFormatError for damage."""
+        """Verify a contiguous part of one of the arrays, or the whole content; raises IndexFormatError for damage in it."""
         if part is None:
             verify_span(self.checked, 0, len(self.checked.content))
             release_pages(self._bytes)  # what was only checked need not stay in this process's memory
+            self.raise_damage()
         elif part.nbytes:
             self.verify_memory(part.ctypes.data, part.nbytes)
-        self.raise_damage()
 
     def verify_memory(self, address: int, n_bytes: int) -> None:
         """Do the same for bytes of the content by their address, as Arrow has them."""
         first = address - self.checked.content.ctypes.data
-        self.require(0 <= first <= first + n_bytes <= len(self.checked.content), "memory of this file", "other memory")
-        verify_span(self.checked, first, first + n_bytes)
-        self.raise_damage()
+        end = first + n_bytes
+        self.require(0 <= first <= end <= len(self.checked.content), "memory of this file", "other memory")
+        verify_span(self.checked, first, end)
+        self._raise_damage(slice(first // CHUNK_BYTES, -(-end // CHUNK_BYTES)))
 
     def raise_damage(self) -> None:
-        """Raise IndexFormatError when damage was found, by a kernel or by anything else."""
+        """Raise IndexFormatError when damage was found anywhere, by a kernel or by anything else."""
+        if self.checked.states[-1] == DAMAGED:
+            self._raise_damage(slice(0, len(self.checked.checksums)))
+
+    def _raise_damage(self, chunks: slice) -> None:
         content, checksums, states = self.checked
-        if states[-1] == DAMAGED:
-            chunk = int(np.flatnonzero(states[:-1] == DAMAGED)[0])
-            first, end = ALIGNMENT + chunk * CHUNK_BYTES, ALIGNMENT + (chunk + 1) * CHUNK_BYTES
-            found = zlib.crc32(content[first - ALIGNMENT : end - ALIGNMENT].data)
-            held = [repr(name) for name, entry in self._entries.items() if entry.offset < end and first < entry.end]
-            where = f"bytes {first} to {min(end, ALIGNMENT + len(content))}, of array {', '.join(held) or 'none'}"
-            raise IndexFormatError(
-                self.path, expected=f"CRC-32 {checksums[chunk]:08x} of {where}", found=f"{found:08x}", advice=ADVICE
-            )
+        for chunk in range(len(checksums))[chunks]:
+            if states[chunk] == DAMAGED:
+                first, end = ALIGNMENT + chunk * CHUNK_BYTES, ALIGNMENT + min((chunk + 1) * CHUNK_BYTES, len(content))
+                found = zlib.crc32(content[first - ALIGNMENT : end - ALIGNMENT].data)
+                held = ", ".join(
+                    repr(name) for name, entry in self._entries.items() if entry.offset < end and first < entry.end
+                )
+                expected = f"CRC-32 {checksums[chunk]:08x} of bytes {first} to {end}, of array {held or 'none'}"
+                raise IndexFormatError(self.path, expected=expected, found=f"{found:08x}", advice=ADVICE)
 
     def _read_directory(self, text: bytes, end: int) -> dict[str, _Entry]:
         try:

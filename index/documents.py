@@ -269,12 +269,12 @@ class DocumentStore:
             column = self._batches[number].column(name)
             if child is not None:
                 column = column.field(child)
-            for buffer in column.buffers():
-                if buffer is not None and buffer.size:
-                    self.file.verify_memory(buffer.address, buffer.size)
             try:
+                for buffer in column.buffers():
+                    if buffer is not None and buffer.size:
+                        self.file.verify_memory(buffer.address, buffer.size)
                 column.validate(full=True)
-            except pa.ArrowInvalid as failure:
+            except (pa.ArrowInvalid, IndexFormatError) as failure:
                 raise self._malformed(number, failure) from failure
             if child is None and column.null_count:
                 raise self._malformed(number, f"no {name}")
@@ -284,18 +284,20 @@ class DocumentStore:
     def _message(self, number: int) -> pa.RecordBatch:
         """Map a batch; its head is verified, and its columns are not."""
         message = self._arrow[self._starts[number] : self._starts[number + 1]]
-        self.file.verify(message[:8])  # a mark, and the length of the head
-        self.file.verify(message[: 8 + int.from_bytes(message[4:8].tobytes(), "little")])
         try:
+            self.file.verify(message[:8])  # a mark, and the length of the head
+            self.file.verify(message[: 8 + int.from_bytes(message[4:8].tobytes(), "little")])
             batch = pa.ipc.read_record_batch(pa.py_buffer(message), self._schema)
-        except (pa.ArrowException, OSError) as failure:
+        except (pa.ArrowException, OSError, IndexFormatError) as failure:
             raise self._malformed(number, failure) from failure
         if batch.num_rows != self._firsts[number + 1] - self._firsts[number]:
             raise self._malformed(number, f"{batch.num_rows} of them")
         return batch
 
     def _malformed(self, number: int, found: object) -> IndexFormatError:
-        documents = f"documents {self._firsts[number]} to {self._firsts[number + 1] - 1} as Arrow has them"
+        documents = f"documents {self._firsts[number]} to {self._firsts[number + 1] - 1} of the segment"
+        if isinstance(found, IndexFormatError):
+            documents, found = f"{documents}, which have {found.expected}", found.found
         return IndexFormatError(self.file.path, expected=documents, found=found, advice=ADVICE)
 
 

@@ -167,7 +167,7 @@ def identified(folder: Path, manifest: Manifest, known: Manifest) -> Manifest:
 def _array_files(folder: Path, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         path = folder / name
-        yield from (f"{name}/{each.name}" for each in path.iterdir()) if path.is_dir() else (name,)
+        yield from (f"{name}/{each.name}" for each in path.glob("*.lex")) if path.is_dir() else (name,)
 
 
 def check_identities(folder: Path, manifest: Manifest, known: Manifest | None = None) -> None:

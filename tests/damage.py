@@ -1,6 +1,7 @@
 """Indexes that hold something else than was committed, with every checksum and identity right."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from lexmax.index import manifest as manifests
 from lexmax.index.array_files import ArrayFile, ArrayFileWriter
@@ -22,3 +23,12 @@ def rewrite(file, changes):
     with ArrayFileWriter(file, kind) as out:
         for name, array in arrays.items():
             out.add(name, changes[name](array) if name in changes else array)
+
+
+def flip(file: Path | str, position: int, bit: int) -> None:
+    """Flip one bit of a file in place."""
+    with Path(file).open("r+b") as out:
+        out.seek(position)
+        (byte,) = out.read(1)
+        out.seek(position)
+        out.write(bytes([byte ^ (1 << bit)]))

@@ -54,6 +54,8 @@ class SparseSegment(FieldSegment[InvertedIndex | SparseTokenIndex]):
             return None
         inverted, deleted = self.inverted, np.flatnonzero(~self.live)
         arrays, n_terms = inverted.arrays, len(inverted.terms)
+        if len(deleted):
+            inverted.verify_rows(int(deleted[0]), int(deleted[-1]) + 1)
         return count_ranks(arrays.forward_indptr, arrays.forward, rank_bytes(n_terms), read_only(deleted), n_terms)
 
 

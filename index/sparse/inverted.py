@@ -227,12 +227,16 @@ class InvertedIndex:
     def entries(self, first: int = 0, last: int | None = None) -> tuple[npt.NDArray[np.uint32], Impacts]:
         """Ranks and impacts of the documents ``first`` to ``last``, a row after the other. Copies."""
         last = self.n_docs if last is None else last
-        arrays, width = self.arrays, rank_bytes(len(self.terms))
-        span = slice(*((width + 1) * arrays.forward_indptr[[first, last]]).tolist())
-        self.file.verify(arrays.forward[span])
-        ranks, impacts = unpack_rows(arrays.forward_indptr, arrays.forward, width, first, last)
+        arrays = self.arrays
+        self.verify_rows(first, last)
+        ranks, impacts = unpack_rows(arrays.forward_indptr, arrays.forward, rank_bytes(len(self.terms)), first, last)
         self.file.require(not len(ranks) or int(ranks.max()) < len(self.terms), f"ranks below {len(self.terms)}")
         return ranks, impacts
+
+    def verify_rows(self, first: int, last: int) -> None:
+        """Verify the rows of the documents ``first`` to ``last``, before a kernel that does not."""
+        span = (rank_bytes(len(self.terms)) + 1) * self.arrays.forward_indptr[[first, last]]
+        self.file.verify(self.arrays.forward[slice(*span.tolist())])
 
     def rows(self, live: npt.NDArray[np.bool_] | None = None) -> ImpactRows:
         """Document rows as they were written, those where ``live`` is false left out. Copies."""

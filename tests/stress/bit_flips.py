@@ -10,13 +10,17 @@ no answer and were found by verifying ("harmless"), changed an answer ("wrong"),
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
+from damage import flip
 from four_kinds import build, queries_of, use
 from trials import run_trials
 
@@ -76,15 +80,6 @@ def main() -> None:
         print(json.dumps({"flips": options.flips, "seconds": round(time.monotonic() - started), **outcomes}))
         print(", ".join(f"{file.relative_to(path)} {file.stat().st_size / 2**20:.1f} MiB" for file in files))
         print("\n".join(failures))
-
-
-def flip(file: Path | str, position: int, bit: int) -> None:
-    """Flip one bit of a file in place."""
-    with Path(file).open("r+b") as out:
-        out.seek(position)
-        (byte,) = out.read(1)
-        out.seek(position)
-        out.write(bytes([byte ^ (1 << bit)]))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from corpora import ENCODER
 from sparse_token_vectors import SLIM_ENCODER
 from token_vectors import TOKEN_ENCODER
