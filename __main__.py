@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .eval.bench.command import add_commands
 from .eval.command import add_eval_command
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resumes = ""
     try:
         try:
-            with _stopped_by_sigterm():
+            with _stopped_by_sigterm(), _plain_warnings():
                 options = _parser().parse_args(arguments)
                 if getattr(options, "resumes", False):
                     resumes = "; run the same command again to continue"
@@ -92,6 +93,22 @@ def _stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show lexmax's own warnings in one line, without the place in the code."""
+    before = warnings.formatwarning
+
+    def shown(message: Warning | str, category: type[Warning], *place: Any, **source: Any) -> str:
+        own = category.__module__.partition(".")[0] == __package__
+        return f"lexmax: warning: {message}\n" if own else before(message, category, *place, **source)
+
+    warnings.formatwarning = shown
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _discard_output() -> None:

@@ -88,7 +88,8 @@ def _eval_suite(options: argparse.Namespace) -> int:
     from .suite.corpora import Workplace
     from .suite.systems import load_dense, load_fields, parse_searches
 
-    other = [name for name in ("dataset", "index", "model", "measures", "run_out", "option", "target_recall") if getattr(options, name)]
+    alone = ("dataset", "index", "model", "measures", "run_out", "option", "target_recall")
+    other = [name for name in alone if getattr(options, name)]
     if other or options.exhaustive:
         raise ValueError(f"--suite compares searches by nDCG@10: it does not go with {', '.join(other or ['exhaustive'])}")
     options.resumes = True

@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from unit.encoders import colbert_models
 
-from lexmax.__main__ import main
+from lexmax import CalibrationWarning
+from lexmax.__main__ import _plain_warnings, main
 
 SCIFACT = Path(__file__).parents[2] / "eval" / "collections" / "scifact"
 RECORDS = [
@@ -410,6 +412,36 @@ def test_eval_warns_of_an_index_of_another_collection(tmp_path, idx, capsys):
     assert "1 queries have no relevant document in data/test and are left out\n" in captured.err
     assert "lexmax: warning: none of the 2 documents judged relevant in data/test is in the index" in captured.err
     assert json.loads(captured.out)["warning"].startswith("none of the 2 documents")
+
+
+def test_a_calibration_is_stale_once_documents_came(tmp_path, colbert, token_corpus, capsys):
+    index, one, queries = str(tmp_path / "i"), tmp_path / "one.jsonl", tmp_path / "q.txt"
+    texts = [f"sun {word} and snow {i}" for i, word in enumerate(["moon", "rain", "ice", "lake"] * 10)]
+    Path(token_corpus).write_text("".join(json.dumps({"_id": f"t{i}", "text": text}) + "\n" for i, text in enumerate(texts)))
+    assert main(["build", token_corpus, "--out", index, "--encoder", f"colbert={colbert},nbits=8,exact=false"]) == 0
+    queries.write_text("sun and snow\nice on the lake\n")
+    capsys.readouterr()
+    assert main(["calibrate", index, "--queries", str(queries), "-k", "3"]) == 0
+    err = capsys.readouterr().err
+    assert re.search(r"encoding \d+ documents again with colbert:[0-9a-f]{16}: the field keeps no exact tokens", err)
+    assert re.search(r"2 queries \(given\) against colbert:[0-9a-f]{16}, over 40 documents", err)
+    assert len(found(capsys, index, "ice on the lake", "-k", "3", "--target-recall", "0.5")) == 3
+    assert main(["search", index, "ice", "-k", "4", "--target-recall", "0.5"]) == 2
+    assert "up to 3 answers, not 4: run `lexmax calibrate" in capsys.readouterr().err
+    one.write_text(json.dumps({"_id": "one", "text": "one more"}) + "\n")
+    assert main(["add", index, str(one)]) == 0
+    capsys.readouterr()
+    with pytest.warns(CalibrationWarning, match="documents went from 40 to 41"):
+        assert main(["search", index, "ice", "-k", "3", "--target-recall", "0.5"]) == 0
+    with _plain_warnings():
+        assert warnings.formatwarning("stale", CalibrationWarning, "file.py", 3) == "lexmax: warning: stale\n"
+    one.write_text("".join(json.dumps({"_id": f"more{i}", "text": "much more"}) + "\n" for i in range(20)))
+    assert main(["add", index, str(one)]) == 0
+    capsys.readouterr()
+    assert main(["search", index, "ice", "-k", "3", "--target-recall", "0.5"]) == 2
+    assert re.search(r"since then .*: run `lexmax calibrate .* again", capsys.readouterr().err)
+    assert main(["info", index]) == 0
+    assert "; STALE: " in out(capsys)
 
 
 def test_token_vectors_are_added_deleted_and_compacted(tmp_path, colbert, token_corpus, capsys):
