@@ -26,8 +26,9 @@ from .encoders.base import Encoder
 from .encoders.registry import check_encoder
 from .encoders.shared_pass import SharedPass
 from .encoders.specs import EncoderSpec
+from .encoders.words import is_latin
 from .fields import FieldEncoder, FieldEncoders, check_search, check_unfinished, field_encoders, index_encoders, is_same_field
-from .models import DEFAULT_ENCODERS
+from .models import DEFAULT_ENCODERS, SHIPPED
 from .pipelines.defaults import default_search
 from .progress import Progress
 
@@ -49,6 +50,8 @@ class BuildReport:
         Field -> documents of which its encoder read the beginning only.
     n_split : int
         Documents that were cut into passages, which ``n_added`` counts.
+    foreign : tuple of str
+        Fields whose models come with lexmax, which were trained on English, where most documents are in another script.
     finished : bool
         The index was finished by an earlier run of the same build: nothing was done.
     elapsed_s, compact_s : float
@@ -61,6 +64,7 @@ class BuildReport:
     n_resumed: int = 0
     n_truncated: dict[str, int] = field(default_factory=dict)
     n_split: int = 0
+    foreign: tuple[str, ...] = ()
     finished: bool = False
     elapsed_s: float = 0.0
     compact_s: float = 0.0
@@ -282,6 +286,8 @@ class _Writer:
         self._split_long = split_long
         self._batch_size = 128 if self._cutting else 4096  # neural encoders are slow: progress is shown and saved more often
         self._n_truncated = dict.fromkeys(self._cutting, 0)
+        self._english = tuple(name for name, each in encoders.items() if each.settings.get("model") in SHIPPED)
+        self._n_foreign = 0
         self._n_split = self._n_done = self._n_added = self._n_replaced = 0
         self._last_id = ""
         self._n_saved = 0
@@ -311,7 +317,8 @@ class _Writer:
         return BuildReport(
             n_added=self._n_added, n_replaced=self._n_replaced, n_skipped=self._bad.n_records if self._bad else 0,
             n_resumed=n_resumed, n_truncated={name: n for name, n in self._n_truncated.items() if n},
-            n_split=self._n_split, elapsed_s=time.monotonic() - start,
+            n_split=self._n_split, foreign=self._english if 2 * self._n_foreign > self._n_added else (),
+            elapsed_s=time.monotonic() - start,
         )  # fmt: skip
 
     def _save(self, sources: list[str]) -> None:
@@ -348,6 +355,8 @@ class _Writer:
         texts = [document.content for document in batch]
         for name, encoder in self._cutting.items():
             self._n_truncated[name] += encoder.n_truncated(texts)
+        if self._english:
+            self._n_foreign += sum(not is_latin(text) for text in texts)
         vectors = self._shared.encode_documents(texts)
         self._is_whole = False
         try:

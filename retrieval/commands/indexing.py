@@ -257,6 +257,10 @@ def _tell_report(report: BuildReport, bad: BadRecords | None, done: str) -> None
     replaced = f", {report.n_replaced:,} replaced" if report.n_replaced else ""
     merged = f", and {report.compact_s:.1f} s to finish the index" if report.compact_s >= 1 else ""
     say(f"{done}: {report.n_added:,} documents{replaced}{resumed} in {report.elapsed_s:.1f} s ({shown_rate(rate)}){merged}")
+    for field in report.foreign:
+        say(
+            f"field {field}: its model was trained on English, and most documents are in another script; bm25 finds their words"
+        )
     for field, n_truncated in report.n_truncated.items():
         say(f"{n_truncated:,} documents are longer than the encoder of {field} reads: only their beginnings are searched there "
             "(--split-long cuts them into passages)")  # fmt: skip

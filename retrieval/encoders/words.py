@@ -84,6 +84,12 @@ def normalized(text: str, *, turkish: bool = False, fold: bool = False) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def is_latin(text: str) -> bool:
+    """Whether the beginning of a text is written in Latin letters for the most part, or in none."""
+    letters = [] if text.isascii() else [character for character in text[:200] if character.isalpha()]
+    return 2 * sum(letter < "\u0370" for letter in letters) >= len(letters)
+
+
 def _split(word: str, query: bool) -> list[str]:
     """Cut a word where scripts without spaces begin and end, and those stretches into characters and pairs of them."""
     pieces: list[str] = []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lexmax import Retriever, build_index
 from lexmax.retrieval.encoders.lexical import LexicalEncoder
-from lexmax.retrieval.encoders.words import find_words
+from lexmax.retrieval.encoders.words import find_words, is_latin
 
 WORDS = {
     "हिन्दी में किताब": "हिन्दी में किताब",
@@ -162,3 +162,12 @@ def test_every_setting_is_in_the_fingerprint():
     ]:
         with pytest.raises(ValueError, match=message):
             LexicalEncoder(**wrong)
+
+
+def test_texts_that_are_not_in_latin_letters_are_noticed(tmp_path):
+    assert all(is_latin(text) for text in ("plain", "", "123 !", "naïve “quotes”", "a little 東京"))
+    assert not any(is_latin(text) for text in ("日本語です", "Москва 2020"))
+    documents = [{"id": str(i), "text": "東京都に行く"} for i in range(3)] + [{"id": "e", "text": "english"}]
+    report = build_index(out=tmp_path / "a", documents=documents, encoders=["bm25", "lexmax-inference-free"])
+    assert report.foreign == ("inference-free",)
+    assert build_index(out=tmp_path / "b", documents=documents, encoders=["bm25"]).foreign == ()
