@@ -6,11 +6,12 @@ hub. Only safetensors, JSON and text files are fetched; code that comes with a c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...index.errors import LexmaxError
+from ...index.errors import LexmaxError, RepresentationError
 from ...index.nearest import did_you_mean
 from ..models import SHIPPED, shipped_folder, shipped_names
 from .checkpoints.colbert import colbert_family
@@ -63,16 +64,16 @@ def load_model_encoder(
     check_device(device)
     root = resolve_model(model)
     if kind is None:
-        kind = _recognised(root)
+        kind = _read(root, _recognised)
         check_settings(kind, options)
     method = METHODS[kind]
-    layout = imported(str(method.layout))(root)
+    layout = _read(root, imported(str(method.layout)))
     if kind == "dense":
         config = imported(method.settings)(batch_size=batch_size, **options)
         return imported(method.encoder)(config, layout, device=device)
     config = imported(method.settings)(model=_lasting_name(model), **options)
     if getattr(config, "query_model", None) is not None:
-        other = imported(str(method.layout))(resolve_model(config.query_model))
+        other = _read(resolve_model(config.query_model), imported(str(method.layout)))
         layout = replace(layout, query=other.query, query_prompt=other.query_prompt)
         config = replace(config, query_model=_lasting_name(config.query_model))
     return imported(method.encoder)(config, layout, device=device, batch_size=batch_size)
@@ -83,6 +84,16 @@ def _recognised(root: Path) -> str:
     if colbert_family(root):
         return "colbert"
     return "inference-free" if isinstance(read_layout(root).query, TableFiles) else "splade"
+
+
+def _read(root: Path, reader: Callable[[Path], Any]) -> Any:
+    """What a reader makes of a folder; JSON of other types than expected is an error too."""
+    try:
+        return reader(root)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, LexmaxError):
+            raise
+        raise RepresentationError(f"{root}: its JSON files are malformed: {type(error).__name__}: {error}") from error
 
 
 def resolve_model(model: str) -> Path:

@@ -65,7 +65,8 @@ class Wordpieces:
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(number for number, token in added.items() if token.special)
         self._n_added = self._tokenizer.num_special_tokens_to_add(False)
-        probe = self._tokenizer.encode("a", add_special_tokens=True)
+        probes = (self._tokenizer.encode(text, add_special_tokens=True) for text in ("a", *self.tokens))
+        probe = next(probe for probe in probes if not all(probe.special_tokens_mask))
         inner = [at for at, added in enumerate(probe.special_tokens_mask) if not added]
         self.head, self.tail = tuple(probe.ids[: inner[0]]), tuple(probe.ids[inner[-1] + 1 :])
 

@@ -88,6 +88,13 @@ def read_tokenizer(folder: Path, *, lowercase: bool = False) -> TokenizerFiles:
             f"{folder} holds neither tokenizer.json nor vocab.txt, nor another vocabulary; save the model's tokenizer there "
             "(AutoTokenizer.from_pretrained(...).save_pretrained(folder))"
         )
+    try:
+        return _read(folder, lowercase=lowercase)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RepresentationError(f"{folder}: the tokenizer's files are malformed: {error}") from error
+
+
+def _read(folder: Path, *, lowercase: bool) -> TokenizerFiles:
     stated = read_json(folder / "tokenizer_config.json")
     _refuse_settings(folder, stated)
     tokenizer, source, options = _plain(folder, stated) or _by_transformers(folder)

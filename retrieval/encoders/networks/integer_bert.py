@@ -202,7 +202,12 @@ class IntegerVocabulary:
 
 
 def _check(config: Any, folder: Path) -> None:
-    wanted = {"model_type": ("bert",), "hidden_act": ("gelu",), "position_embedding_type": ("absolute", None)}
+    wanted = {
+        "model_type": ("bert",),
+        "hidden_act": ("gelu",),
+        "position_embedding_type": ("absolute", None),
+        "is_decoder": (False, None),
+    }
     for name, values in wanted.items():
         if getattr(config, name, None) not in values:
             raise RepresentationError(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Settings of a BERT that its computation depends on; of other architectures all of them are compared.
 BERT_SETTINGS = (
-    "model_type", "hidden_act", "hidden_size", "intermediate_size", "layer_norm_eps", "num_attention_heads",
+    "model_type", "hidden_act", "hidden_size", "intermediate_size", "is_decoder", "layer_norm_eps", "num_attention_heads",
     "num_hidden_layers", "pad_token_id", "position_embedding_type",
 )  # fmt: skip
 # Families of which a text that is padded, or beside another one, has the states that it has alone.

@@ -78,6 +78,17 @@ def test_a_network_that_8_bits_do_not_suit_is_refused(kind, tmp_path, colbert_mo
         encode("int8")
 
 
+def test_a_network_that_looks_back_alone_is_no_bert_encoder(tmp_path, colbert_models):
+    """A decoder: its trunk is not shared with an encoder of equal weights either."""
+    folder = checkpoint(tmp_path / "m", spread=0.1)
+    as_kind(folder, "dense", colbert_models)
+    both = load_encoder("dense", model=str(folder)).encode_queries(TEXTS)
+    colbert_models.edit(folder / "config.json", is_decoder=True)
+    assert np.abs(load_encoder("dense", model=str(folder)).encode_queries(TEXTS) - both).max() > 1e-3
+    with pytest.raises(RepresentationError, match="is_decoder is True: use float32"):
+        load_encoder("dense", model=str(folder), dtype="int8").encode_queries(TEXTS)
+
+
 def test_a_vocabulary_layer_that_8_bits_do_not_suit_is_refused(tmp_path):
     folder = checkpoint(tmp_path / "m", spread=0.1, spoilt_decoder=True)
     with pytest.raises(RepresentationError, match="weights of terms have a cosine of"):

@@ -140,6 +140,7 @@ def test_dense_vectors_that_are_cut(dense_folder, similarity):
         (BERT, {"config_args": {"num_hidden_layers": 1}}, "config_args with num_hidden_layers"),
         (BERT, {"query_expansion": {"strategy": "fixed", "length": 9}}, "query_expansion"),
         ("1_SpladePooling/config.json", {"temperature": 2.0}, "'temperature' is 2.0"),
+        ("config.json", {"architectures": 3}, "malformed"),
         ("modules.json", None, "code of the checkpoint's own"),
         ("config.json", {"auto_map": {"AutoModelForMaskedLM": "own.Model"}}, r"auto_map: found code .* \(own.Model\)"),
         ("config.json", {"position_embedding_type": "relative_key"}, "position_embedding_type: found 'relative_key'"),

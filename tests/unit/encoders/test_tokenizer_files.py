@@ -8,7 +8,7 @@ from typing import Any
 
 import models
 import pytest
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 
 from lexmax.index.errors import MissingDependencyError, RepresentationError
@@ -286,6 +286,21 @@ def test_no_vocabulary_and_no_json_object(tmp_path, folder):
     (folder / "tokenizer_config.json").write_text("[]")
     with pytest.raises(RepresentationError, match=r"tokenizer_config\.json is not a JSON object: it holds a list"):
         Wordpieces(folder)
+
+
+@pytest.mark.parametrize("changes", [{"never_split": 3}, {"added_tokens_decoder": ["a"]}, {"added_tokens_decoder": {"x": {}}}])
+def test_settings_of_other_types_are_refused(folder, changes):
+    edit(folder / "tokenizer_config.json", **changes)
+    with pytest.raises(RepresentationError, match=r"the tokenizer's files are malformed|transformers cannot read"):
+        Wordpieces(folder)
+
+
+def test_a_tokenizer_that_does_not_know_the_letter_a(tmp_path):
+    made = Tokenizer(BPE({"中": 0, "[CLS]": 1}, []))
+    made.add_special_tokens([AddedToken("[CLS]", normalized=False)])
+    made.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    made.save(str(tmp_path / "tokenizer.json"))
+    assert Wordpieces(tmp_path).encode(["中a中"], max_length=9) == [[1, 0, 0]]
 
 
 def test_unigrams_that_are_no_words_have_no_terms(tmp_path):
