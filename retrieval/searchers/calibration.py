@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ...index.errors import RepresentationError
 from ...index.multivector.field import TokenField
 from ...index.representations.multivectors import MultiVectors
 from ...index.snapshot import Snapshot
+from ..encoders.base import MultiVectorEncoder
 from ..encoders.registry import check_encoder, encoder_of
 from ..hits import best
 from ..progress import Progress
@@ -27,9 +28,6 @@ from .calibration_record import Calibration, Effort
 from .centroid import CentroidOptions, CentroidSearcher
 from .common import checked_field, single
 from .maxsim import MaxSimSearcher, maxima_of, sums_of
-
-if TYPE_CHECKING:
-    from ..encoders.base import MultiVectorEncoder
 
 K = 10
 N_SAMPLED = 100
@@ -96,7 +94,7 @@ def calibrate(
     exact, known = field.config.exact, encoder
     if encoder is None and field.record.encoder.kind != "vectors":
         if queries is None or not isinstance(queries, MultiVectors) or not exact:
-            known = cast("MultiVectorEncoder", encoder_of(field.record.encoder, model=model, device=device))
+            known = cast(MultiVectorEncoder, encoder_of(field.record.encoder, model=model, device=device))
     elif encoder is not None:
         check_encoder(field.record.encoder, encoder)
     if not exact and known is None:

@@ -201,7 +201,7 @@ def test_wrong_arguments(index):
     with pytest.raises(ValueError, match="k must"):
         retriever.search("cats", k=0)
     with pytest.raises(ValueError, match="unknown field"):
-        retriever.search("cats", filter="colour == 1")
+        retriever.search("cats", filter="yeer == 1")
     for query in (None, ["cats"], 3):
         with pytest.raises(TypeError, match="a query is a string"):
             retriever.search(query)
