@@ -1,5 +1,6 @@
 """The models that come with lexmax: there, small, loadable, and of use."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lexmax.retrieval.encoders.dense import load_dense_encoder
 from lexmax.retrieval.encoders.registry import default_settings
 from lexmax.retrieval.encoders.shared_pass import SharedPass
 from lexmax.retrieval.models import DEFAULT_ENCODERS, SHIPPED, shipped_folder, shipped_names
+from lexmax.retrieval.training.teachers import similarity
 
 DOCUMENTS = {
     "heart": "Low levels of 25-hydroxyvitamin D were associated with a higher risk of cardiovascular mortality.",
@@ -123,3 +125,46 @@ def test_one_pass_gives_the_vectors_that_each_encoder_makes():
                 assert np.abs(alone.weights - together[name].weights).max() < 1e-5
     sides = [encoders["splade"].document_side, encoders["colbert"].document_side, encoders["splade"].query_side]
     assert len({id(side.trunk) for side in sides}) == 1
+
+
+N_QUERIES, N_DOCUMENTS = 40, 120
+# nDCG@10 on the part of SciFact below was .922, .901, .947 and .912; less .04 for other precisions and processors. The heads
+# have seen its documents.
+FLOORS = {"splade": 0.88, "inference-free": 0.86, "colbert": 0.9, "dense": 0.87}
+
+
+@pytest.fixture(scope="module")
+def part_of_scifact():
+    """Claims of the first judged queries, and their abstracts among the first of the corpus: query -> relevant, id -> text."""
+    folder = Path(__file__).parents[2] / "eval" / "collections" / "scifact"
+    judged = [line.split("\t")[:2] for line in (folder / "qrels" / "test.tsv").read_text().splitlines()[1:]]
+    queries = {record["_id"]: record["text"] for record in map(json.loads, (folder / "queries.jsonl").read_text().splitlines())}
+    chosen = list(dict.fromkeys(query_id for query_id, _ in judged))[:N_QUERIES]
+    relevant = {queries[query_id]: {doc_id for other, doc_id in judged if other == query_id} for query_id in chosen}
+    with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
+        corpus = {record["_id"]: f"{record['title']} {record['text']}" for record in map(json.loads, file)}
+    kept = dict.fromkeys([*(doc_id for ids in relevant.values() for doc_id in sorted(ids)), *corpus])
+    return relevant, {doc_id: corpus[doc_id] for doc_id in list(kept)[:N_DOCUMENTS]}
+
+
+@pytest.fixture(scope="module")
+def encoded(part_of_scifact):
+    """Queries and documents of each model; those that indexes take pass through the trunk together."""
+    relevant, documents = part_of_scifact
+    shared = SharedPass({name: load_encoder(model=f"lexmax-{name}") for name in FLOORS if name != "dense"})
+    queries, texts = shared.encode_queries(list(relevant)), shared.encode_documents(list(documents.values()))
+    dense = load_encoder("dense")
+    queries["dense"], texts["dense"] = dense.encode_queries(list(relevant)), dense.encode_documents(list(documents.values()))
+    return queries, texts
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_a_shipped_model_ranks_as_well_as_it_did(name, part_of_scifact, encoded):
+    (relevant, documents), (queries, texts) = part_of_scifact, encoded
+    total = 0.0
+    for row, ids in enumerate(relevant.values()):
+        scores = [similarity(queries[name], row, texts[name], number) for number in range(len(documents))]
+        best = [list(documents)[i] for i in np.argsort([-score for score in scores], kind="stable")[:10]]
+        gains = [1 / np.log2(rank + 2) for rank, doc_id in enumerate(best) if doc_id in ids]
+        total += sum(gains) / sum(1 / np.log2(rank + 2) for rank in range(min(10, len(ids))))
+    assert total / len(relevant) > FLOORS[name]

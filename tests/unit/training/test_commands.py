@@ -10,6 +10,7 @@ from lexmax.__main__ import main
 from lexmax.index.errors import DatasetError
 from lexmax.retrieval.training.data import read_examples
 from lexmax.retrieval.training.log import read_log
+from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
 from lexmax.retrieval.training.students.registry import CONFIGS
 from lexmax.retrieval.training.train_command import LOSSES, METHODS
 from lexmax.retrieval.training.validation import dev_documents
@@ -137,6 +138,27 @@ def test_train_says_what_is_wrong(
     assert main(["train", "splade", *common, *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "last").exists()
+
+
+def test_negatives_of_triplets_are_read_without_being_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    records = [{"query": word, "positive": f"{word} day", "negative": ["the sea", "a bus"]} for word in WORDS[4:12]]
+    data = write_lines(tmp_path / "triplets.jsonl", records)
+    common = ["train", "dense", "--model", str(checkpoint), "--data", str(data), "--out", str(tmp_path / "run")]
+    assert main([*common, *SMALL, *SHORT]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["n_passages"] == 3
+
+
+def test_a_colbert_teaches_beside_the_student(
+    checkpoint: Path, lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ColbertStudent(checkpoint, ColbertStudentConfig(dim=8, query_length=8)).save(tmp_path / "colbert")
+    common = ["train", "dense", "--model", str(checkpoint), "--data", str(lists), "--loss", "tct=1", *SMALL, *SHORT]
+    run = [*common, "--set", "normalize=false", "--loss", "temperature=1", "--loop", "log_every=2"]
+    assert main([*run, "--out", str(tmp_path / "run"), "--teacher", str(tmp_path / "colbert")]) == 0
+    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["tct"] > 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["teacher"]["kind"] == "ColbertStudent"
+    assert main([*common, "--out", str(tmp_path / "other"), "--teacher", str(checkpoint)]) == 2
+    assert "is no ColBERT" in capsys.readouterr().err
 
 
 def test_scores_that_no_loss_uses_are_mentioned(
