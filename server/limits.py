@@ -42,7 +42,7 @@ class Limits:
     max_waiting: int = _limit(1024, "queries taken and not answered yet, over all requests; more are refused with 503")
     max_held_bytes: int = _limit(256 * MIB, "bytes of bodies and answers that all requests hold together; more: 503")
     max_connections: int = _limit(512, "open connections; one more takes the place of one without a request, or gets 503")
-    deadline_s: float = _limit(20.0, "seconds per request, from its parsed body to its answer; then 503")
+    deadline_s: float = _limit(8.0, "seconds per request, from its parsed body to its answer; then 503")
     header_timeout_s: float = _limit(10.0, "seconds for the head of a request to arrive")
     body_timeout_s: float = _limit(20.0, "seconds for the body of a request to arrive")
     write_timeout_s: float = _limit(20.0, "seconds that a client may take nothing of an answer that waits for it")

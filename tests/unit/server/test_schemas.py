@@ -11,7 +11,7 @@ from lexmax.server.app import create_app
 from lexmax.server.limits import Limits
 from lexmax.server.schemas import SearchMany, SearchOne, search_body
 
-LIMITS = Limits(max_k=20, max_batch=3, max_text_chars=8)
+LIMITS = Limits(max_k=20, max_batch=3, max_text_chars=8, deadline_s=20.0)
 BODY = TypeAdapter(search_body(LIMITS))
 
 

@@ -14,7 +14,7 @@ QUERY = {"k": 1, "search": None, "filter": None, "timeout_s": None}
 
 async def opened(retriever):
     """A service that has opened its retriever and is ready."""
-    service = Service(lambda: retriever, Limits())
+    service = Service(lambda: retriever, Limits(deadline_s=20.0))
     keeping = asyncio.create_task(service.keep_fresh(60))
     while not service.ready:
         await asyncio.sleep(0.001)
