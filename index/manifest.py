@@ -241,8 +241,14 @@ def _state_problems(state: dict[str, Any]) -> Iterator[str]:
         yield "a vocabulary that is no list of files"
     if not isinstance(codec, str | None):
         yield "a codec that is no file"
-    if not (scale is None or (type(scale) in (int, float) and 0 < scale < math.inf)):
-        yield f"the scale {str(scale)[:30]}"
+    if scale == 0:
+        yield "the scale 0"
+    given = state.get("given", {})
+    if not isinstance(given, dict) or not isinstance(state.get("calibration"), dict | None):
+        yield "statistics that are no object"
+    for number in (scale, *(given.values() if isinstance(given, dict) else ())):
+        if not (number is None or (type(number) in (int, float) and 0 <= number < math.inf)):
+            yield f"the statistic {str(number)[:30]}"
 
 
 def _option_problems(record: FieldRecord) -> Iterator[str]:
@@ -272,6 +278,8 @@ def _parse(path: Path, body: Any) -> Manifest:
 
 def _problems(manifest: Manifest) -> Iterator[str]:
     """What no commit writes."""
+    from .metadata import ARROW_TYPES  # with pyarrow, which is imported when documents are read
+
     for name, each in manifest.fields.items():
         problems = [*_state_problems(each.state), *_option_problems(each)]
         yield from (f"the field {name} with {problem}" for problem in problems)
@@ -285,6 +293,9 @@ def _problems(manifest: Manifest) -> Iterator[str]:
             yield f"a field {name!r} of {each.representation!r} vectors"
         if each.complete and any(name not in segment.parts for segment in manifest.segments):
             yield f"no vectors of the field {name} in some segments"
+    for name, kind in manifest.metadata.items():
+        if kind not in ARROW_TYPES:
+            yield f"metadata {name!r} of type {kind!r}"
     for segment in manifest.segments:
         if not segment.n_deleted <= segment.n_docs > 0 or (segment.n_deleted and segment.deletes is None):
             yield f"{segment.n_docs} documents in {segment.name}, {segment.n_deleted} deleted"

@@ -78,6 +78,7 @@ def queries_of(n: int, k: int, *, exhaustive: bool) -> dict[str, Any]:
 def use(path: Path, queries: dict[str, Any]) -> list[Any]:
     """Open, search every field, filter, score and fetch; returns the answers, to be compared with those of a sound index."""
     snapshot = Snapshot.open(path)
+    snapshot.info()
     answers: list[Any] = [snapshot.n_docs, sorted(snapshot.fields)]
     masks = snapshot.masks("year >= 2000 and 't3' in tags")
     for name, field in snapshot.fields.items():

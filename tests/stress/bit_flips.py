@@ -1,10 +1,11 @@
 """Flip single bits in the files of an index and use it: damage is noticed, or no answer changes.
 
-    python tests/stress/bit_flips.py [--flips 1000] [--large] [--seed 1]
+    python tests/stress/bit_flips.py [--flips 1000] [--large] [--tokens N] [--seed 1]
 
-With ``--large`` each kind of file is larger than 64 MiB. Every flip is followed by opening the index, searching each field with
-and without a filter, scoring, explaining and fetching documents. Prints how many flips were noticed in use ("noticed"), changed
-no answer and were found by verifying ("harmless"), changed an answer ("wrong"), were found by nothing ("unseen"), or crashed.
+With ``--large`` flips are in files larger than 64 MiB, which each kind of file has. Every flip is followed by opening the
+index, searching each field with and without a filter, scoring, explaining and fetching documents. Prints how many flips were
+noticed in use ("noticed"), changed no answer and were found by verifying ("harmless"), changed an answer ("wrong"), were found
+by nothing ("unseen"), or crashed.
 """
 
 import argparse
@@ -35,13 +36,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--tokens", type=int, help="token vectors of a document; with fewer their files are not large")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--index", type=Path, help="keep the index here, and use it again")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = options.index or Path(folder) / "idx"
         if not path.exists():
-            build(path, **(LARGE if options.large else SMALL))
+            sizes = LARGE if options.large else SMALL
+            build(path, **{**sizes, "n_tokens": options.tokens or sizes["n_tokens"]})
         queries = queries_of(2, 20, exhaustive=not options.large)
         sound = use(path, queries)
         limit = 64 << 20 if options.large else 0
