@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from . import kernel
 from .postings import BLOCK
+from .sorting import kth_smallest
 
 FRACTION_BITS = 16
 """Binary places of a pull."""
@@ -175,7 +176,7 @@ def exchange(sides: Sides, lo: int, hi: int, n_left: int) -> int:
 
     Of equal pulls at the border as few as possible move, those with the lowest positions.
     """
-    border = np.partition(sides.pulls[lo:hi], n_left - 1)[n_left - 1]
+    border = kth_smallest(sides.pulls[lo:hi], n_left - 1)
     excess, n_moved = 0, 0
     for i in range(lo, hi):
         moves = sides.pulls[i] < border if sides.right[i] else sides.pulls[i] > border

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernel
+from .sorting import lower_bound
 
 
 @kernel
@@ -45,7 +46,7 @@ def find_string(
     order: npt.NDArray[np.int32], wanted: npt.NDArray[np.uint8], wanted_hash: np.uint64,
 ) -> np.int32:  # fmt: skip
     """Position of one string, or -1."""
-    p = np.searchsorted(hashes, wanted_hash)
+    p = lower_bound(hashes, wanted_hash)
     while p < len(hashes) and hashes[p] == wanted_hash:
         start = offsets[order[p]]
         if offsets[order[p] + 1] - start == len(wanted):

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernel
+from .sorting import lower_bound, order_of
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -28,7 +29,7 @@ def renumber_rows(indptr: I64, terms: I32, weights: Floats, numbers: I32) -> tup
         if n - first <= SHORT:
             sort_short(new_terms[first:n], new_weights[first:n])
         else:
-            order = np.argsort(new_terms[first:n])
+            order = order_of(new_terms[first:n])
             new_terms[first:n], new_weights[first:n] = new_terms[first:n][order], new_weights[first:n][order]
         new_indptr[row + 1] = n
     return new_indptr, new_terms[:n].copy(), new_weights[:n].copy()
@@ -49,7 +50,7 @@ def sort_short(terms: I32, weights: Floats) -> None:
 def add_frequencies(terms: I32, starts: I64, wanted: I32, frequencies: I64) -> None:
     """Add the postings of each wanted term number, in any order; ``terms`` ascends, term ``terms[r]`` has rank r."""
     for i in range(len(wanted)):
-        rank = np.searchsorted(terms, wanted[i])
+        rank = lower_bound(terms, wanted[i])
         if rank < len(terms) and terms[rank] == wanted[i]:
             frequencies[i] += starts[rank + 1] - starts[rank]
 

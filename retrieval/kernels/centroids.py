@@ -16,6 +16,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ...index.kernels.dot_products import COMPILED, I64, INTS, LANES, constant, load, place, store
+from ...index.kernels.sorting import sort
 from . import kernel
 
 Floats = npt.NDArray[np.float32]
@@ -185,7 +186,9 @@ def best_touched(touched: Int32s, n_touched: int, totals: Int32s, n: int) -> Int
     Documents are binned by total, so a few more than ``n`` come back, never fewer while there are as many.
     """
     if n_touched <= n:
-        return np.sort(touched[:n_touched])
+        kept = touched[:n_touched].copy()
+        sort(kept)
+        return kept
     highest = np.int32(0)
     for i in range(n_touched):
         highest = max(highest, totals[touched[i]])
@@ -205,7 +208,8 @@ def best_touched(touched: Int32s, n_touched: int, totals: Int32s, n: int) -> Int
         if (totals[touched[i]] >> shift) >= edge:
             kept[at] = touched[i]
             at += 1
-    return np.sort(kept)
+    sort(kept)
+    return kept
 
 
 @kernel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ...index.kernels.sorting import sort
 from . import kernel
 
 Int64s = npt.NDArray[np.int64]
@@ -33,7 +34,7 @@ def count_terms(ids: Int64s, lengths: Int64s, n_terms: int) -> tuple[Int64s, Int
                     n += 1
                 counts[ids[p]] += 1
         at += lengths[row]
-        terms[first:n].sort()
+        sort(terms[first:n])
         for i in range(first, n):
             weights[i] = counts[terms[i]]
             counts[terms[i]] = 0

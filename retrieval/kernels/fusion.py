@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from ...index.kernels.sorting import order_of
 from . import kernel
 
 Floats = npt.NDArray[np.float32]
@@ -79,7 +80,7 @@ def fuse(doc_nums: Int32s, scores: Floats, starts: Int64s, weights: Doubles, con
             softmax_shares(scores[first:last], shares[first:last])
             for i in range(first, last):
                 shares[i] *= weights[ranking]
-    order = np.argsort(doc_nums, kind="mergesort")
+    order = order_of(doc_nums)
     place = np.empty(n, np.int64)
     m = 0
     for j in range(n):
@@ -97,7 +98,7 @@ def fuse(doc_nums: Int32s, scores: Floats, starts: Int64s, weights: Doubles, con
         for j in range(m):
             totals[j] += parts[ranking, j]
     sums = totals.astype(np.float32)
-    best = np.argsort(-sums, kind="mergesort")
+    best = order_of(-sums)
     sorted_parts = np.empty((n_rankings, m), np.float64)
     for ranking in range(n_rankings):
         for j in range(m):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.arrays import Floats, Int32s, Int64s
+from ...index.kernels.sorting import lower_bound
 from . import Integer, kernel
 
 MAX_POSTING_BYTES = 14
@@ -146,7 +147,7 @@ def read_records(data: Bytes, at: Integer, n_docs: int) -> tuple[Int64s, Int64s,
 @kernel
 def place(docs: Int32s, tfs: Int32s, term: int, first: int, end: int, cursors: Int64s, terms: Int32s, weights: Floats) -> None:
     """Append a postings list to the rows of the documents ``first <= d < end``; a row's cursor moves on."""
-    for i in range(np.searchsorted(docs, first), len(docs)):
+    for i in range(lower_bound(docs, first), len(docs)):
         if docs[i] >= end:
             break
         at = cursors[docs[i] - first]

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.kernels.postings import I32, I64, KTH, U8
+from ...index.kernels.sorting import sort
 from . import Integer, kernel
 from .topk import Keys, cut
 
@@ -114,7 +115,8 @@ def finish(keys: Keys, n: Integer, k: Integer, divisor: float) -> tuple[I32, Flo
     size = min(n, k)
     if n > k:
         cut(keys, n, k)
-    best = np.sort(keys[:size])
+    best = keys[:size].copy()
+    sort(best)
     doc_nums, scores = np.empty(size, np.int32), np.empty(size, np.float32)
     for i in range(size):
         key = best[size - 1 - i]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.kernels.postings import BLOCK, I64, PostingArrays, run_span, step_of, verify_lists
+from ...index.kernels.sorting import order_of
 from . import Integer, kernel
 from .bounds import bound_window
 from .prefetch import prefetch
@@ -64,7 +65,8 @@ def by_worth(arrays: PostingArrays, ranks: Ranks, weights: Accumulator) -> I64:
         t = ranks[i]
         length = np.float64(arrays.starts[t + 1] - arrays.starts[t])
         worth[i] = np.int64(weights[i]) * np.int64(arrays.kth[t, 0]) / length if arrays.dense_rows[t] >= 0 else np.inf
-    return np.argsort(worth)
+    order: I64 = order_of(worth)
+    return order
 
 
 @kernel
