@@ -174,6 +174,8 @@ class InvertedIndex:
             forward=file.unverified("forward", "uint8", (len(slots) * (rank_bytes(n_terms) + 1) + PAD,)),
             **file.checked._asdict(),
         )
+        self.packed = tuple(self.arrays)
+        """The arrays as kernels take them that are called for each query."""
         self._validate(n_windows)
 
     @property

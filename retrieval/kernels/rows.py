@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...index.kernels.postings import I32, I64, PostingArrays, verify_row
@@ -35,11 +37,12 @@ def prefetch_rows(arrays: PostingArrays, d: Integer, end: Integer) -> None:
 
 
 @kernel
-def score_rows(arrays: PostingArrays, documents: I32, ranks: Ranks, weights: Accumulator, scores: I64) -> None:
+def score_rows(packed: tuple[Any, ...], documents: I32, ranks: Ranks, weights: Accumulator, scores: I64) -> None:
     """Fill ``scores`` (n,) with those of some of a segment's documents: positions in any order, the same more than once.
 
-    ``ranks``, ``weights`` (n_terms,) are the query; no score may pass 2**32 - 1.
+    ``packed`` is as in `search.search_windows`; ``ranks``, ``weights`` (n_terms,) are the query; no score may pass 2**32 - 1.
     """
+    arrays = PostingArrays(*packed)
     for i in range(len(documents)):
         if i + 2 * AHEAD < len(documents):
             prefetch(arrays.forward_indptr, documents[i + 2 * AHEAD])

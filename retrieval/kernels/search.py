@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...index.kernels.postings import BLOCK, I64, PostingArrays, verify_lists
@@ -43,7 +45,7 @@ def allowed_shares(allowed: Allowed, window: Integer) -> tuple[float, float]:
 
 @kernel
 def search_windows(
-    arrays: PostingArrays, window: Integer, first_window: Integer, last_window: Integer, n_docs: Integer, base: Integer,
+    packed: tuple[Any, ...], window: Integer, first_window: Integer, last_window: Integer, n_docs: Integer, base: Integer,
     ranks: I64, integers: I64, allowed: Allowed, keys: Keys, n: Integer, k: Integer, floor: Integer,
     shared_threshold: I64, alpha: float, algorithm: Integer, accumulator: Accumulator, bounds: Accumulator,
 ) -> tuple[Integer, Integer]:  # fmt: skip
@@ -51,6 +53,8 @@ def search_windows(
 
     Parameters
     ----------
+    packed : tuple
+        The segment's `PostingArrays` as a plain tuple, whose type Numba finds out faster.
     first_window, last_window : int
         From the first on, before the last.
     n_docs, base : int
@@ -70,6 +74,7 @@ def search_windows(
     -------
     (n, floor)
     """
+    arrays = PostingArrays(*packed)
     terms, weights = np.empty(len(ranks), np.int64), np.empty(len(ranks), accumulator.dtype)
     first, end = np.int64(first_window) * window, min(np.int64(n_docs), np.int64(last_window) * window)
     here, part = allowed[first:end], (end - first) / n_docs

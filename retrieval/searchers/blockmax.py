@@ -166,7 +166,7 @@ class BlockMaxSearcher:
         for segment, positions, span in parts(self.field.segments, doc_nums):
             present = ranks_of[segment.base] >= 0
             ranks, weights = ranks_of[segment.base][present], query.weights[present].astype(np.uint32)
-            score_rows(segment.inverted.arrays, positions, ranks, weights, scores[span])
+            score_rows(segment.inverted.packed, positions, ranks, weights, scores[span])
             segment.inverted.file.raise_damage()
         return query.floats(scores)
 
@@ -191,10 +191,10 @@ class BlockMaxSearcher:
             for number in numbers:
                 i, first, last = windows[number]
                 segment, mask = segments[i], masks[i]
-                arrays, window = segment.inverted.arrays, segment.inverted.window
+                packed, window = segment.inverted.packed, segment.inverted.window
                 n_blocks = (last - first) * window // BLOCK + _SLACK_BLOCKS
                 n, floor = search_windows(
-                    arrays, window, first, last, segment.n_docs, segment.base, query.ranks[i], query.weights,
+                    packed, window, first, last, segment.n_docs, segment.base, query.ranks[i], query.weights,
                     _EVERYTHING if mask is None else read_only(mask), keys, n, k, floor, shared_threshold, options.alpha,
                     ALGORITHMS[options.algorithm], self._scratch.take("accumulator", 1 << 16, kind),
                     self._scratch.take("bounds", n_blocks, kind),
