@@ -30,7 +30,7 @@ import numpy.typing as npt
 from .arrays import Bytes
 from .errors import IndexFormatError, StorageError
 from .kernels import read_only
-from .kernels.checksums import CHUNK_BYTES, DAMAGED, Checked, verify_span
+from .kernels.checksums import CHUNK_BYTES, DAMAGED, SOUND, UNREAD, Checked, verify_span
 from .mapping import map_file, release_pages
 from .preludes import ADVICE, PRELUDE_BYTES, new_prelude, parse_prelude, unreadable
 
@@ -224,8 +224,16 @@ class ArrayFile:
         return {name: entry.end - entry.offset for name, entry in self._entries.items()}
 
     def verify(self, part: npt.NDArray[Any] | None = None) -> None:
-        """Verify a contiguous part of one of the arrays, or the whole content; raises IndexFormatError for damage in it."""
+        """Verify a contiguous part of one of the arrays, where it was not read yet, or the whole content again.
+
+        Raises
+        ------
+        IndexFormatError
+            Damage in it.
+        """
         if part is None:
+            states = self.checked.states[:-1]
+            states[states == SOUND] = UNREAD  # it may have been damaged since
             verify_span(self.checked, 0, len(self.checked.content))
             release_pages(self._bytes)  # what was only checked need not stay in this process's memory
             self.raise_damage()
