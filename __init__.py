@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from .index.manifest import EncoderRecord
     from .index.multivector.config import MultiVectorConfig
+    from .index.representations.dense import DenseVectors
     from .index.representations.multivectors import MultiVectors
     from .index.representations.sparse import SparseVectors
     from .index.representations.sparse_multivectors import SparseMultiVectors
@@ -49,7 +50,15 @@ if TYPE_CHECKING:
     from .retrieval.searchers.calibration import calibrate
     from .retrieval.searchers.calibration_record import Calibration, CalibrationWarning
     from .retrieval.searchers.centroid import CentroidOptions
-    from .retrieval.searchers.explanation import Explanation, FieldExplanation, StageExplanation, TermMatch, TokenMatch
+    from .retrieval.searchers.dense import DenseOptions
+    from .retrieval.searchers.explanation import (
+        Explanation,
+        FieldExplanation,
+        SentenceMatch,
+        StageExplanation,
+        TermMatch,
+        TokenMatch,
+    )
     from .retrieval.searchers.slim import SlimOptions
 
 _HOMES = {
@@ -81,6 +90,8 @@ _HOMES = {
     "MissingDependencyError": "index.errors",
     "MultiVectorConfig": "index.multivector.config",
     "MultiVectorEncoder": "retrieval.encoders.base",
+    "DenseOptions": "retrieval.searchers.dense",
+    "DenseVectors": "index.representations.dense",
     "MultiVectors": "index.representations.multivectors",
     "NewField": "index.collection",
     "RepresentationError": "index.errors",
@@ -96,6 +107,7 @@ _HOMES = {
     "SparseOptions": "retrieval.searchers.blockmax",
     "SparseTokenEncoder": "retrieval.encoders.base",
     "SparseVectors": "index.representations.sparse",
+    "SentenceMatch": "retrieval.searchers.explanation",
     "StageExplanation": "retrieval.searchers.explanation",
     "StorageError": "index.errors",
     "TermMatch": "retrieval.searchers.explanation",
@@ -128,6 +140,8 @@ __all__ = [
     "CentroidOptions",
     "Collection",
     "DatasetError",
+    "DenseOptions",
+    "DenseVectors",
     "Document",
     "DuplicateDocumentError",
     "Encoder",
@@ -156,6 +170,7 @@ __all__ = [
     "Retriever",
     "Search",
     "SemanticIndex",
+    "SentenceMatch",
     "SlimOptions",
     "Snapshot",
     "SparseEncoder",

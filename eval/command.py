@@ -45,8 +45,6 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--suite", nargs="+", metavar="FOLDER", help="BEIR folders")
     group.add_argument("--encoder", action="append", default=[], metavar="SPEC",
                        help="a vector field, [NAME=]MODEL[,SETTING=VALUE]..., as in lexmax build; repeatable")  # fmt: skip
-    group.add_argument("--dense", action="append", default=[], metavar="SPEC",
-                       help="a dense single-vector model as baseline, ranked exactly; repeatable")  # fmt: skip
     group.add_argument("--documents", type=int, default=0, metavar="N",
                        help="for a quick look: of each collection the documents judged, and others up to so many in all; "
                        "figures are then higher than those of whole collections (default: all)")  # fmt: skip
@@ -61,8 +59,8 @@ def _eval(options: argparse.Namespace) -> int:
         raise ValueError("eval takes a DATASET and --index IDX, or --suite with folders")
     from .datasets import load_dataset
 
-    if options.encoder or options.dense or len(options.search) > 1:
-        raise ValueError("--encoder, --dense and several --search go with --suite")
+    if options.encoder or len(options.search) > 1:
+        raise ValueError("--encoder and several --search go with --suite")
     options.search = options.search[0] if options.search else None
     from .evaluate import evaluate_index
     from .measures import DEFAULT_MEASURES
@@ -86,7 +84,7 @@ def _eval(options: argparse.Namespace) -> int:
 def _eval_suite(options: argparse.Namespace) -> int:
     from .suite.comparison import evaluate_suite
     from .suite.corpora import Workplace
-    from .suite.systems import load_dense, load_fields, parse_searches
+    from .suite.systems import load_fields, parse_searches
 
     alone = ("dataset", "index", "model", "measures", "run_out", "option", "target_recall")
     other = [name for name in alone if getattr(options, name)]
@@ -98,7 +96,6 @@ def _eval_suite(options: argparse.Namespace) -> int:
     specs = encoder_specs(options.encoder)
     systems = parse_searches(options.search, [spec.name for spec in specs])
     fields = load_fields(options.encoder, device=options.device)
-    systems += load_dense(options.dense, device=options.device)
     tell_encoders(specs, options.device)
     work = Workplace(
         folder=Path(options.work), say=say, bar=lambda sources: progress_bar("documents", sources=sources)

@@ -63,7 +63,12 @@ class Document:
     @property
     def content(self) -> str:
         """What encoders see: the title and the text joined by a space."""
-        return f"{self.title} {self.text}" if self.title and self.text else self.title or self.text
+        return content_of(self.title, self.text)
+
+
+def content_of(title: str, text: str) -> str:
+    """Join a title and a text by a space; either may be empty."""
+    return f"{title} {text}" if title and text else title or text
 
 
 class DocumentBuffer:

@@ -102,7 +102,7 @@ class Field(Generic[SegmentT]):
 
     @property
     def representation(self) -> str:
-        """What the field holds: "sparse", "tokens" or "sparse-tokens"."""
+        """What the field holds: "sparse", "tokens", "sparse-tokens" or "dense"."""
         return self.record.representation
 
     @property

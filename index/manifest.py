@@ -29,7 +29,7 @@ _UNSEALED_VERSIONS = (1, 2)
 """Of these the checksum covers the body alone."""
 _FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-REPRESENTATIONS = ("sparse", "tokens", "sparse-tokens")
+REPRESENTATIONS = ("sparse", "tokens", "sparse-tokens", "dense")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +71,11 @@ class FieldRecord:
 
     Attributes
     ----------
-    representation : {"sparse", "tokens", "sparse-tokens"}
+    representation : {"sparse", "tokens", "sparse-tokens", "dense"}
     encoder : EncoderRecord
     options : dict
-        Fixed at creation. sparse: ``{"bm25": {"k1", "b"}}`` where the index weighs term counts; tokens: the fields of
-        `multivector.config.MultiVectorConfig`.
+        Fixed at creation. sparse: ``{"bm25": {"k1", "b"}}`` where the index weighs term counts; tokens and dense: the
+        fields of `multivector.config.MultiVectorConfig` and of `dense.config.DenseFieldConfig`.
     state : dict
         Shared by all segments. sparse and sparse-tokens: ``scale`` and ``vocabulary`` (file names); tokens: ``codec`` (file
         name) and ``calibration``.
@@ -252,6 +252,7 @@ def _state_problems(state: dict[str, Any]) -> Iterator[str]:
 
 
 def _option_problems(record: FieldRecord) -> Iterator[str]:
+    from .dense.config import DenseFieldConfig
     from .multivector.config import MultiVectorConfig  # they import what reads fields
     from .sparse.bm25 import Bm25
 
@@ -259,6 +260,8 @@ def _option_problems(record: FieldRecord) -> Iterator[str]:
     try:
         if record.representation == "tokens":
             MultiVectorConfig(**record.options)
+        elif record.representation == "dense":
+            DenseFieldConfig(**record.options)
         elif bm25 is not None:
             Bm25(**bm25)
     except (TypeError, ValueError) as problem:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .dense.config import DenseFieldConfig
+from .dense.field import DenseField, DenseSegment
+from .dense.flat import FILE_NAME as DENSE_NAME
+from .dense.flat import FlatPart
+from .dense.writer import DenseWriter
 from .errors import IndexFormatError
 from .fields import Field, FieldSegment, Part
 from .manifest import FieldRecord
@@ -88,6 +93,12 @@ def _open_tokens(opening: Opening) -> TokenField:
     return TokenField(opening.index, opening.name, record, segments, codec)
 
 
+def _open_dense(opening: Opening) -> DenseField:
+    config = DenseFieldConfig(**opening.record.options)
+    segments = opening.parts(DenseSegment, lambda folder: FlatPart(folder / DENSE_NAME, config))
+    return DenseField(opening.index, opening.name, opening.record, segments)
+
+
 def _vocabulary(opening: Opening) -> Vocabulary:
     names = opening.record.state.get("vocabulary", [])
     previous = opening.previous
@@ -109,6 +120,7 @@ TABLE: dict[str, Representation] = {
     "sparse": Representation(SparseSegment, _open_sparse, SparseWriter),
     "tokens": Representation(TokenSegment, _open_tokens, TokenWriter),
     "sparse-tokens": Representation(SparseSegment, _open_sparse_tokens, SparseWriter),
+    "dense": Representation(DenseSegment, _open_dense, DenseWriter),
 }
 
 

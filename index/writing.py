@@ -27,14 +27,15 @@ class BufferLimits:
 
     Attributes
     ----------
-    n_postings, n_tokens : int
-        Of each field.
+    n_postings, n_tokens, n_numbers : int
+        Of each field: postings, token vectors, and numbers of dense vectors.
     n_text_bytes : int
         Characters of titles and texts.
     """
 
     n_postings: int = 1 << 27
     n_tokens: int = 1 << 22
+    n_numbers: int = 1 << 28
     n_text_bytes: int = 1 << 28
 
 

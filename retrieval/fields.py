@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..index.collection import Collection, NewField, check_field_name
+from ..index.dense.config import DenseFieldConfig
 from ..index.manifest import EncoderRecord, FieldRecord
 from ..index.multivector.config import MultiVectorConfig
 from ..index.representations import Vectors
 from .encoders.base import Encoder
 from .encoders.registry import check_encoder, encoder_of
 from .encoders.shared_pass import SharedPass
-from .encoders.specs import EncoderSpec, load_spec, parse_encoder_spec
+from .encoders.specs import STORAGE, EncoderSpec, load_spec, parse_encoder_spec
 from .pipelines.expression import parse
 from .progress import Progress
 
@@ -29,7 +30,8 @@ class FieldEncoder:
     ----------
     encoder : Encoder
     storage : mapping
-        ``nbits``, ``exact`` and ``n_centroids`` of a token field; see `MultiVectorConfig`.
+        ``nbits``, ``exact`` and ``n_centroids`` of a token field, ``keep`` of a dense one; see `MultiVectorConfig` and
+        `DenseFieldConfig`.
     """
 
     encoder: Encoder
@@ -41,9 +43,9 @@ class FieldEncoder:
         make = _NEW_FIELDS.get(representation)
         if make is None:
             raise ValueError(f"encoder {encoder.kind} makes {representation} vectors, which no field holds")
-        if self.storage and representation != "tokens":
-            names = ", ".join(self.storage)
-            raise ValueError(f"encoder {encoder.kind} makes {representation} vectors: {names} are for token vectors")
+        taken = STORAGE.get(representation, ())
+        if wrong := [name for name in self.storage if name not in taken]:
+            raise ValueError(f"encoder {encoder.kind} makes {representation} vectors, whose fields take no {wrong[0]!r}")
         return NewField(encoder=encoder_record(encoder), representation=representation, **make(self))
 
 
@@ -57,10 +59,15 @@ def _tokens(each: FieldEncoder) -> dict[str, Any]:
     return {"options": asdict(MultiVectorConfig(dim=each.encoder.dim, **each.storage))}  # type: ignore[union-attr]
 
 
+def _dense(each: FieldEncoder) -> dict[str, Any]:
+    return {"options": asdict(DenseFieldConfig(dim=each.encoder.dim, **each.storage))}  # type: ignore[union-attr]
+
+
 _NEW_FIELDS: dict[str, Callable[[FieldEncoder], dict[str, Any]]] = {
     "sparse": _sparse,
     "sparse-tokens": lambda each: {"vocabulary": each.encoder.vocabulary},  # type: ignore[union-attr]
     "tokens": _tokens,
+    "dense": _dense,
 }
 
 

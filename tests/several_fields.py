@@ -2,6 +2,7 @@
 
 import numpy as np
 from corpora import ENCODER, documents, random_vectors
+from dense_vectors import dense_vectors, new_dense_field
 from sparse_token_vectors import SLIM_ENCODER, sparse_tokens
 from token_vectors import TOKEN_ENCODER, token_vectors
 
@@ -18,7 +19,7 @@ def counted(rng, n, n_terms=30):
 
 
 class Fields:
-    """Four fields of ``n`` documents, and how an index of them is made, filled and read."""
+    """Five fields of ``n`` documents, and how an index of them is made, filled and read."""
 
     def __init__(self, n=120, seed=1):
         rng = np.random.default_rng(seed)
@@ -28,6 +29,7 @@ class Fields:
             "splade": random_vectors(rng, n, 40, 8),
             "colbert": token_vectors(rng, rng.integers(0, 6, n)),
             "slim": sparse_tokens(rng, rng.integers(0, 5, n)),
+            "dense": dense_vectors(rng, n),
         }
         self.new = {
             "bm25": NewField(encoder=ENCODER, options=BM25),
@@ -36,6 +38,7 @@ class Fields:
                 encoder=TOKEN_ENCODER, representation="tokens", options={"dim": 32, "nbits": 2, "n_centroids": 16}
             ),
             "slim": NewField(encoder=SLIM_ENCODER, representation="sparse-tokens", scale=255 / 8),
+            "dense": new_dense_field(24),
         }
 
     def batch(self, *rows, names=None):
@@ -68,6 +71,9 @@ class Fields:
             found = field.document_tokens(number)
             assert found.shape == expected.shape
             assert np.abs(found - expected).max(initial=0) < 0.06
+            return
+        if name == "dense":
+            assert np.allclose(field.document_vector(number), self.vectors[name].row(row), rtol=2**-10)
             return
         if name == "slim":
             found, expected = field.document_sparse_tokens(number), self.vectors[name].row(row)

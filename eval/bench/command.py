@@ -27,6 +27,11 @@ def add_commands(comparisons: Any) -> None:
         "Compress the same token vectors in every way and compare full MaxSim over what comes back with the exact one.",
         "lexmax bench codecs --tokens tokens.npz --json",
     ))  # fmt: skip
+    _add_dense(_command(
+        comparisons, "dense", _dense, "searches of a dense field beside faiss called directly",
+        "Time lexmax and faiss on the same generated vectors and queries, in one thread.",
+        "lexmax bench dense --docs 100000 --keep float32 --json",
+    ))  # fmt: skip
     _add_encode(_command(
         comparisons, "encode", _encode, "encoders alone and in one shared pass, in several precisions",
         "Time encoders on passages and on single queries: each alone, and all in one pass over a shared trunk.",
@@ -93,6 +98,17 @@ def _add_codecs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dim", type=int, default=128, help="of generated token vectors (default 128)")
     parser.add_argument("--centroids", type=int, metavar="N", help="number of centroids (default: as an index has them)")
     parser.add_argument("--seed", type=int, default=0, help="of samples and of what is generated (default 0)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+
+
+def _add_dense(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--docs", type=int, default=100_000, help="vectors to generate (default 100000)")
+    parser.add_argument("--dim", type=int, default=384, help="numbers of a vector (default 384)")
+    parser.add_argument("--keep", default="float16", choices=("float16", "float32"), help="precision (default float16)")
+    parser.add_argument("--queries", type=int, default=100, metavar="N", help="queries (default 100)")
+    parser.add_argument("--k", type=int, nargs="+", default=[10, 100], help="depths (default 10 100)")
+    parser.add_argument("--passes", type=int, default=3, help="the best of these counts for each query (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
     parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
 
 
@@ -192,6 +208,17 @@ def _codecs(options: argparse.Namespace) -> int:
         n_centroids=options.centroids,
     )  # fmt: skip
     return _write(run_codec_bench(bench, say), options)
+
+
+def _dense(options: argparse.Namespace) -> int:
+    use_threads()
+    from .dense import DenseBench, run_dense_bench
+
+    bench = DenseBench(
+        n_docs=options.docs, dim=options.dim, keep=options.keep, n_queries=options.queries, ks=options.k,
+        n_passes=options.passes, seed=options.seed,
+    )  # fmt: skip
+    return _write(run_dense_bench(bench, say), options)
 
 
 def _encode(options: argparse.Namespace) -> int:

@@ -7,19 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from ...index.arrays import Floats
-from ...index.representations import SparseVectors, Vectors
+from ...index.representations import DenseVectors, SparseVectors, Vectors
 from ...retrieval.encoders.shared_pass import SharedPass
 from ...retrieval.fields import FieldEncoder
 from ...retrieval.retriever import Retriever
 from ..evaluate import Ranking, without_query
 from ..latency import percentiles_ms
 from .corpora import Collection, Workplace, open_index
-from .dense_vectors import open_dense
 from .systems import System
 
 DEPTH = 100
@@ -31,6 +27,8 @@ QUERIES_AT_ONCE = 256
 Rankings = list[Ranking]
 """A ranking for each query, in the order of the dataset's."""
 Unit = Literal["terms", "tokens", "numbers"]
+PER_DOCUMENT: dict[Unit, str] = {"terms": "postings_per_doc", "tokens": "tokens_per_doc", "numbers": "dim"}
+"""Unit -> key of a field's facts that tells how many a document has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +77,13 @@ def run_systems(
         By the names of the systems; `DEPTH` documents per query.
     costs : Costs
     """
-    retriever = open_index(fields, collection, work) if fields else None
     rankings: dict[str, Rankings] = {}
     query_ms: dict[str, float] = {}
-    field_costs, documents_per_s = _field_costs(retriever, fields, collection)
-    for system in systems:
-        if system.dense is not None:
-            ranker = open_dense(system.dense, collection, work)
-            field_costs[system.name] = FieldCost(unit="numbers", per_document=ranker.encoder.dim, per_query=ranker.encoder.dim)
-            rankings[system.name], query_ms[system.name] = _ask(partial(ranker.rank, k=DEPTH + 1), collection)
-        elif retriever is not None:
+    with open_index(fields, collection, work) as retriever:
+        field_costs, documents_per_s = _field_costs(retriever, fields, collection)
+        for system in systems:
             rank = partial(retriever.rank, k=DEPTH + 1, search=system.search)
             rankings[system.name], query_ms[system.name] = _ask(rank, collection)
-    if retriever is not None:
-        retriever.close()
     return rankings, Costs(documents_per_s=documents_per_s, fields=field_costs, query_ms=query_ms)
 
 
@@ -116,11 +107,9 @@ def _ask(rank: Callable[[list[str]], Rankings], collection: Collection) -> tuple
 
 
 def _field_costs(
-    retriever: Retriever | None, fields: Mapping[str, FieldEncoder], collection: Collection
+    retriever: Retriever, fields: Mapping[str, FieldEncoder], collection: Collection
 ) -> tuple[dict[str, FieldCost], float]:
     """Count what texts become in each field, and time the pass over documents."""
-    if retriever is None:
-        return {}, 0.0
     shared = SharedPass({name: each.encoder for name, each in fields.items()})
     documents = [document.content for document in islice(collection.documents(), SAMPLE_DOCUMENTS)]
     shared.encode_documents(documents[:1])  # reads the weights
@@ -131,15 +120,15 @@ def _field_costs(
     info, costs = retriever.info()["fields"], {}
     for name, encoded in shared.encode_queries(queries).items():
         unit, n_units = _units(encoded)
-        per_document = info[name]["postings_per_doc" if unit == "terms" else "tokens_per_doc"]
+        per_document = info[name][PER_DOCUMENT[unit]]
         costs[name] = FieldCost(unit=unit, per_document=per_document, per_query=n_units / len(queries))
     return costs, len(documents) / documents_s
 
 
-def _units(encoded: Vectors | Floats | Any) -> tuple[Unit, int]:
+def _units(encoded: Vectors) -> tuple[Unit, int]:
     """What queries became, and how many of it."""
     if isinstance(encoded, SparseVectors):
         return "terms", encoded.n_postings
-    if isinstance(encoded, np.ndarray):
-        return "numbers", encoded.size
+    if isinstance(encoded, DenseVectors):
+        return "numbers", encoded.vectors.size
     return "tokens", encoded.n_tokens

@@ -1,12 +1,10 @@
-"""What a suite compares: search expressions over the fields of one index per collection, and dense models as baselines."""
+"""What a suite compares: search expressions over the fields of one index per collection."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...retrieval.encoders.dense import DenseEncoder
-from ...retrieval.encoders.specs import parse_encoder_spec
 from ...retrieval.fields import FieldEncoder, check_search, field_encoders
 from ...retrieval.pipelines.expression import parse
 
@@ -18,15 +16,12 @@ class System:
     Attributes
     ----------
     name : str
-    search : str or None
+    search : str
         A search expression over the suite's fields.
-    dense : DenseEncoder or None
-        Without an expression: a dense single-vector model, which ranks all documents exactly.
     """
 
     name: str
-    search: str | None = None
-    dense: DenseEncoder | None = None
+    search: str
 
 
 def parse_searches(texts: Iterable[str], fields: Sequence[str]) -> list[System]:
@@ -47,26 +42,6 @@ def parse_searches(texts: Iterable[str], fields: Sequence[str]) -> list[System]:
     return systems
 
 
-def load_dense(texts: Iterable[str], *, device: str = "cpu") -> list[System]:
-    """Load dense baselines, ``[NAME=]MODEL[,SETTING=VALUE]...`` each.
-
-    Raises
-    ------
-    ValueError, TypeError, RepresentationError
-        As `encoders.registry.load_encoder` for kind "dense".
-    """
-    from ...retrieval.encoders.registry import load_encoder
-
-    systems: list[System] = []
-    for text in texts:
-        spec = parse_encoder_spec(text)
-        encoder = load_encoder("dense", model=spec.model, device=device, **spec.settings)
-        if not isinstance(encoder, DenseEncoder):
-            raise ValueError(f"{text}: {encoder.kind} is no dense model")
-        systems.append(System(name=spec.name, dense=encoder))
-    return systems
-
-
 def load_fields(texts: Sequence[str], *, device: str = "cpu") -> dict[str, FieldEncoder]:
     """Load the encoders of the suite's fields; their weights are looked at, so that what is broken fails now."""
     loaded = field_encoders(texts, device=device)
@@ -83,7 +58,7 @@ def checked(systems: Sequence[System], fields: Mapping[str, FieldEncoder]) -> li
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"two systems are called {twice[0]!r}: name one, as in NAME=EXPRESSION")
-    used = {name for system in systems if system.search for name in parse(system.search).fields}
+    used = {name for system in systems for name in parse(system.search).fields}
     idle = [name for name in fields if name not in used]
     if idle:
         raise ValueError(f"no search uses the field {idle[0]!r}")

@@ -141,6 +141,8 @@ def _as_json(result: Result) -> dict[str, Any]:
 
 
 def _write_result(rank: int, result: Result) -> None:
+    from ...index.documents import content_of
+
     title = f"  {result.title}" if result.title else ""
     write(f"{rank:3}. {result.score:9.4f}  {result.doc_id}{title}")
     text = " ".join(result.text.split())
@@ -153,6 +155,9 @@ def _write_result(rank: int, result: Result) -> None:
             write(f"       {field.contribution:9.4f}  {field.field}, score {field.score:.4f}")
             for token in field.tokens:
                 write(f"         {token.score:9.4f}  {token.query_token} ~ {token.document_token}")
+            for sentence in field.sentences[:3]:
+                first, last = sentence.span
+                write(f"         {sentence.score:9.4f}  {content_of(result.title, result.text)[first:last]}")
             for match in field.terms:
                 marks = ["query"] * match.query_expanded + ["document"] * match.document_expanded
                 expanded = f"  (expanded in {' and '.join(marks)})" if marks else ""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ...index.documents import Document
+from ..sentences import SENTENCE_ENDS
 
-SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+|\n+")
 WORD_ENDS = re.compile(r"\s+")
 PARENT = "parent"
 """Metadata field that names the document which a passage was cut from."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from ...index.representations.dense import DenseVectors
 from ...index.representations.multivectors import MultiVectors
 from ...index.representations.sparse import SparseVectors
 from ...index.representations.sparse_multivectors import SparseMultiVectors
@@ -22,7 +23,7 @@ class _Fingerprinted(Protocol):
     kind : str
         The method's name in the table of methods: "bm25", "splade", "colbert", ...
     representation : str
-        What it makes: "sparse", "tokens" or "sparse-tokens".
+        What it makes: "sparse", "tokens", "sparse-tokens" or "dense".
     settings : mapping
         Everything JSON-serialisable that is needed to make this encoder again with ``load_encoder(kind, **settings)``,
         including ``model`` (folder or id) when there is one.
@@ -121,8 +122,24 @@ class SparseTokenEncoder(_Fingerprinted, Protocol):
         ...
 
 
-Encoder = SparseEncoder | MultiVectorEncoder | SparseTokenEncoder
-Vectors = SparseVectors | MultiVectors | SparseMultiVectors
+class DenseVectorEncoder(_Fingerprinted, Protocol):
+    """Turns texts into one vector each; pure as :class:`SparseEncoder` is."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a vector."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> DenseVectors:
+        """Encode documents; row ``i`` belongs to ``texts[i]``."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> DenseVectors:
+        """Encode queries; row ``i`` belongs to ``texts[i]``."""
+        ...
+
+
+Encoder = SparseEncoder | MultiVectorEncoder | SparseTokenEncoder | DenseVectorEncoder
 
 
 def fingerprint_of(kind: str, facts: Mapping[str, Any]) -> str:

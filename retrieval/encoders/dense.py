@@ -1,31 +1,33 @@
-"""Dense single-vector models, as baselines of an evaluation: one vector a text, compared by inner products (arXiv 1908.10084).
+"""Dense encoders: one vector a text, compared by inner products (Sentence-BERT, arXiv 1908.10084).
 
-Checkpoints of sentence-transformers; see `dense_layouts`. Indexes are not built of them: they are no `Encoder`.
+Checkpoints of sentence-transformers; see `checkpoints.dense`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ...index.arguments import texts_of
 from ...index.arrays import Floats
 from ...index.errors import RepresentationError
+from ...index.representations.dense import DenseVectors
 from .base import fingerprint_of
 from .checkpoints.colbert_layout import Projection
-from .checkpoints.dense import DenseLayout, Pooling, read_dense_layout
-from .tower import check_choices
+from .checkpoints.dense import DenseLayout, Pooling
+from .tower import check_choices, chosen
 from .wordpieces import Wordpieces, batches_by_length
 
 if TYPE_CHECKING:
     import torch
 
     from .networks.masked_lm import Dtype
+    from .networks.trunk import Row, Trunk
 
 Layer = tuple["torch.Tensor", "torch.Tensor | None", str]
 """Weight (out, in), bias (out,), activation as torch.nn names it."""
@@ -37,27 +39,39 @@ class DenseConfig:
 
     Attributes
     ----------
+    model : str
+        Folder or Hugging Face id.
     document_length, query_length : int
         Tokens of a text that are read, special tokens included.
     document_prompt, query_prompt : str
         Put before texts.
-    batch_size : int
-        Texts in a batch; changes speed alone.
     dtype : {"float32", "bfloat16", "int8"}
         Of the transformer; pooling and what comes after it are float32 always.
     """
 
+    model: str
     document_length: int | None = None
     query_length: int | None = None
     document_prompt: str | None = None
     query_prompt: str | None = None
-    batch_size: int = 32
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}: it must be >= 1")
+
+
+class SideText(NamedTuple):
+    """How texts of one side are read: tokens of a text, special ones included, and what is put before it."""
+
+    max_length: int
+    prompt: str
+
+
+class DenseRow(NamedTuple):
+    """One text for the network."""
+
+    row: Row
+    """What the trunk reads."""
 
 
 class DenseEncoder:
@@ -71,6 +85,8 @@ class DenseEncoder:
         The checkpoint's files.
     device : str
         As torch names it.
+    batch_size : int
+        Texts in a batch; changes speed alone.
 
     Raises
     ------
@@ -83,16 +99,25 @@ class DenseEncoder:
     representation = "dense"
     kind = "dense"
 
-    def __init__(self, config: DenseConfig, layout: DenseLayout, *, device: str) -> None:
-        self._config, self._layout, self._device = config, layout, device
-        self._wordpieces = Wordpieces(layout.tokenizer, lowercase=layout.lowercase)
-        self._wordpieces.vocabulary(layout.n_tokens)  # refuses the tokenizer of another model
-        self._document_side = self._side(
-            config.document_length, layout.document_length, config.document_prompt, layout.document_prompt
-        )
-        self._query_side = self._side(config.query_length, layout.query_length, config.query_prompt, layout.query_prompt)
-        self._network: _DenseNetwork | None = None
+    def __init__(self, config: DenseConfig, layout: DenseLayout, *, device: str, batch_size: int) -> None:
+        self._config, self._layout = config, layout
+        self._device, self._batch_size = device, batch_size
+        self.wordpieces = Wordpieces(layout.tokenizer, lowercase=layout.lowercase)
+        self.wordpieces.vocabulary(layout.n_tokens)  # refuses the tokenizer of another model
+        self._network: DenseNetwork | None = None
         self._lock = threading.Lock()
+        self.document_side = DenseSide(
+            self, self._side(config.document_length, layout.document_length, config.document_prompt, layout.document_prompt)
+        )
+        self.query_side = DenseSide(
+            self, self._side(config.query_length, layout.query_length, config.query_prompt, layout.query_prompt)
+        )
+        """The two sides' ways through the network; see `.shared_pass`."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The choices that differ from the defaults."""
+        return chosen(self._config)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,85 +125,99 @@ class DenseEncoder:
         from .networks.loading import weights_digest
 
         layout = self._layout
-        return fingerprint_of(
-            self.kind,
-            {
-                "weights": [
-                    weights_digest(folder) for folder in (layout.folder, *(each.folder for each in layout.projections))
-                ],
-                "tokenizer": self._wordpieces.digest,
-                "pooling": layout.pooling,
-                "normalize": layout.normalize or layout.normalize_last,
-                **({"truncate_dim": [layout.truncate_dim, layout.normalize_last]} if layout.truncate_dim else {}),
-                "document": self._document_side,
-                "query": self._query_side,
-                "dtype": self._config.dtype,
-            },
-        )
+        folders = [layout.folder, *(each.folder for each in layout.projections)]
+        facts = {
+            "weights": [weights_digest(folder) for folder in folders],
+            "tokenizer": self.wordpieces.digest,
+            "pooling": layout.pooling,
+            "normalize": [layout.normalize, layout.truncate_dim, layout.normalize_last],
+            "document": self.document_side.text,
+            "query": self.query_side.text,
+            "dtype": self._config.dtype,
+        }
+        return fingerprint_of(self.kind, facts)
 
     @property
     def dim(self) -> int:
         """Numbers of a vector."""
         return self._layout.dim
 
-    def encode_documents(self, texts: Sequence[str]) -> Floats:
-        """Encode documents, (n_texts, dim) float32; inner products with queries are the model's similarity."""
-        return self._encode(texts, *self._document_side)
+    def encode_documents(self, texts: Sequence[str]) -> DenseVectors:
+        """Encode documents; inner products with queries are the model's similarity. The first call loads the network."""
+        return self._encode(self.document_side, texts)
 
-    def encode_queries(self, texts: Sequence[str]) -> Floats:
-        """Encode queries, (n_texts, dim) float32."""
-        return self._encode(texts, *self._query_side)
+    def encode_queries(self, texts: Sequence[str]) -> DenseVectors:
+        """Encode queries; row ``i`` belongs to ``texts[i]``."""
+        return self._encode(self.query_side, texts)
 
-    def _side(self, length: int | None, stated_length: int, prompt: str | None, stated_prompt: str) -> tuple[int, str]:
-        """Length and prompt of one side."""
+    def n_truncated(self, texts: Sequence[str]) -> int:
+        """How many of the documents are longer than the encoder reads, and lose their ends."""
+        side = self.document_side.text
+        room = side.max_length - len(self.wordpieces.head) - len(self.wordpieces.tail)
+        return sum(len(pieces) > room for pieces in self.wordpieces.pieces([side.prompt + text for text in texts]))
+
+    def load(self) -> DenseNetwork:
+        """Read the weights, once.
+
+        Raises
+        ------
+        RepresentationError
+            When they are incomplete or of another size than the JSON files say.
+        """
+        with self._lock:
+            if self._network is None:
+                self._network = DenseNetwork(self._layout, device=self._device, dtype=self._config.dtype)
+            return self._network
+
+    def _encode(self, side: DenseSide, texts: Sequence[str]) -> DenseVectors:
+        rows, trunk = side.rows(texts_of(texts)), self.load().trunk
+        results = [np.empty(0, np.float32)] * len(rows)
+        for batch in batches_by_length([each.row.ids for each in rows], self._batch_size):
+            picked = [rows[i] for i in batch]
+            for i, result in zip(batch, side.results(picked, trunk.states([each.row for each in picked])), strict=True):
+                results[i] = result
+        return side.joined(results)
+
+    def _side(self, length: int | None, stated_length: int, prompt: str | None, stated_prompt: str) -> SideText:
         length = stated_length if length is None else length
         if not 3 <= length <= self._layout.length_limit:
             raise ValueError(f"a length is {length}: this model reads 3 to {self._layout.length_limit} tokens")
-        return length, stated_prompt if prompt is None else prompt
-
-    def _encode(self, texts: Sequence[str], length: int, prompt: str) -> Floats:
-        texts = texts_of(texts)
-        with self._lock:
-            if self._network is None:
-                self._network = _DenseNetwork(self._layout, device=self._device, dtype=self._config.dtype)
-        rows = self._wordpieces.encode([prompt + text for text in texts], max_length=length)
-        vectors = np.empty((len(rows), self.dim), np.float32)
-        for batch in batches_by_length(rows, self._config.batch_size):
-            vectors[batch] = self._network.vectors([rows[number] for number in batch])
-        return vectors
+        return SideText(length, stated_prompt if prompt is None else prompt)
 
 
-def load_dense_encoder(model: str, *, device: str = "cpu", **options: Any) -> DenseEncoder:
-    """Make the encoder of a dense model.
+class DenseSide:
+    """One side of a dense encoder; see `.shared_pass.NetworkSide`."""
 
-    Parameters
-    ----------
-    model : str
-        As `loader.resolve_model` takes it.
-    device : str
-        As torch names it.
-    **options
-        Fields of `DenseConfig`.
+    def __init__(self, encoder: DenseEncoder, text: SideText) -> None:
+        self._encoder, self.text = encoder, text
 
-    Raises
-    ------
-    LexmaxError
-        When the model cannot be found.
-    RepresentationError
-        When it is no dense model, or one that is not known.
-    ValueError, TypeError
-        When an option is unknown or out of range.
-    """
-    from .loader import resolve_model
+    @property
+    def trunk(self) -> Trunk:
+        """The network's trunk, loaded."""
+        return self._encoder.load().trunk
 
-    known = {field.name for field in fields(DenseConfig)}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise TypeError(f"unknown options {', '.join(unknown)}: DenseConfig takes {', '.join(sorted(known))}")
-    return DenseEncoder(DenseConfig(**options), read_dense_layout(resolve_model(model)), device=device)
+    @property
+    def facts(self) -> str:
+        """Whatever changes the vectors."""
+        return f"{self._encoder.fingerprint} {self.text}"
+
+    def rows(self, texts: Sequence[str]) -> list[DenseRow]:
+        """Rows of tokens of the texts, cut to the side's length."""
+        from .networks.trunk import Row
+
+        rows = self._encoder.wordpieces.encode([self.text.prompt + text for text in texts], max_length=self.text.max_length)
+        return [DenseRow(Row(tuple(row), len(row))) for row in rows]
+
+    def results(self, rows: Sequence[DenseRow], states: Sequence[torch.Tensor]) -> list[Floats]:
+        """One vector (dim,) of each text from the trunk's states."""
+        return list(self._encoder.load().vectors_of(states))
+
+    def joined(self, results: Sequence[Floats]) -> DenseVectors:
+        """Join texts."""
+        return DenseVectors(np.concatenate([np.empty((0, self._encoder.dim), np.float32), *(each[None] for each in results)]))
 
 
-class _DenseNetwork:
+class DenseNetwork:
     """A loaded transformer, its pooling and its projections."""
 
     def __init__(self, layout: DenseLayout, *, device: str, dtype: Dtype) -> None:
@@ -187,19 +226,16 @@ class _DenseNetwork:
 
         # Vectors are made of hidden states: a network's own pooler is not asked.
         network = load_network(layout.folder, "AutoModel", may_lack=["pooler."], hint="are these the weights of this network?")
-        self._trunk = shared_trunk(network, layout.folder, device=device, dtype=dtype)
+        self.trunk = shared_trunk(network, layout.folder, device=device, dtype=dtype)
         self._layers = [_read_layer(files, device) for files in layout.projections]
         self._layout = layout
 
-    def vectors(self, rows: Sequence[Sequence[int]]) -> Floats:
-        """Vectors of texts given as token ids, (n_texts, dim) float32."""
+    def vectors_of(self, states: Sequence[torch.Tensor]) -> Floats:
+        """Vectors (n_texts, dim) float32 of texts whose trunk states, (n_tokens, hidden) each, are known."""
         import torch
-
-        from .networks.trunk import Row
 
         layout = self._layout
         with torch.inference_mode():
-            states = self._trunk.states([Row(tuple(row), len(row)) for row in rows])
             vectors = torch.stack([_pool(each.float(), layout.pooling) for each in states])
             for weight, bias, activation in self._layers:
                 vectors = getattr(torch.nn, activation)()(torch.nn.functional.linear(vectors, weight, bias))

@@ -15,6 +15,7 @@ from ...index.errors import LexmaxError, RepresentationError
 from ...index.nearest import did_you_mean
 from ..models import SHIPPED, shipped_folder, shipped_names
 from .checkpoints.colbert import colbert_family
+from .checkpoints.files import modules
 from .checkpoints.splade import TableFiles, read_layout
 from .methods import METHODS, check_settings, imported, method_of
 from .networks.devices import check_device
@@ -36,15 +37,15 @@ def load_model_encoder(
     ----------
     model : str
         Folder, short name of a shipped model, or Hugging Face id.
-    kind : {"splade", "inference-free", "colbert", "slim"} or None
+    kind : {"splade", "inference-free", "colbert", "slim", "dense"} or None
         None recognises it from the files. A table of query weights makes a model inference-free; a SLIM looks like a SPLADE.
     device : str
         As torch names it.
     batch_size : int
         Texts in a batch.
     **options
-        Fields of :class:`.SpladeConfig`, :class:`.InferenceFreeConfig`, :class:`.ColbertConfig` or :class:`.SlimConfig`,
-        such as ``document_top_k``.
+        Fields of :class:`.SpladeConfig`, :class:`.InferenceFreeConfig`, :class:`.ColbertConfig`, :class:`.SlimConfig` or
+        :class:`.DenseConfig`, such as ``document_top_k``.
 
     Raises
     ------
@@ -68,9 +69,6 @@ def load_model_encoder(
         check_settings(kind, options)
     method = METHODS[kind]
     layout = _read(root, imported(str(method.layout)))
-    if kind == "dense":
-        config = imported(method.settings)(batch_size=batch_size, **options)
-        return imported(method.encoder)(config, layout, device=device)
     config = imported(method.settings)(model=_lasting_name(model), **options)
     if getattr(config, "query_model", None) is not None:
         other = _read(resolve_model(config.query_model), imported(str(method.layout)))
@@ -83,6 +81,9 @@ def _recognised(root: Path) -> str:
     """Kind of a model by its files; raises RepresentationError for one that is not recognised."""
     if colbert_family(root):
         return "colbert"
+    classes = [name for name, _ in modules(root)]
+    if "Pooling" in classes and "SparseAutoEncoder" not in classes:
+        return "dense"
     return "inference-free" if isinstance(read_layout(root).query, TableFiles) else "splade"
 
 

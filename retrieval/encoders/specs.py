@@ -13,8 +13,8 @@ from .base import Encoder
 from .methods import METHODS, check_settings
 from .registry import load_encoder
 
-STORAGE = ("nbits", "exact", "n_centroids")
-"""Settings of a token field, not of its encoder."""
+STORAGE = {"tokens": ("nbits", "exact", "n_centroids"), "dense": ("keep",)}
+"""Representation -> settings of its fields, which are none of an encoder."""
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -66,7 +66,7 @@ def parse_encoder_spec(text: str) -> EncoderSpec:
     if twice:
         raise ValueError(f"{text!r}: {twice[0]} is given twice, or is no setting")
     values = {key: json_or_text(value) for key, value in pairs}
-    storage = {key: values.pop(key) for key in STORAGE if key in values}
+    storage = {key: values.pop(key) for names in STORAGE.values() for key in names if key in values}
     kind = values.pop("kind", None)
     short = re.sub(r"[^A-Za-z0-9_-]", "-", PurePath(model).name.removeprefix("lexmax-"))
     place: str | None = model

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from ...index.arrays import Int32s
 from ...index.errors import RepresentationError
 from ...index.fields import Field, FieldSegment
-from ...index.representations import MultiVectors, SparseMultiVectors, SparseVectors, Vectors
+from ...index.representations import DenseVectors, MultiVectors, SparseMultiVectors, SparseVectors, Vectors
 
 FieldT = TypeVar("FieldT", bound=Field[Any])
 SegmentT = TypeVar("SegmentT", bound=FieldSegment[Any])
-VectorsT = TypeVar("VectorsT", SparseVectors, MultiVectors, SparseMultiVectors)
+VectorsT = TypeVar("VectorsT", SparseVectors, MultiVectors, SparseMultiVectors, DenseVectors)
 Number = TypeVar("Number", bound=np.generic)
 
 

@@ -80,6 +80,22 @@ class TokenMatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SentenceMatch:
+    """One sentence of the document, encoded alone.
+
+    Attributes
+    ----------
+    score : float
+        Similarity of its vector to the query's; sentences do not sum to the document's score.
+    span : (int, int)
+        Where it is in the document's title and text joined by a space.
+    """
+
+    score: float
+    span: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FieldExplanation:
     """One field's score of a document and its parts.
 
@@ -95,6 +111,8 @@ class FieldExplanation:
         Of sparse vectors and sparse token vectors, largest part first; they sum to the score.
     tokens : sequence of TokenMatch
         Of token vectors, in the order of the query; they sum to the score within 2e-2 per 32 tokens of the query.
+    sentences : sequence of SentenceMatch
+        Of dense vectors, most similar first; they do not sum to the score.
     """
 
     field: str
@@ -102,6 +120,7 @@ class FieldExplanation:
     contribution: float
     terms: Sequence[TermMatch] = ()
     tokens: Sequence[TokenMatch] = ()
+    sentences: Sequence[SentenceMatch] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

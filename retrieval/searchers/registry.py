@@ -22,6 +22,7 @@ SEARCHERS = {
     "sparse": ("sparse", "SparseSearcher"),
     "tokens": ("tokens", "TokenSearcher"),
     "sparse-tokens": ("sparse_tokens", "SparseTokenSearcher"),
+    "dense": ("dense", "DenseSearcher"),
 }
 """Representation -> module of this folder and class, imported when first needed."""
 _NAMES = {int: "a whole number", float: "a number", str: "a string", NoneType: "none"}

@@ -19,6 +19,7 @@ import torch
 
 from ...index.arrays import Floats
 from ...index.errors import DatasetError, RepresentationError
+from ...index.representations.dense import DenseVectors
 from ...index.representations.multivectors import MultiVectors
 from ...index.representations.sparse import SparseVectors
 from ..encoders.checkpoints.dense import DenseLayout
@@ -121,7 +122,7 @@ class BiEncoder:
 
     Parameters
     ----------
-    encoder : Encoder or DenseEncoder
+    encoder : Encoder
         Its own pooling, layers, prompts, lengths and normalisation are the teacher's. Passages that come again, in other lists,
         are not encoded again by a dense one.
     """
@@ -140,17 +141,19 @@ class BiEncoder:
         """Dot products or MaxSim."""
         queries = self._encoder.encode_queries([example.query for example in examples])
         passages = list(dict.fromkeys(passage for example in examples for passage in example.passages))
-        documents = self._remembered(passages) if isinstance(queries, np.ndarray) else self._encoder.encode_documents(passages)
+        documents = (
+            self._remembered(passages) if isinstance(queries, DenseVectors) else self._encoder.encode_documents(passages)
+        )
         numbers = {passage: number for number, passage in enumerate(passages)}
         return [
             [similarity(queries, row, documents, numbers[passage]) for passage in example.passages]
             for row, example in enumerate(examples)
         ]
 
-    def _remembered(self, passages: Sequence[str]) -> Floats:
+    def _remembered(self, passages: Sequence[str]) -> DenseVectors:
         new = [passage for passage in passages if passage not in self._vectors]
-        self._vectors.update(zip(new, self._encoder.encode_documents(new), strict=True))
-        return np.stack([self._vectors[passage] for passage in passages])
+        self._vectors.update(zip(new, self._encoder.encode_documents(new).vectors, strict=True))
+        return DenseVectors(np.stack([self._vectors[passage] for passage in passages]))
 
 
 def similarity(queries: Any, query: int, documents: Any, document: int) -> float:
@@ -161,8 +164,8 @@ def similarity(queries: Any, query: int, documents: Any, document: int) -> float
     RepresentationError
         When the representation is none that is scored here.
     """
-    if isinstance(queries, np.ndarray):
-        return float(queries[query] @ documents[document])
+    if isinstance(queries, DenseVectors):
+        return float(queries.row(query) @ documents.row(document))
     if isinstance(queries, SparseVectors):
         (terms, weights), (others, impacts) = queries.row(query), documents.row(document)
         _, left, right = np.intersect1d(terms, others, assume_unique=True, return_indices=True)
@@ -212,7 +215,8 @@ def load_bi_encoder(
     if kind is None and pooling is not None:
         check_device(device)
         chosen: dict[str, Any] = {**dict.fromkeys(LENGTHS["dense"], max_length), **prompts}
-        return BiEncoder(DenseEncoder(DenseConfig(**chosen), _plain_layout(root, pooling), device=device))
+        layout = _plain_layout(root, pooling)
+        return BiEncoder(DenseEncoder(DenseConfig(model=model, **chosen), layout, device=device, batch_size=32))
     if kind is None and not _is_masked_lm(root):
         raise RepresentationError(
             f"{root}: found a plain transformer, whose files do not say how its states become a vector: state a pooling"

@@ -9,7 +9,6 @@ import pytest
 
 from lexmax import Retriever, load_encoder
 from lexmax.__main__ import main
-from lexmax.retrieval.encoders.dense import load_dense_encoder
 from lexmax.retrieval.encoders.registry import default_settings
 from lexmax.retrieval.encoders.shared_pass import SharedPass
 from lexmax.retrieval.models import DEFAULT_ENCODERS, SHIPPED, shipped_folder, shipped_names
@@ -47,19 +46,13 @@ def test_what_is_named_is_there_and_small():
         assert (shipped_folder(name) / "README.md").is_file()
 
 
-@pytest.mark.parametrize("model", ["lexmax-splade", "lexmax-inference-free", "lexmax-colbert"])
+@pytest.mark.parametrize("model", ["lexmax-splade", "lexmax-inference-free", "lexmax-colbert", "lexmax-dense"])
 def test_a_shipped_model_finds_what_is_meant(corpus, tmp_path, model):
     assert main(["build", str(corpus), "--out", str(tmp_path / "i"), "--encoder", model]) == 0
     with Retriever.open(tmp_path / "i") as retriever:
         assert {
             query: hits[0].doc_id for query, hits in zip(QUERIES, retriever.search_batch(list(QUERIES), k=3), strict=True)
         } == QUERIES
-
-
-def test_the_shipped_dense_baseline_finds_what_is_meant():
-    encoder = load_dense_encoder("lexmax-dense")
-    scores = encoder.encode_queries(list(QUERIES)) @ encoder.encode_documents(list(DOCUMENTS.values())).T
-    assert [list(DOCUMENTS)[best] for best in scores.argmax(1)] == list(QUERIES.values())
 
 
 def test_documents_of_the_two_sparse_models_are_the_same():

@@ -161,9 +161,7 @@ def _refuse_other_families(root: Path, config: Any, classes: list[str]) -> None:
     if family:
         raise _refusal(root, f"{FAMILIES[family]}, which is kind='colbert'")
     if "Pooling" in classes and "SparseAutoEncoder" not in classes:
-        raise _refusal(
-            root, "a dense single-vector model (Pooling), which is kind='dense' and a baseline of lexmax eval --suite"
-        )
+        raise _refusal(root, "a dense model (Pooling), which is kind='dense'")
     if (root / "adapter_config.json").is_file():
         raise _refusal(root, "a PEFT adapter, which must be merged into its base model first")
 

@@ -71,7 +71,7 @@ def test_a_network_that_8_bits_do_not_suit_is_refused(kind, tmp_path, colbert_mo
         as_kind(folder, kind, colbert_models)
 
     def encode(dtype: str) -> None:
-        load_encoder("dense" if kind == "dense" else None, model=str(folder), dtype=dtype).encode_queries(["sun"])
+        load_encoder(model=str(folder), dtype=dtype).encode_queries(["sun"])
 
     encode("float32")
     with pytest.raises(RepresentationError, match=r"states of tokens have a cosine of 0\.\d+ .* less than 0\.95: use dtype"):

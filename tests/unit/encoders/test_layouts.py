@@ -142,7 +142,7 @@ def test_multi_vector_models_are_refused(folder, model_type):
 @pytest.mark.parametrize(
     ("classes", "found"),
     [
-        (["Transformer", "Pooling"], "dense single-vector"),
+        (["Transformer", "Pooling"], "a dense model"),
         (["Transformer", "Pooling", "SparseAutoEncoder"], "Transformer > Pooling > SparseAutoEncoder"),
         (["Transformer", "Dense"], "Transformer > Dense"),
         (["Transformer"], "the modules Transformer;"),

@@ -8,14 +8,11 @@ from models import VOCABULARY, masked_lm, raw, tokenizer, write_json
 
 from lexmax.__main__ import main
 from lexmax.eval.measures import evaluate
-from lexmax.eval.suite import dense_vectors
 from lexmax.eval.suite.comparison import SuiteReport, evaluate_suite
 from lexmax.eval.suite.corpora import Workplace, load_collection
-from lexmax.eval.suite.dense_vectors import DenseRanker, open_dense
 from lexmax.eval.suite.ranking import Costs, FieldCost, run_systems
-from lexmax.eval.suite.systems import load_dense, load_fields, parse_searches
+from lexmax.eval.suite.systems import load_fields, parse_searches
 from lexmax.index.errors import DatasetError, EncoderMismatchError
-from lexmax.retrieval.encoders.dense import DenseEncoder, load_dense_encoder
 from lexmax.retrieval.encoders.registry import load_encoder
 from lexmax.retrieval.retriever import Retriever
 from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
@@ -93,7 +90,7 @@ def by_vectors(encoder, content):
         scores = {}
         for d, doc_id in enumerate(content["docs"]):
             if encoder.kind == "dense":
-                scores[doc_id] = float(encoded[q] @ documents[d])
+                scores[doc_id] = float(encoded.row(q) @ documents.row(d))
             elif encoder.kind == "colbert":
                 scores[doc_id] = float((encoded.row(q) @ documents.row(d).T).max(1).sum())
             else:
@@ -103,23 +100,22 @@ def by_vectors(encoder, content):
     return rankings
 
 
-def compared(searches, specs, folders, work, dense=()):
-    """Evaluate searches over the fields of specs, and dense baselines."""
+def compared(searches, specs, folders, work):
+    """Evaluate searches over the fields of specs."""
     fields = load_fields(specs)
-    return evaluate_suite(folders, [*parse_searches(searches, list(fields)), *load_dense(dense)], fields, work)
+    return evaluate_suite(folders, parse_searches(searches, list(fields)), fields, work)
 
 
 def test_every_cell_is_what_vectors_say(folders, splade, dense, colbert, work):
-    specs = ["bm25", f"sp={splade}", f"cb={colbert}"]
-    report = compared(["bm25", "sp", "cb", "rr=sp > cb"], specs, folders, work, [f"dn={dense}"])
-    encoders = {"sp": load_encoder(model=str(splade)), "cb": load_encoder(model=str(colbert)),
-                "dn": load_dense_encoder(str(dense))}  # fmt: skip
+    specs = ["bm25", f"sp={splade}", f"cb={colbert}", f"dn={dense}"]
+    report = compared(["bm25", "sp", "cb", "dn", "rr=sp > cb"], specs, folders, work)
+    encoders = {name: load_encoder(model=str(folder)) for name, folder in (("sp", splade), ("cb", colbert), ("dn", dense))}
     for name, encoder in encoders.items():
         for place, content in (("weather", WEATHER), ("roads", ROADS)):
             assert report.scores[name][place] == pytest.approx(ndcg(content, by_vectors(encoder, content)))
     assert report.scores["rr"]["weather"] == report.scores["cb"]["weather"]  # all documents are candidates
     assert report.n_queries == {"weather": 2, "roads": 2}
-    assert set(report.p_values) == {"sp", "cb", "rr", "dn"}
+    assert set(report.p_values) == {"sp", "cb", "dn", "rr"}
 
 
 def test_what_is_evaluated_is_what_is_served(folders, splade, colbert, work):
@@ -135,11 +131,12 @@ def test_what_is_evaluated_is_what_is_served(folders, splade, colbert, work):
 
 
 def test_what_systems_cost(folders, splade, dense, colbert, work):
-    fields, collection = load_fields(["bm25", f"cb={colbert}"]), load_collection(folders[0])
-    systems = [*parse_searches(["bm25", "bm25 > cb"], list(fields)), *load_dense([f"dn={dense}"])]
+    fields, collection = load_fields(["bm25", f"cb={colbert}", f"dn={dense}"]), load_collection(folders[0])
+    systems = parse_searches(["bm25", "bm25 > cb", "dn"], list(fields))
     _, costs = run_systems(systems, fields, collection, work)
     assert {name: cost.unit for name, cost in costs.fields.items()} == {"bm25": "terms", "cb": "tokens", "dn": "numbers"}
     assert costs.fields["cb"].per_query == 12
+    assert costs.fields["dn"].per_query == costs.fields["dn"].per_document == fields["dn"].encoder.dim
     assert costs.documents_per_s > 0
     assert set(costs.query_ms) == {"bm25", "bm25 > cb", "dn"}
     assert all(ms > 0 for ms in costs.query_ms.values())
@@ -149,59 +146,6 @@ def test_the_query_itself_is_left_out(folders, work):
     fields = load_fields(["bm25"])
     rankings, _ = run_systems(parse_searches(["bm25"], ["bm25"]), fields, load_collection(folders[1]), work)
     assert "a" not in [doc_id for doc_id, _ in rankings["bm25"][1]]
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """Documents as encoders of token vectors and of single vectors see them, measurements of speed left out."""
-    seen = []
-    monkeypatch.setattr("lexmax.eval.suite.ranking.SAMPLE_DOCUMENTS", 1)
-    for encoder in (DenseEncoder,):
-
-        def record(self, texts, original=encoder.encode_documents):
-            seen.extend(texts if len(texts) > 1 else [])
-            return original(self, texts)
-
-        monkeypatch.setattr(encoder, "encode_documents", record)
-    return seen
-
-
-class Numbers:
-    """An encoder whose vectors are the numbers in the texts."""
-
-    def encode_queries(self, texts):
-        return np.array([[float(number) for number in text.split()] for text in texts], np.float32)
-
-
-@pytest.mark.parametrize("n_scores", [1, 7, 1 << 24])
-def test_dense_ranking_is_exact_with_ties_in_order(n_scores, monkeypatch):
-    monkeypatch.setattr(dense_vectors, "SCORES_AT_ONCE", n_scores)
-    rng = np.random.default_rng(0)
-    vectors = rng.integers(-2, 3, (50, 3)).astype(np.float32)
-    queries = rng.integers(-2, 3, (9, 3)).astype(np.float32)
-    texts = [" ".join(map(str, query)) for query in queries]
-    for k in (1, 7, 50, 60):
-        found = DenseRanker(Numbers(), [f"d{i}" for i in range(50)], vectors).rank(texts, k)
-        for query, ranking in zip(queries, found, strict=True):
-            scores = vectors @ query
-            assert ranking == [(f"d{i}", scores[i]) for i in np.argsort(-scores, kind="stable")[:k]]
-    assert DenseRanker(Numbers(), [], vectors[:0]).rank(texts, 5) == [[]] * 9
-
-
-def test_dense_vectors_go_on_where_they_were_cut(folders, dense, work, encoded, monkeypatch):
-    monkeypatch.setattr(dense_vectors, "FILE_ROWS", 2)
-    collection, encoder = load_collection(folders[0]), load_dense_encoder(str(dense))
-    first = open_dense(encoder, collection, work).rank(["cold rain"], 3)
-    files = sorted(work.folder.glob("*/*.npy"))
-    assert [file.name for file in files] == ["000000000.npy", "000000002.npy"]
-    encoded.clear()
-    files[1].unlink()
-    files[0].write_bytes(files[0].read_bytes()[:-1])
-    assert open_dense(encoder, collection, work).rank(["cold rain"], 3) == first
-    assert encoded == list(WEATHER["docs"].values())[:2]  # batches of one are not recorded
-    encoded.clear()
-    assert open_dense(encoder, collection, work).rank(["cold rain"], 3) == first
-    assert encoded == []
 
 
 def test_indexes_are_kept_and_get_the_fields_that_they_lack(folders, splade, tmp_path):

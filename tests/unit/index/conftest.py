@@ -5,5 +5,5 @@ from several_fields import Fields
 
 
 @pytest.fixture(scope="module")
-def four():
+def several():
     return Fields()

@@ -14,18 +14,18 @@ from lexmax.index.snapshot import Snapshot
 
 
 @pytest.fixture(scope="module")
-def four():
+def several():
     return Fields(40)
 
 
 @pytest.fixture
-def path(tmp_path, four):
-    """An index of two segments and four fields with deleted documents."""
+def path(tmp_path, several):
+    """An index of two segments and several fields with deleted documents."""
     path = tmp_path / "idx"
-    with Collection.create(path, four.new) as collection:
-        collection.add(*four.batch(*range(25)))
+    with Collection.create(path, several.new) as collection:
+        collection.add(*several.batch(*range(25)))
         collection.commit()
-        collection.add(*four.batch(*range(25, 40)))
+        collection.add(*several.batch(*range(25, 40)))
         collection.delete(["d3"])
         collection.commit()
     return path
@@ -153,11 +153,11 @@ def test_a_manifest_that_no_commit_writes_is_refused(path, change):
     assert len(check_index(path)) >= 1
 
 
-def test_files_that_were_exchanged_are_named(path, four, tmp_path):
+def test_files_that_were_exchanged_are_named(path, several, tmp_path):
     """Between segments, parts, generations and indexes; every file is sound by itself."""
     other = tmp_path / "other"
-    with Collection.create(other, four.new) as collection:
-        collection.add(*four.batch(*range(25)))
+    with Collection.create(other, several.new) as collection:
+        collection.add(*several.batch(*range(25)))
         collection.commit()
     kinds = ["doc_ids.lex", "documents.lex", "inverted.lex", "multivector.lex", "tokens.lex", "sparse_tokens.lex"]
     pairs = [sorted(path.rglob(kind))[:2] for kind in kinds]
@@ -175,13 +175,13 @@ def test_files_that_were_exchanged_are_named(path, four, tmp_path):
     assert check_index(path) == []
 
 
-def test_pieces_of_a_field_that_is_being_filled_are_checked(tmp_path, four):
+def test_pieces_of_a_field_that_is_being_filled_are_checked(tmp_path, several):
     path = tmp_path / "idx"
-    with Collection.create(path, {"bm25": four.new["bm25"]}) as collection:
-        collection.add(*four.batch(*range(25), names=["bm25"]))
+    with Collection.create(path, {"bm25": several.new["bm25"]}) as collection:
+        collection.add(*several.batch(*range(25), names=["bm25"]))
         collection.commit()
-        collection.add_field("splade", four.new["splade"])
-        collection._store.writers["splade"].extend(four.vectors["splade"].select(np.arange(10)))
+        collection.add_field("splade", several.new["splade"])
+        collection._store.writers["splade"].extend(several.vectors["splade"].select(np.arange(10)))
         piece = collection._store.writers["splade"].flush(collection._store.next_name("field-splade"), [], more_to_come=True)
         record = collection._store.records["splade"]
         collection._store.records["splade"] = type(record)(**{**vars(record), "pieces": [piece]})

@@ -75,21 +75,21 @@ sys.path.insert(0, sys.argv[2])
 from several_fields import Fields
 from lexmax import Collection
 from lexmax.index.snapshot import Snapshot
-four, path = Fields(300), sys.argv[1]
-Collection.create(path + "-warm", four.new).close()
+several, path = Fields(300), sys.argv[1]
+Collection.create(path + "-warm", several.new).close()
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 n_before = len(os.listdir("/proc/self/fd"))
 readers = []
-with Collection.create(path, four.new) as collection:
+with Collection.create(path, several.new) as collection:
     for row in range(300):
-        collection.add(*four.batch(row))
+        collection.add(*several.batch(row))
         collection.commit()
         readers.append(Snapshot.open(path, previous=readers[-1] if readers else None))
         assert len(collection.manifest.segments) <= 21, len(collection.manifest.segments)
 n_after = len(os.listdir("/proc/self/fd"))
 assert n_after == n_before, (n_before, n_after)
 for n_docs in (1, 8, 9, 63, 64, 100, 300):
-    four.same(readers[n_docs - 1], range(n_docs))
+    several.same(readers[n_docs - 1], range(n_docs))
 print(len(readers[-1].segments))
 """
 
@@ -105,16 +105,16 @@ def test_commits_of_one_document_leave_few_segments_and_no_descriptors(tmp_path)
     assert check_index(tmp_path / "idx") == []
     Fields(300).same(Snapshot.open(tmp_path / "idx"), range(300))
     folders = [path for path in (tmp_path / "idx").iterdir() if path.is_dir()]
-    assert len(folders) == 5 * int(run.stdout)
+    assert len(folders) == 6 * int(run.stdout)
 
 
-def test_merging_while_documents_are_deleted_and_replaced(tmp_path, four):
+def test_merging_while_documents_are_deleted_and_replaced(tmp_path, several):
     rng = np.random.default_rng(5)
     live: set[int] = set()
-    with Collection.create(tmp_path / "idx", four.new) as collection:
+    with Collection.create(tmp_path / "idx", several.new) as collection:
         for _ in range(60):
             rows = rng.choice(120, 4, replace=False).tolist()
-            assert collection.add(*four.batch(*rows), replace=True) == len(live & set(rows))
+            assert collection.add(*several.batch(*rows), replace=True) == len(live & set(rows))
             live |= set(rows)
             gone = rng.choice(sorted(live), 2, replace=False).tolist()
             assert collection.delete([f"d{row}" for row in gone]) == []
@@ -122,39 +122,39 @@ def test_merging_while_documents_are_deleted_and_replaced(tmp_path, four):
             collection.commit()
     snapshot = Snapshot.open(tmp_path / "idx")
     assert len(snapshot.segments) < 20
-    four.same(snapshot, sorted(live))
+    several.same(snapshot, sorted(live))
     assert check_index(tmp_path / "idx") == []
 
 
-def test_merged_segments_without_a_live_document_vanish(tmp_path, four):
-    with Collection.create(tmp_path / "idx", four.new) as collection:
-        collection.add(*four.batch(*range(100)))
+def test_merged_segments_without_a_live_document_vanish(tmp_path, several):
+    with Collection.create(tmp_path / "idx", several.new) as collection:
+        collection.add(*several.batch(*range(100)))
         collection.commit()
         for row in range(100, 109):
-            collection.add(*four.batch(row))
+            collection.add(*several.batch(row))
             collection.delete([f"d{row}"])
             collection.commit()
         assert len(collection.manifest.segments) <= FANOUT
         collection.commit()
-    four.same(Snapshot.open(tmp_path / "idx"), range(100))
+    several.same(Snapshot.open(tmp_path / "idx"), range(100))
     assert check_index(tmp_path / "idx") == []
 
 
-def test_a_build_is_not_merged_before_it_ends(tmp_path, four, monkeypatch):
+def test_a_build_is_not_merged_before_it_ends(tmp_path, several, monkeypatch):
     from lexmax.index.manifest import BuildState
 
     monkeypatch.setattr(segment_store, "small_run", lambda *_: pytest.fail("merged"))
-    with Collection.create(tmp_path / "idx", four.new) as collection:
+    with Collection.create(tmp_path / "idx", several.new) as collection:
         collection.build = BuildState(sources=["a"], n_records=1, last_doc_id="d0")
         for row in range(10):
-            collection.add(*four.batch(row))
+            collection.add(*several.batch(row))
             collection.commit()
     assert len(Snapshot.open(tmp_path / "idx").segments) == 10
 
 
-def test_many_snapshots_hold_no_descriptors(tmp_path, four):
-    with Collection.create(tmp_path / "idx", four.new) as collection:
-        collection.add(*four.batch(*range(30)))
+def test_many_snapshots_hold_no_descriptors(tmp_path, several):
+    with Collection.create(tmp_path / "idx", several.new) as collection:
+        collection.add(*several.batch(*range(30)))
         collection.commit()
     Snapshot.open(tmp_path / "idx")
     n_before = len(list(Path("/proc/self/fd").iterdir()))

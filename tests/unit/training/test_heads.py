@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lexmax.retrieval.encoders.checkpoints.dense import read_dense_layout
-from lexmax.retrieval.encoders.dense import DenseConfig, DenseEncoder
+from lexmax.retrieval.encoders.loader import load_model_encoder
 from lexmax.retrieval.training.students.base import Student
 from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
 from lexmax.retrieval.training.students.dense import DenseStudent, DenseStudentConfig
@@ -108,9 +107,9 @@ def test_a_dense_projection_is_read_by_lexmax_and_sentence_transformers(
     theirs = SentenceTransformer(str(tmp_path), device="cpu")
     np.testing.assert_allclose(theirs.encode_query(TEXTS), queries, atol=1e-5)
     np.testing.assert_allclose(theirs.encode_document(TEXTS), documents, atol=1e-5)
-    encoder = DenseEncoder(DenseConfig(), read_dense_layout(tmp_path), device="cpu")
-    np.testing.assert_allclose(encoder.encode_queries(TEXTS), queries, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode_documents(TEXTS), documents, atol=1e-5)
+    encoder = load_model_encoder(str(tmp_path))
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS).vectors, queries, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_documents(TEXTS).vectors, documents, atol=1e-5)
 
 
 def test_a_dense_projection_starts_as_what_loses_nothing(checkpoint: Path) -> None:
