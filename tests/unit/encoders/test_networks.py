@@ -12,7 +12,6 @@ from lexmax import load_encoder
 from lexmax.index.errors import RepresentationError
 from lexmax.retrieval.encoders.checkpoints.files import NO_LIMIT, read_json
 from lexmax.retrieval.encoders.checkpoints.transformer import length_limit, probed_limit
-from lexmax.retrieval.encoders.dense import load_dense_encoder
 from lexmax.retrieval.encoders.networks.masked_lm import MaskedLanguageModel, _split_decoder
 from lexmax.retrieval.encoders.networks.trunk import MASKING, Row, Trunk
 
@@ -185,12 +184,10 @@ def of_encoder(kind: str, tmp_path: Path, colbert_models, dtype: str):
                  {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]  # fmt: skip
         models.write_json(tmp_path / "m" / "modules.json", types)
         models.write_json(tmp_path / "m" / "1_Pooling" / "config.json", {"pooling_mode": "mean"})
-        encoder = load_dense_encoder(str(tmp_path / "m"), dtype=dtype)
-        return [encoder.encode_documents, encoder.encode_queries]
     encoder = load_encoder(kind, model=str(tmp_path / "m"), dtype=dtype)
 
     def arrays(vectors):
-        if kind == "colbert":
+        if kind in ("colbert", "dense"):
             return [vectors.row(i) for i in range(len(vectors))]
         rows = [vectors.row(i) for i in range(len(vectors))]
         if kind == "slim":
