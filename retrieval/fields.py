@@ -43,9 +43,10 @@ class FieldEncoder:
         make = _NEW_FIELDS.get(representation)
         if make is None:
             raise ValueError(f"encoder {encoder.kind} makes {representation} vectors, which no field holds")
-        taken = STORAGE.get(representation, ())
-        if wrong := [name for name in self.storage if name not in taken]:
-            raise ValueError(f"encoder {encoder.kind} makes {representation} vectors, whose fields take no {wrong[0]!r}")
+        for holder, names in STORAGE.items():
+            if holder != representation and (wrong := [name for name in self.storage if name in names]):
+                found = f"encoder {encoder.kind} makes {representation} vectors"
+                raise ValueError(f"{found}: {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} for {holder} vectors")
         return NewField(encoder=encoder_record(encoder), representation=representation, **make(self))
 
 

@@ -98,7 +98,7 @@ def test_wrong_searches_end_in_one_line(idx, capsys, arguments, message):
         ("bm25,stemer=german", "tokenizer; did you mean 'stemmer'?"),
         ("bm25,k1", "a setting of 'bm25' takes NAME=VALUE, not 'k1'"),
         ("bm25,k1=1,k1=2", "k1 is given twice"),
-        ("bm25,nbits=2", "encoder bm25 makes sparse vectors: nbits are for token vectors"),
+        ("bm25,nbits=2", "encoder bm25 makes sparse vectors: nbits is for tokens vectors"),
         ("bm26", "cannot find the model 'bm26'; did you mean 'bm25'?"),
         ("lexmax-colbart", "did you mean 'lexmax-colbert'?"),
     ],
@@ -278,11 +278,16 @@ def test_help_lists_the_commands_in_the_order_of_their_use(capsys):
             "lexmax.retrieval.encoders.loader.resolve_model",
             "; run the same command again to continue",
         ),
-        ("add i c.jsonl", "lexmax.index.collection.Collection.open", ""),
-        ("search i cats", "lexmax.retrieval.retriever.Retriever.open", ""),
+        ("add made c.jsonl", "lexmax.index.collection.Collection.open", ""),
+        ("search made cats", "lexmax.retrieval.retriever.Retriever.open", ""),
     ],
 )
-def test_interrupted_commands_say_when_they_can_go_on(monkeypatch, capsys, arguments, interrupted_in, note):
+def test_interrupted_commands_say_when_they_can_go_on(tmp_path, monkeypatch, capsys, arguments, interrupted_in, note):
+    monkeypatch.chdir(tmp_path)
+    if "made" in arguments:
+        Path("c.jsonl").write_text(json.dumps(RECORDS[0]))
+        assert main(["build", "c.jsonl", "--out", "made", "--encoder", "bm25"]) == 0
+
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
