@@ -167,7 +167,10 @@ def identified(folder: Path, manifest: Manifest, known: Manifest) -> Manifest:
 def _array_files(folder: Path, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         path = folder / name
-        yield from (f"{name}/{each.name}" for each in path.glob("*.lex")) if path.is_dir() else (name,)
+        if name.endswith(".lex"):
+            yield name
+        else:  # not by a glob, which passes over what cannot be listed
+            yield from (f"{name}/{each.name}" for each in path.iterdir() if each.suffix == ".lex")
 
 
 def check_identities(folder: Path, manifest: Manifest, known: Manifest | None = None) -> None:
