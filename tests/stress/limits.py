@@ -84,6 +84,8 @@ def run(line, name="", value=0):
 def problems(status, told, idx, before, after, new):
     """Say what is wrong after a command: it must have worked, or ended with one line and the index as it was."""
     state = digest(idx, QUERIES)
+    if state is not None:  # a field that is being filled is continued by the same command
+        state["fields"] = {name: field for name, field in state["fields"].items() if field[-1]}
     if status == 0:
         if state != after:
             yield "exit status 0, but another index"
