@@ -82,9 +82,9 @@ def test_a_network_that_looks_back_alone_is_no_bert_encoder(tmp_path, colbert_mo
     """A decoder: its trunk is not shared with an encoder of equal weights either."""
     folder = checkpoint(tmp_path / "m", spread=0.1)
     as_kind(folder, "dense", colbert_models)
-    both = load_encoder("dense", model=str(folder)).encode_queries(TEXTS)
+    both = load_encoder("dense", model=str(folder)).encode_queries(TEXTS).vectors
     colbert_models.edit(folder / "config.json", is_decoder=True)
-    assert np.abs(load_encoder("dense", model=str(folder)).encode_queries(TEXTS) - both).max() > 1e-3
+    assert np.abs(load_encoder("dense", model=str(folder)).encode_queries(TEXTS).vectors - both).max() > 1e-3
     with pytest.raises(RepresentationError, match="is_decoder is True: use float32"):
         load_encoder("dense", model=str(folder), dtype="int8").encode_queries(TEXTS)
 

@@ -109,10 +109,10 @@ def test_lengths_of_several_files(dense_folder, lengths, wanted):
     for name, changes in lengths.items():
         edit(dense_folder / name, **changes)
     encoder, reference = load_model_encoder(str(dense_folder), kind="dense"), SentenceTransformer(str(dense_folder))
-    assert encoder._document_side[0] == wanted
+    assert encoder.document_side.text.max_length == wanted
     texts = [" ".join(models.VOCABULARY[5:] * 2), *TEXTS]
     expected = reference.encode_document(texts, normalize_embeddings=True)
-    np.testing.assert_allclose(encoder.encode_documents(texts), expected, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_documents(texts).vectors, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -124,7 +124,8 @@ def test_dense_vectors_that_are_cut(dense_folder, similarity):
     reference = SentenceTransformer(str(dense_folder), truncate_dim=10, similarity_fn_name=similarity)
     wanted = reference.similarity(reference.encode_query(TEXTS), reference.encode_document(TEXTS)).numpy()
     assert encoder.dim == 10
-    np.testing.assert_allclose(encoder.encode_queries(TEXTS) @ encoder.encode_documents(TEXTS).T, wanted, atol=2e-5)
+    found = encoder.encode_queries(TEXTS).vectors @ encoder.encode_documents(TEXTS).vectors.T
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
 @pytest.mark.parametrize(
