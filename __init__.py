@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .retrieval.build import BuildReport, add_to_index, build_index
     from .retrieval.corpora.objects import as_documents
     from .retrieval.corpora.reading import BadRecords, Fields, read_corpus
-    from .retrieval.encoders.base import Encoder, MultiVectorEncoder, SparseEncoder, SparseTokenEncoder
+    from .retrieval.encoders.base import DenseVectorEncoder, Encoder, MultiVectorEncoder, SparseEncoder, SparseTokenEncoder
     from .retrieval.encoders.registry import load_encoder
     from .retrieval.encoders.specs import EncoderSpec
     from .retrieval.exchange.ciff import export_ciff, import_ciff
@@ -91,6 +91,7 @@ _HOMES = {
     "MultiVectorConfig": "index.multivector.config",
     "MultiVectorEncoder": "retrieval.encoders.base",
     "DenseOptions": "retrieval.searchers.dense",
+    "DenseVectorEncoder": "retrieval.encoders.base",
     "DenseVectors": "index.representations.dense",
     "MultiVectors": "index.representations.multivectors",
     "NewField": "index.collection",
@@ -141,6 +142,7 @@ __all__ = [
     "Collection",
     "DatasetError",
     "DenseOptions",
+    "DenseVectorEncoder",
     "DenseVectors",
     "Document",
     "DuplicateDocumentError",
