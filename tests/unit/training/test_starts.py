@@ -21,6 +21,7 @@ from models import (
     with_idf,
 )
 
+from lexmax import DenseVectors
 from lexmax.index.errors import RepresentationError
 from lexmax.retrieval.encoders.loader import load_model_encoder
 from lexmax.retrieval.training.students.base import Student
@@ -57,8 +58,8 @@ def same(found: Any, student: Student, texts: list[str], side: str) -> None:
     with torch.no_grad():
         encoded = student.eval().encode(texts, side)  # type: ignore[arg-type]
     vectors = encoded.vectors.numpy()
-    if isinstance(found, np.ndarray):
-        np.testing.assert_allclose(found, vectors, atol=2e-5)
+    if isinstance(found, DenseVectors):
+        np.testing.assert_allclose(found.vectors, vectors, atol=2e-5)
     elif hasattr(found, "tokens"):
         assert encoded.mask is not None
         assert np.diff(found.offsets).tolist() == encoded.mask.sum(1).tolist()
