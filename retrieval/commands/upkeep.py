@@ -78,6 +78,8 @@ def _contents(part: dict[str, Any]) -> str:
             f"{part['n_tokens']:,} tokens, residual {part.get('residual', 0):.3f} (drift {part['drift']:+.1%}), "
             f"round trip {part.get('round_trip', 0):.3f}{exact}"
         )
+    if "n_vectors" in part:
+        return f"{part['n_vectors']:,} vectors"
     return f"{part['n_postings']:,} postings, quantisation error {part['quantisation_error'].get('relative', 0):.3%}"
 
 

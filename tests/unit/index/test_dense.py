@@ -7,6 +7,7 @@ from dense_vectors import dense_vectors, make_dense_field, new_dense_field
 from token_vectors import token_vectors
 
 from lexmax import Collection, IndexFormatError, RepresentationError
+from lexmax.__main__ import main
 from lexmax.index.check import check_index
 from lexmax.index.dense import writer
 from lexmax.index.dense.config import DenseFieldConfig
@@ -43,6 +44,13 @@ def test_vectors_survive_commits_deletes_and_compaction(tmp_path, vectors, monke
     assert check_index(tmp_path / "idx") == []
     facts = snapshot.info()["fields"]["dense"]
     assert (facts["dim"], facts["keep"], facts["structure"]) == (24, keep, "flat")
+
+
+def test_info_on_the_command_line(tmp_path, vectors, capsys):
+    make_dense_field(tmp_path / "idx", vectors, (20,))
+    assert main(["info", str(tmp_path / "idx")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(None, 1)[1] for line in lines if line.startswith("  dense ")] == ["20 vectors", "40 vectors"]
 
 
 def test_full_buffers_become_segments(tmp_path, vectors):
