@@ -31,8 +31,8 @@ MARGIN = 16
 """Candidates that are asked for beyond k."""
 FEW_DOCS = 2048
 """So few allowed documents of a segment are all scored; faiss would step over the others one by one."""
-MAX_SENTENCES = 64
-"""Sentences of a document that an explanation encodes."""
+MAX_SENTENCES = 16
+"""First sentences of a document that an explanation encodes: each is a run of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
