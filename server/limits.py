@@ -32,7 +32,7 @@ class Limits:
     max_k: int = _limit(1000, "results per query")
     max_batch: int = _limit(256, "queries per request")
     max_hits: int = _limit(20_000, "results per request: queries times k")
-    max_explained: int = _limit(200, "results per request with `explain`; of a dense field each runs the network on up to 16 sentences")
+    max_explained: int = _limit(200, "results per request with `explain`; of a dense field each is 16 runs of the network")
     max_scored: int = _limit(1_000_000, "documents that the stages of a search find or score, over all queries of a request")
     max_text_chars: int = _limit(20_000, "characters per query")
     max_total_chars: int = _limit(200_000, "characters of all queries of a request")
