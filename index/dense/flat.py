@@ -122,8 +122,8 @@ class FlatPart:
 
     @cached_property
     def faiss_index(self) -> Any:
-        """A faiss index over the memory map, which is verified before faiss scans it."""
-        self.verify()
+        """A faiss index over the memory map, which is verified before faiss scans it, where it was not read yet."""
+        self.file.verify(self._flat)
         if self._flat[: self._n_header].tobytes() != _header(self.n_docs, self._config):
             advice = "another version of faiss wrote it: run lexmax compact"
             raise IndexFormatError(self.file.path, expected="the header of this faiss", found="another", advice=advice)
