@@ -65,7 +65,7 @@ def load_model_encoder(
     check_device(device)
     root = resolve_model(model)
     if kind is None:
-        kind = _read(root, _recognised)
+        kind = _read(root, recognised)
         check_settings(kind, options)
     method = METHODS[kind]
     layout = _read(root, imported(str(method.layout)))
@@ -77,7 +77,7 @@ def load_model_encoder(
     return imported(method.encoder)(config, layout, device=device, batch_size=batch_size)
 
 
-def _recognised(root: Path) -> str:
+def recognised(root: Path) -> str:
     """Kind of a model by its files; raises RepresentationError for one that is not recognised."""
     if colbert_family(root):
         return "colbert"

@@ -11,7 +11,7 @@ from pathlib import Path
 from ....index.errors import RepresentationError
 from ...encoders.checkpoints.colbert import colbert_family
 from ...encoders.checkpoints.files import modules
-from ...encoders.checkpoints.splade import TableFiles, read_layout
+from ...encoders.loader import recognised
 
 TAKEN = {"splade": ("splade",), "inference-free": ("inference-free", "splade"), "colbert": ("colbert",), "dense": ("dense",)}
 
@@ -24,14 +24,8 @@ def kind_of(root: Path) -> str | None:
     RepresentationError
         When they state something that is not known.
     """
-    if colbert_family(root):
-        return "colbert"
-    names = [name for name, _ in modules(root)]
-    if "Pooling" in names:
-        return "dense"
-    if not names and not (root / "idf.json").is_file():
-        return None
-    return "inference-free" if isinstance(read_layout(root).query, TableFiles) else "splade"
+    plain = not colbert_family(root) and not modules(root) and not (root / "idf.json").is_file()
+    return None if plain else recognised(root)
 
 
 def takes_layout(root: Path, method: str, *, ignore_layout: bool) -> bool:
