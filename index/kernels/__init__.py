@@ -1,15 +1,20 @@
 """Numba kernels of the index: arrays in, arrays out, no I/O.
 
 Numba's disk cache looks at the file that a kernel stands in and not at the files of the kernels that it calls, so after an
-upgrade it could run old code inside new. lexmax therefore keeps its compiled kernels in a folder named by a hash of all
-kernel sources: inside NUMBA_CACHE_DIR when that is set, else beside the package, else in the user's cache.
+upgrade it could run old code inside new. lexmax therefore keeps the compiled kernels of a module in a folder named by a hash of
+its source and of the kernel modules that it imports: inside NUMBA_CACHE_DIR when that is set, else beside the package, else in
+the user's cache. A change costs the compilation of what it reaches, and of nothing else.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
+import sys
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,18 +27,25 @@ Number = TypeVar("Number", bound=np.generic)
 _config: Any = numba.config
 
 
-def _cache_folder() -> Path:
-    package = Path(__file__).resolve().parents[2]
-    digest = hashlib.sha256()
-    for room in ("index", "retrieval"):
-        for source in sorted((package / room / "kernels").glob("*.py")):
-            digest.update(source.read_bytes())
-    own = package / "__pycache__" if os.access(package, os.W_OK) else Path.home() / ".cache" / "lexmax"
+_PACKAGE = Path(__file__).resolve().parents[2]
+_OWN = _PACKAGE / "__pycache__" if os.access(_PACKAGE, os.W_OK) else Path.home() / ".cache" / "lexmax"
+_IMPORT = re.compile(rb"^from (\.[\w.]*) import ", re.MULTILINE)
+
+
+@cache
+def _digest(name: str) -> str:
+    """Hash of the source of a module, and of the kernel modules that it imports."""
+    module = sys.modules[name]
+    path = getattr(module, "__file__", None)
+    source = Path(path).read_bytes() if path else b""
+    imported = sorted({resolve_name(each.decode(), module.__package__ or "") for each in _IMPORT.findall(source)} - {name})
+    return sha256(b"".join([source, *(_digest(each).encode() for each in imported if ".kernels" in each)])).hexdigest()
+
+
+def kernel_folder(name: str) -> Path:
+    """Return where the compiled kernels of a module are kept."""
     chosen = _config.CACHE_DIR
-    return Path(chosen or own) / f"kernels-{digest.hexdigest()[:16]}"
-
-
-_CACHE_FOLDER = _cache_folder()
+    return Path(chosen or _OWN) / f"kernels-{_digest(name)[:16]}"
 
 
 def kernel(function: Kernel) -> Kernel:
@@ -51,7 +63,7 @@ def sum_kernel(function: Kernel) -> Kernel:
 
 def _compiled(function: Kernel, **options: Any) -> Kernel:
     elsewhere = _config.CACHE_DIR
-    _config.CACHE_DIR = str(_CACHE_FOLDER)
+    _config.CACHE_DIR = str(kernel_folder(function.__module__))
     try:
         return cast(Kernel, numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function))
     finally:
