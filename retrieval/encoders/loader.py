@@ -16,6 +16,8 @@ from ...index.nearest import did_you_mean
 from ..models import SHIPPED, shipped_folder, shipped_names
 from .checkpoints.colbert import colbert_family
 from .checkpoints.files import modules
+from .checkpoints.hypencoder import is_hypencoder
+from .checkpoints.sae import is_sae
 from .checkpoints.splade import TableFiles, read_layout
 from .methods import METHODS, check_settings, imported, method_of
 from .networks.devices import check_device
@@ -37,15 +39,15 @@ def load_model_encoder(
     ----------
     model : str
         Folder, short name of a shipped model, or Hugging Face id.
-    kind : {"splade", "inference-free", "colbert", "slim", "dense"} or None
+    kind : {"splade", "inference-free", "colbert", "slim", "dense", "sae"} or None
         None recognises it from the files. A table of query weights makes a model inference-free; a SLIM looks like a SPLADE.
     device : str
         As torch names it.
     batch_size : int
         Texts in a batch.
     **options
-        Fields of :class:`.SpladeConfig`, :class:`.InferenceFreeConfig`, :class:`.ColbertConfig`, :class:`.SlimConfig` or
-        :class:`.DenseConfig`, such as ``document_top_k``.
+        Fields of :class:`.SpladeConfig`, :class:`.InferenceFreeConfig`, :class:`.ColbertConfig`, :class:`.SlimConfig`,
+        :class:`.DenseConfig` or :class:`.SaeConfig`, such as ``document_top_k``.
 
     Raises
     ------
@@ -74,11 +76,17 @@ def load_model_encoder(
         other = _read(resolve_model(config.query_model), imported(str(method.layout)))
         layout = replace(layout, query=other.query, query_prompt=other.query_prompt)
         config = replace(config, query_model=_lasting_name(config.query_model))
+    if getattr(config, "base", None) is not None:
+        config = replace(config, base=_lasting_name(config.base))
     return imported(method.encoder)(config, layout, device=device, batch_size=batch_size)
 
 
 def recognised(root: Path) -> str:
     """Kind of a model by its files; raises RepresentationError for one that is not recognised."""
+    if is_sae(root):
+        return "sae"
+    if is_hypencoder(root):
+        return "hypencoder"
     if colbert_family(root):
         return "colbert"
     classes = [name for name, _ in modules(root)]
