@@ -125,7 +125,10 @@ def _problem(problem: Mapping[str, Any]) -> str:
 
 
 class OneErrorShape:
-    """ASGI middleware: turns whatever the app inside raises into the one JSON shape."""
+    """ASGI middleware: turns whatever the app inside raises into the one JSON shape, and answers HEAD as GET.
+
+    uvicorn sends no body after HEAD, so the two have the same head.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -135,6 +138,8 @@ class OneErrorShape:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         started = False
 
         async def watched_send(message: Message) -> None:

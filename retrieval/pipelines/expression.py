@@ -4,7 +4,7 @@
 
     search   := fused ( ">" fused [":" depth] )*        rerank, left to right
     fused    := term ( "+" term )*                      no weights: reciprocal rank fusion; weights: scaled scores, summed
-    term     := [ weight "*" ] atom [ ":" depth ]       depth: documents that it contributes
+    term     := [ weight "*" ] atom [ ":" depth ]       depth: documents that it contributes; no two of a fusion are alike
     atom     := FIELD | "(" search ")"
 
 After ``>`` terms are fields without a depth of their own; a depth at the end limits the candidates.
@@ -60,7 +60,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Fused:
-    """Terms whose documents are fused: all have weights, or none has."""
+    """Terms whose documents are fused, no source twice: all have weights, or none has."""
 
     terms: tuple[Term, ...]
 
@@ -211,6 +211,10 @@ class _Parser:
         if any(weighted) and not all(weighted):
             self._at = start
             raise self._error("some terms have a weight and some have none: give all of them one, or none")
+        for at, term in enumerate(terms):
+            if any(term.source == other.source for other in terms[:at]):
+                self._at = start
+                raise self._error(f"a fusion names {term.source} twice: name it once, with one weight and depth")
         return Fused(tuple(terms))
 
     def _term(self, nesting: int) -> Term:

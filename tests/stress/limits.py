@@ -2,8 +2,8 @@
 
 ``python tests/stress/limits.py [--limit NOFILE|AS|FSIZE|disk|readonly ...]`` (disk and readonly mount a tmpfs: root)
 
-Every command of the command line runs under each limit, from one that stops it at once to one that lets it pass. LLVM, faiss
-and OpenMP end the process when they are refused memory while they load: of those commands only the index is looked at.
+Every command of the command line runs under each limit, from one that stops it at once to one that lets it pass. LLVM, faiss,
+OpenMP and OpenBLAS end the process when they are refused memory: of those commands only the index is looked at.
 """
 
 import argparse
@@ -35,7 +35,7 @@ LIMITS = {
     "readonly": [0],
 }
 QUERIES = {"bm25": [{"word1": 1.0}], "other": [{"word1": 1.0}], "hashed": HashedTokens().encode_queries(["word1 sea3"])}
-ENDED = ("LLVM ERROR", "bad_alloc", "thread-local data", "libgomp")
+ENDED = ("LLVM ERROR", "bad_alloc", "thread-local data", "libgomp", "OpenBLAS error")
 """What libraries say that end the process themselves."""
 COMMANDS = {
     "build": "build {corpus} --out {idx}-new --encoder bm25 --encoder hashed",

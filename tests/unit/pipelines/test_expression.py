@@ -11,13 +11,13 @@ WEIGHTS = st.floats(1e-6, 1e6, allow_nan=False)
 
 @st.composite
 def fusions(draw, sources, *, in_reranker=False):
-    n = draw(st.integers(1, 3))
     weighted = draw(st.booleans())
     return Fused(
         tuple(
-            Term(draw(sources), draw(WEIGHTS) if weighted else None, None if in_reranker else draw(DEPTHS)) for _ in range(n)
+            Term(source, draw(WEIGHTS) if weighted else None, None if in_reranker else draw(DEPTHS))
+            for source in draw(st.lists(sources, min_size=1, max_size=3, unique=True))
         )
-    )  # fmt: skip
+    )
 
 
 def searches(sources):
@@ -68,6 +68,9 @@ def test_canonical_form_and_fields(text, printed, fields):
         ("0*a", "a weight is a number > 0", 0),
         ("1e999*a", "a weight is a number > 0", 0),
         ("0.5*a + b", "give all of them one, or none", 0),
+        ("a + b + a:9", "a fusion names a twice", 0),
+        ("a > 0.5*b + 0.1*b", "a fusion names b twice", 4),
+        ("(a > b) + (a>b):9", "a fusion names a > b twice", 0),
         ("a > (b)", "a reranker names fields", 4),
         ("a > b:3 + c", "only stand at its end", 4),
         ("(a", "expected )", 2),
