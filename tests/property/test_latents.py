@@ -1,7 +1,7 @@
 """TopK and pooling over latents, against sorting in Python."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -12,6 +12,7 @@ FEW = st.integers(-8, 8).map(lambda number: number / 4)  # many are equal
 MATRICES = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12), elements=FEW)
 
 
+@settings(deadline=None)
 @given(activations=MATRICES, data=st.data(), total=st.booleans())
 def test_largest_and_pooled(activations, data, total):
     k = data.draw(st.integers(1, activations.shape[1]))

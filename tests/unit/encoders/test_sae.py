@@ -134,9 +134,8 @@ def test_packed_weights_say_nearly_the_same(sae, tmp_path):
     for which, vectors in enumerate((ours, packed)):
         for number, row in enumerate(rows_of(vectors)):
             dense[which, number, list(row)] = list(row.values())
-    assert (
-        (dense[0] * dense[1]).sum(1) / np.linalg.norm(dense, axis=2).prod(0)
-    ).min() > 0.9  # rounding may let another latent in
+    cosines = (dense[0] * dense[1]).sum(1) / np.linalg.norm(dense, axis=2).prod(0)
+    assert cosines.min() > 0.9  # rounding may let another latent in
 
 
 def test_another_base_model_is_refused_and_a_moved_one_found(sae, stanford, models, tmp_path):
@@ -150,7 +149,7 @@ def test_another_base_model_is_refused_and_a_moved_one_found(sae, stanford, mode
     other = shutil.copytree(stanford, tmp_path / "other")
     metadata = json.loads((other / "artifact.metadata").read_text())
     (other / "artifact.metadata").write_text(json.dumps({**metadata, "doc_maxlen": 9}))
-    with pytest.raises(RepresentationError, match="was trained on vectors of .*base=DIR_OR_ID"):
+    with pytest.raises(RepresentationError, match=r"was trained on vectors of .*base=DIR_OR_ID"):
         load_encoder("sae", model=str(folder), base=str(other))
 
 
@@ -196,7 +195,7 @@ def test_wrong_names_of_latents_are_refused(content, message, sae, tmp_path):
     folder = shutil.copytree(sae, tmp_path / "m")
     (folder / "latents.json").write_text(content)
     with pytest.raises(RepresentationError, match=message):
-        load_encoder(model=str(folder)).vocabulary
+        _ = load_encoder(model=str(folder)).vocabulary
 
 
 def test_wrong_settings_are_refused(sae):
