@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import Literal
 
-from ...index.representations import DenseVectors, SparseVectors, Vectors
+from ...index.representations import DenseVectors, QueryNets, SparseVectors, Vectors
 from ...retrieval.encoders.shared_pass import SharedPass
 from ...retrieval.fields import FieldEncoder
 from ...retrieval.retriever import Retriever
@@ -131,4 +131,6 @@ def _units(encoded: Vectors) -> tuple[Unit, int]:
         return "terms", encoded.n_postings
     if isinstance(encoded, DenseVectors):
         return "numbers", encoded.vectors.size
+    if isinstance(encoded, QueryNets):
+        return "numbers", encoded.numbers.size
     return "tokens", encoded.n_tokens

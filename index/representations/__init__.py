@@ -1,10 +1,11 @@
-"""What encoders write and indexes store: sparse vectors, token vectors, sparse token vectors, dense vectors."""
+"""What encoders write: sparse vectors, token vectors, sparse token vectors, dense vectors, and queries that are networks."""
 
 from .dense import DenseVectors
 from .multivectors import MultiVectors
+from .nets import QueryNets
 from .sparse import SparseVectors
 from .sparse_multivectors import SparseMultiVectors
 
-Vectors = SparseVectors | MultiVectors | SparseMultiVectors | DenseVectors
+Vectors = SparseVectors | MultiVectors | SparseMultiVectors | DenseVectors | QueryNets
 
-__all__ = ["DenseVectors", "MultiVectors", "SparseMultiVectors", "SparseVectors", "Vectors"]
+__all__ = ["DenseVectors", "MultiVectors", "QueryNets", "SparseMultiVectors", "SparseVectors", "Vectors"]

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from ...index.representations.dense import DenseVectors
 from ...index.representations.multivectors import MultiVectors
+from ...index.representations.nets import QueryNets
 from ...index.representations.sparse import SparseVectors
 from ...index.representations.sparse_multivectors import SparseMultiVectors
 
@@ -23,7 +24,7 @@ class _Fingerprinted(Protocol):
     kind : str
         The method's name in the table of methods: "bm25", "splade", "colbert", ...
     representation : str
-        What it makes: "sparse", "tokens", "sparse-tokens" or "dense".
+        What it makes: "sparse", "tokens", "sparse-tokens", "dense" or "nets".
     settings : mapping
         Everything JSON-serialisable that is needed to make this encoder again with ``load_encoder(kind, **settings)``,
         including ``model`` (folder or id) when there is one.
@@ -139,7 +140,24 @@ class DenseVectorEncoder(_Fingerprinted, Protocol):
         ...
 
 
-Encoder = SparseEncoder | MultiVectorEncoder | SparseTokenEncoder | DenseVectorEncoder
+class NetEncoder(_Fingerprinted, Protocol):
+    """Turns documents into one vector each, and queries into networks that score them; pure as :class:`SparseEncoder` is."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a vector."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> DenseVectors:
+        """Encode documents; row ``i`` belongs to ``texts[i]``."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> QueryNets:
+        """Encode queries; network ``i`` belongs to ``texts[i]``."""
+        ...
+
+
+Encoder = SparseEncoder | MultiVectorEncoder | SparseTokenEncoder | DenseVectorEncoder | NetEncoder
 
 
 def fingerprint_of(kind: str, facts: Mapping[str, Any]) -> str:

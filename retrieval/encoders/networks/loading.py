@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -176,11 +177,10 @@ def load_network(
     MissingDependencyError
         Without torch and transformers.
     """
-    try:
-        import torch  # transformers imports without it, and fails later and less clearly
-        import transformers
-    except ImportError as error:
-        raise MissingDependencyError("torch and transformers", "encode", "a neural encoder") from error
+    check_libraries()
+    import torch
+    import transformers
+
     if not (folder / "config.json").is_file():
         raise RepresentationError(f"{folder}: no config.json: expected the folder of a transformers model")
     weight_files(folder)
@@ -233,6 +233,15 @@ def _from_folder(folder: Path, auto: Any) -> tuple[Any, dict[str, Any]]:
         options.update(local_files_only=True, trust_remote_code=False, weights_only=True)
         loaded = auto.from_pretrained(str(folder), **options)
     return loaded
+
+
+def check_libraries() -> None:
+    """Raise MissingDependencyError without torch and transformers."""
+    for name in ("torch", "transformers"):  # transformers imports without torch, and fails later and less clearly
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise MissingDependencyError("torch and transformers", "encode", "a neural encoder") from error
 
 
 @contextmanager
