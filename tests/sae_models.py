@@ -44,14 +44,10 @@ def weights_of(folder, vectors, *, query):
         for latent in sorted(range(len(products)), key=lambda at: -products[at])[: config["n_active"]]:
             if products[latent] > 0:
                 both = (pooled[latent], products[latent])
-                pooled[latent] = sum(both) if config["pooling"] == "sum" else max(both)
-    length = 1 if query else pooled.sum() / config["average_length"]
-    found = {}
-    for latent in np.flatnonzero(pooled).tolist():
-        value = config["gain"] * pooled[latent]
-        weight = np.log(1 + value)
-        if config["weighting"] == "saturation":
-            k1, b = config["k1"], config["b"]
-            weight = value * (k1 + 1) / (value + k1 * (1 - b + b * length))
-        found[latent] = weight * tensors["idf"][latent] ** config["idf_power"] if query else weight
-    return found
+                pooled[latent] = sum(both) if config["query_pooling" if query else "document_pooling"] == "sum" else max(both)
+    found = config["gain"] * pooled
+    if config["weighting"] == "log1p":
+        found = np.log(1 + found) * (tensors["idf"] if query else 1)
+    elif not query:
+        found = found.round()
+    return {latent: found[latent] for latent in np.flatnonzero(found).tolist()}

@@ -140,6 +140,11 @@ class ColbertEncoder:
         """Tokens of a document that are read, special tokens and marker included."""
         return self._documents.side.max_length
 
+    @property
+    def token_strings(self) -> Sequence[str]:
+        """Strings of the tokens, by id."""
+        return self._wordpieces.tokens
+
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode documents; text ``i`` of the result belongs to ``texts[i]``. The first call loads torch and the network."""
         return self._encode(self.document_side, texts)

@@ -71,13 +71,13 @@ def load_model_encoder(
         check_settings(kind, options)
     method = METHODS[kind]
     layout = _read(root, imported(str(method.layout)))
-    config = imported(method.settings)(model=_lasting_name(model), **options)
+    config = imported(method.settings)(model=lasting_name(model), **options)
     if getattr(config, "query_model", None) is not None:
         other = _read(resolve_model(config.query_model), imported(str(method.layout)))
         layout = replace(layout, query=other.query, query_prompt=other.query_prompt)
-        config = replace(config, query_model=_lasting_name(config.query_model))
+        config = replace(config, query_model=lasting_name(config.query_model))
     if getattr(config, "base", None) is not None:
-        config = replace(config, base=_lasting_name(config.base))
+        config = replace(config, base=lasting_name(config.base))
     return imported(method.encoder)(config, layout, device=device, batch_size=batch_size)
 
 
@@ -146,7 +146,7 @@ def _has_weights(folder: Path) -> bool:
     return any(True for pattern in ("*.safetensors", "pytorch_model*.bin") for _ in folder.rglob(pattern))
 
 
-def _lasting_name(model: str) -> str:
+def lasting_name(model: str) -> str:
     """Name that finds the same model from any working directory."""
     folder = Path(model).expanduser()
     return str(folder.resolve()) if folder.is_dir() else model

@@ -2,10 +2,10 @@
 
 ::
 
-    z = TopK(W_e (scale (v - mean) - b_d) + b_e)            a vector v: a token's, or that of the whole text
-    a = max z or sum z                                      over the vectors of a text
-    document   log1p(gain a)   or   (k1 + 1) g / (g + k1 (1 - b + b |a| / average_length)),   g = gain a
-    query      the same without lengths, times idf
+    z = TopK(W_e (scale (v - mean) - b_d) + b_e)        a vector v: a token's, or that of the whole text
+    a = max z or sum z                                  over the vectors of a text
+    log1p      log1p(gain a), of queries times idf, which was counted in the training text
+    bm25       gain a, of documents rounded, as term counts that the index weighs: by saturation, length and its own idf
 
 The terms are latents, called ``latent-NUMBER LABEL``; no MLM head is needed. The vectors are those of a ColBERT or of a dense
 model, whose trunk is shared with other fields.
@@ -26,6 +26,7 @@ from ...index.arrays import Floats, Int32s
 from ...index.errors import RepresentationError
 from ...index.kernels import read_only
 from ...index.representations.sparse import SparseVectors
+from ...index.sparse.bm25 import Bm25
 from ..kernels.latents import largest, pooled
 from .base import fingerprint_of
 from .checkpoints.sae import SaeLayout, read_latents
@@ -125,6 +126,8 @@ class SaeEncoder:
             name: value for name in ("document_top_k", "query_top_k") if (value := getattr(config, name)) is not None
         })  # fmt: skip
         self.base = self._base(device)
+        self.bm25 = Bm25(k1=layout.k1, b=layout.b) if layout.weighting == "bm25" else None
+        """Parameters of the field that holds term counts; None where it holds weights."""
         self._autoencoder: Autoencoder | None = None
         self.document_side = SaeSide(self, self.base.document_side, self._layout.document_top_k, queries=False)
         self.query_side = SaeSide(self, self.base.query_side, self._layout.query_top_k, queries=True)
@@ -149,10 +152,14 @@ class SaeEncoder:
         return fingerprint_of(self.kind, facts)
 
     @cached_property
-    def vocabulary(self) -> Sequence[str]:
+    def names(self) -> Sequence[str]:
         """Names of the latents, ``latent-NUMBER LABEL``."""
-        names = (f"latent-{number} {each['label']}".rstrip() for number, each in enumerate(read_latents(self._layout)))
-        return list(names)
+        return [f"latent-{number} {each['label']}".rstrip() for number, each in enumerate(read_latents(self._layout))]
+
+    @property
+    def vocabulary(self) -> Sequence[str] | None:
+        """Names of the latents; None with BM25's weighting, whose vectors bring their own."""
+        return None if self.bm25 else self.names
 
     def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
         """Encode documents; row ``i`` belongs to ``texts[i]``. The first call loads torch and the network."""
@@ -164,11 +171,11 @@ class SaeEncoder:
 
     def surface_terms(self, text: str) -> set[str]:
         """All latents: none is an expansion, since each stands for something that the text says."""
-        return set(self.vocabulary)
+        return set(self.names)
 
     def n_truncated(self, texts: Sequence[str]) -> int:
         """How many of the documents are longer than the encoder reads, and lose their ends."""
-        return self.base.n_truncated(texts)
+        return int(self.base.n_truncated(texts))
 
     def load(self) -> Autoencoder:
         """Read the autoencoder's weights, once.
@@ -183,41 +190,32 @@ class SaeEncoder:
                 self._autoencoder = _read(self._layout)
             return self._autoencoder
 
-    def activations(self, vectors: Floats) -> Floats:
-        """Pool the activations of a text's vectors.
-
-        Parameters
-        ----------
-        vectors : (n, dim) float32
-            One a token, or the text's only one.
-
-        Returns
-        -------
-        (n_latents,) float32
-            Those of latents that no vector has are 0.
-        """
-        weights, biases, _ = self.load()
-        latents = np.empty((len(vectors), self._layout.n_active), np.int32)
+    def row(self, vectors: Floats, *, query: bool) -> Row:
+        """Latents and weights of a text from its vectors (n, dim) float32: one a token, or the text's only one."""
+        layout, (weights, biases, idf) = self._layout, self.load()
+        latents = np.empty((len(vectors), layout.n_active), np.int32)
         values = np.empty(latents.shape, np.float32)
         # A product for each text: so no text's last bits depend on those beside it.
-        largest(read_only(vectors @ weights + biases), self._layout.n_active, latents, values)
-        found = np.zeros(self._layout.n_latents, np.float32)
-        pooled(read_only(latents), read_only(values), self._layout.pooling == "sum", found)
-        return found
-
-    def weights(self, activations: Floats, *, query: bool) -> Row:
-        """Latents and weights of a text from its pooled activations."""
-        layout = self._layout
-        (latents,) = np.nonzero(activations)
-        values = layout.gain * activations[latents]
-        if layout.weighting == "log1p":
-            weights = np.log1p(values)
+        largest(read_only(vectors @ weights + biases), layout.n_active, latents, values)
+        activations = np.zeros(layout.n_latents, np.float32)
+        pooling = layout.query_pooling if query else layout.document_pooling
+        pooled(read_only(latents), read_only(values), pooling == "sum", activations)
+        activations *= np.float32(layout.gain)
+        if self.bm25:
+            found = activations if query else np.rint(activations)
         else:
-            length = 1.0 if query else float(activations.sum()) / layout.average_length
-            weights = (layout.k1 + 1) * values / (values + layout.k1 * (1 - layout.b + layout.b * length))
-        if query:
-            weights = weights * self.load().idf[latents] ** layout.idf_power
-        return latents.astype(np.int32), weights.astype(np.float32)
+            found = np.log1p(activations) * idf if query else np.log1p(activations)
+        terms = np.flatnonzero(found)
+        return terms.astype(np.int32), found[terms]
+
+    def joined(self, rows: Sequence[Row], top_k: int | None) -> SparseVectors:
+        """Join texts, each with its largest weights."""
+        vectors = keep_largest(SparseVectors.from_rows(rows), top_k)  # type: ignore[arg-type]
+        if self.bm25 is None:
+            return vectors
+        used, terms = np.unique(vectors.terms, return_inverse=True)
+        names = [self.names[number] for number in used.tolist()]
+        return SparseVectors(vectors.indptr, terms.astype(np.int32), vectors.weights, names)
 
     def _encode(self, side: SaeSide, texts: Sequence[str]) -> SparseVectors:
         return cast(SparseVectors, encode_sides({self.kind: side}, texts_of(texts))[self.kind])
@@ -268,13 +266,12 @@ class SaeSide:
 
     def results(self, rows: Sequence[Any], states: Sequence[torch.Tensor]) -> list[Row]:
         """Latents and weights of each text from the trunk's states."""
-        encoder = self._encoder
-        vectors = (np.atleast_2d(each) for each in self._base.results(rows, states))
-        return [encoder.weights(encoder.activations(each), query=self._queries) for each in vectors]
+        found = self._base.results(rows, states)
+        return [self._encoder.row(np.atleast_2d(each), query=self._queries) for each in found]
 
     def joined(self, results: Sequence[Row]) -> SparseVectors:
         """Join texts, each with its largest weights."""
-        return keep_largest(SparseVectors.from_rows(results), self._top_k)  # type: ignore[arg-type]
+        return self._encoder.joined(results, self._top_k)
 
 
 def _read(layout: SaeLayout) -> Autoencoder:

@@ -168,7 +168,7 @@ def train(
         raise ValueError("validate_every and validate go together: give both, or neither")
     if (teacher is None) != (config.objective.tct == 0):
         raise ValueError("the loss tct and a teacher go together: give both, or neither")
-    with _torch_of_its_own(config.n_threads):
+    with torch_of_its_own(config.n_threads):
         run = _Run(student, data, config, Path(out), teacher)
         start, n_resumed = time.monotonic(), run.step
         student.train()
@@ -187,7 +187,7 @@ def train(
 
 
 @contextmanager
-def _torch_of_its_own(n_threads: int) -> Iterator[None]:
+def torch_of_its_own(n_threads: int) -> Iterator[None]:
     """Give a run ``n_threads`` and random numbers of torch, and the process what it had before."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DATA_HELP = "training files, JSON lines of {query, positive}, with {negative}, or {query, passages, scores, positive}, also .gz"
 MOST_PASSAGES = 8  # of a query in a batch, where nothing is said
 N_QUERIES = 2_000  # on which a new projection starts
-METHODS = ("splade", "inference-free", "colbert", "dense")
+METHODS = ("splade", "inference-free", "colbert", "dense", "sae")
 LOSSES: dict[str, dict[str, float]] = {
     "splade": {"flops_queries": 5e-5, "flops_documents": 3e-5},
     "inference-free": {"flops_documents": 3e-5},
@@ -60,14 +60,16 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     train.add_argument("method", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
     train.add_argument("--model", required=True, metavar="DIR_OR_ID", help="the checkpoint to start from")
-    train.add_argument("--data", required=True, nargs="+", metavar="FILE", help=DATA_HELP)
+    train.add_argument("--data", nargs="+", metavar="FILE", help=f"{DATA_HELP}; of all methods but sae")
     train.add_argument("--out", required=True, metavar="DIR", help="folder of the run; an interrupted run goes on")
     train.add_argument("--steps", type=int, default=10_000, metavar="N", help="of the optimizer (default 10000)")
-    train.add_argument("--batch-size", type=int, default=32, metavar="N", help="queries in a batch (default 32)")
+    train.add_argument(
+        "--batch-size", type=int, metavar="N", help="queries in a batch, of sae vectors (default 32, of sae 2048)"
+    )
     train.add_argument("--passages", type=int, metavar="N",
                        help="passages of each query: the positive and others of its list, drawn anew each time (default: those "
                        f"of the shortest list, up to {MOST_PASSAGES})")  # fmt: skip
-    train.add_argument("--learning-rate", type=float, default=2e-5, metavar="R", help="(default 2e-5)")
+    train.add_argument("--learning-rate", type=float, metavar="R", help="(default 2e-5, of sae 1e-3)")
     train.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
     train.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="(default: all cores)")
     train.add_argument("--idf", metavar="FILE", help="query weights of inference-free: an idf.json (default: counted in DATA)")
@@ -82,6 +84,11 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
                        help="weights of the losses: in_batch=1 (default), kl=1, flops_documents=1e-4, ...")  # fmt: skip
     group.add_argument("--loop", action="append", default=[], metavar="NAME=VALUE",
                        help="of the loop: bf16=true, warmup_steps=500 (default: a tenth of the steps), ...")  # fmt: skip
+    group = train.add_argument_group("sparse autoencoders", "train sae --model MODEL --corpus FILE... learns without labels")
+    group.add_argument("--corpus", nargs="+", metavar="FILE", help="texts that it learns from: what `build` takes")
+    group.add_argument("--documents", type=int, metavar="N", help="texts drawn from them at random (default 20000)")
+    group.add_argument("--latents", type=int, metavar="N", help="terms of the vocabulary that is learnt (default 4096)")
+    group.add_argument("--active", type=int, metavar="N", help="latents of each token, or of each dense vector (default 8)")
     group = train.add_argument_group("validation")
     group.add_argument("--dev", metavar="FOLDER", help="a BEIR folder; the model with the best nDCG@10 is kept in DIR/best")
     group.add_argument("--dev-split", default="dev", metavar="SPLIT", help="which of its judgments (default dev)")
@@ -95,6 +102,14 @@ def add_train_options(train: argparse.ArgumentParser) -> None:
 def run_train(options: argparse.Namespace, *, load_dataset: LoadDataset) -> int:
     """Train, and write the folder of the model on stdout."""
     require_models("lexmax train")
+    if options.method == "sae":
+        from .sae_command import run_train_sae
+
+        return run_train_sae(options)
+    if not options.data:
+        raise ValueError(f"train {options.method} needs --data")
+    if wrong := [name for name in ("corpus", "documents", "latents", "active") if getattr(options, name) is not None]:
+        raise ValueError(f"--{wrong[0]} is for sae, not for {options.method}")
     from ..encoders.networks.devices import check_device
 
     check_device(options.device)
@@ -135,10 +150,15 @@ def _train_config(options: argparse.Namespace) -> TrainConfig:
     if options.dev and options.dev_every < 1:
         raise ValueError(f"--dev-every is {options.dev_every}: it must be >= 1")
     return TrainConfig(
-        objective=Objective(**losses), n_steps=options.steps, batch_size=options.batch_size, n_passages=options.passages or 1,
-        learning_rate=options.learning_rate, seed=options.seed, n_threads=options.threads,
+        objective=Objective(**losses), n_steps=options.steps, batch_size=_given(options.batch_size, 32),
+        n_passages=_given(options.passages, 1), learning_rate=_given(options.learning_rate, 2e-5),
+        seed=options.seed, n_threads=options.threads,
         validate_every=options.dev_every if options.dev else 0, patience=options.patience if options.dev else 0, **loop,
     )  # fmt: skip
+
+
+def _given(value: float | None, default: Any) -> Any:
+    return default if value is None else value
 
 
 def _student(options: argparse.Namespace, settings: dict[str, Any]) -> Student:

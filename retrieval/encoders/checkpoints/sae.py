@@ -23,11 +23,12 @@ FORMAT = "lexmax-sae"
 VERSION = 1
 BASES = ("colbert", "dense")
 SaePooling = Literal["max", "sum"]
-Weighting = Literal["log1p", "saturation"]
+Weighting = Literal["log1p", "bm25"]
 SIZES = ("dim", "n_latents", "n_active")
-NUMBERS = ("scale", "gain", "k1", "b", "average_length", "idf_power")
+CHOICES = {"document_pooling": get_args(SaePooling), "query_pooling": get_args(SaePooling), "weighting": get_args(Weighting)}
+NUMBERS = ("scale", "gain", "k1", "b")
 OPTIONAL = ("document_top_k", "query_top_k")
-KEYS = ("format", "version", "base", *SIZES, "pooling", "weighting", *NUMBERS, *OPTIONAL)
+KEYS = ("format", "version", "base", *SIZES, *CHOICES, *NUMBERS, *OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +62,14 @@ class SaeLayout:
     base : BaseFiles
     dim, n_latents, n_active : int
         Numbers of a vector, latents, and how many of them a vector has.
-    pooling : {"max", "sum"}
+    scale : float
+        Of the vectors, once their mean is taken off.
+    document_pooling, query_pooling : {"max", "sum"}
         Over the vectors of a text.
-    weighting : {"log1p", "saturation"}
-        log1p(gain a), or BM25's saturation of gain a with ``k1``, ``b`` and ``average_length``.
-    scale, gain, k1, b, average_length : float
-        ``scale`` of the vectors, once their mean is taken off; ``average_length``: mean sum of a document's pooled activations.
-    idf_power : float
-        Query weights are multiplied by idf to this power; 0: not at all.
+    weighting : {"log1p", "bm25"}
+        log1p(gain a) of pooled activations a, with idf of the training text; or gain a as term counts of BM25, which the index
+        weighs by ``k1``, ``b`` and its own collection's idf.
+    gain, k1, b : float
     document_top_k, query_top_k : int or None
         Weights that a text keeps, the largest.
     """
@@ -79,13 +80,12 @@ class SaeLayout:
     n_latents: int
     n_active: int
     scale: float
-    pooling: SaePooling = "max"
-    weighting: Weighting = "log1p"
-    gain: float = 1.0
+    document_pooling: SaePooling = "sum"
+    query_pooling: SaePooling = "max"
+    weighting: Weighting = "bm25"
+    gain: float = 8.0
     k1: float = 1.2
     b: float = 0.75
-    average_length: float = 1.0
-    idf_power: float = 1.0
     document_top_k: int | None = None
     query_top_k: int | None = None
 
@@ -114,7 +114,7 @@ def read_sae_layout(root: Path) -> SaeLayout:
     found: dict[str, Any] = {name: _whole(path, config, name) for name in SIZES}
     found |= {name: _whole(path, config, name) for name in OPTIONAL if config.get(name) is not None}
     found |= {name: _positive(path, config[name], name) for name in NUMBERS if name in config}
-    for name, choices in (("pooling", get_args(SaePooling)), ("weighting", get_args(Weighting))):
+    for name, choices in CHOICES.items():
         if config.get(name) not in choices:
             raise RepresentationError(f"{path}: {name} is {config.get(name)!r}: expected {' or '.join(choices)}")
         found[name] = config[name]
@@ -179,11 +179,11 @@ def _whole(path: Path, config: Any, name: str) -> int:
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise RepresentationError(f"{path}: {name} is {value!r}: expected a whole number, 1 or more")
-    return int(value)
+    return value
 
 
 def _positive(path: Path, value: Any, name: str) -> float:
-    least = "0 or more" if name in ("b", "idf_power") else "above 0"
+    least = "0 or more" if name in ("k1", "b") else "above 0"
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
