@@ -219,6 +219,10 @@ class ArrayFile:
         """Size of the file in bytes."""
         return len(self._bytes)
 
+    def origin(self, name: str) -> int:
+        """Byte of the content that an array begins at."""
+        return self._entries[name].offset - ALIGNMENT
+
     def sizes(self) -> dict[str, int]:
         """Bytes of each array."""
         return {name: entry.end - entry.offset for name, entry in self._entries.items()}

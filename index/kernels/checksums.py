@@ -119,11 +119,3 @@ def verify_span(checked: HasChecked, first: Any, end: Any) -> None:
 def position(checked: HasChecked, array: npt.NDArray[Any]) -> Any:
     """Return the byte of the content that an array of the file begins at."""
     return np.int64(array.ctypes.data) - np.int64(checked.content.ctypes.data)
-
-
-@kernel
-def verify_part(checked: HasChecked, part: npt.NDArray[Any]) -> None:
-    """Verify what a contiguous part of an array of the file lies in; in a loop over small parts `is_unread` is faster."""
-    if part.size > 0:
-        first = position(checked, part)
-        verify_span(checked, first, first + part.size * part.itemsize)

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from ..array_files import ArrayFile, ArrayFileWriter
 from ..arrays import Floats, Int32s, Int64s, is_indptr, joined_offsets, picks_of
 from ..kernels import postings as kernels
+from ..kernels import read_only
 from ..kernels.postings import BLOCK, KTH, PostingArrays
 from ..kernels.rows import PAD, pack_rows, rank_bytes, unpack_rows
 from .quantize import Impacts
@@ -172,6 +173,7 @@ class InvertedIndex:
             dense=file.unverified("dense", "uint8", (None, n_windows * (window // BLOCK) // 2)),
             forward_indptr=file.array("forward_indptr", "int64", (self.n_docs + 1,)),
             forward=file.unverified("forward", "uint8", (len(slots) * (rank_bytes(n_terms) + 1) + PAD,)),
+            origins=read_only(np.array([file.origin(name) for name in ("slots", "impacts", "dense", "forward")])),
             **file.checked._asdict(),
         )
         self.packed = tuple(self.arrays)

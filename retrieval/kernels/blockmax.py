@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...index.kernels.postings import BLOCK, I32, I64, PostingArrays
+from ...index.kernels.postings import BLOCK, I32, I64, PostingArrays, verify_rows
 from . import Integer, kernel
 from .prefetch import prefetch
 from .rows import prefetch_rows, score_document
@@ -21,6 +21,8 @@ from .topk import Keys, key_of, push, raise_threshold
 N_BUCKETS = 256
 AHEAD = 2
 """Blocks whose rows are prefetched; their offsets are twice as far ahead."""
+VERIFIED = 16
+"""Blocks whose rows are verified together."""
 ROUNDS = np.array([0.85, 0.7, 0.0])
 """Blocks are collected in rounds by bound, so that most are never sorted: above 85 % of the best bound, 70 %, the rest."""
 
@@ -96,6 +98,8 @@ def search_blocks(
             return n, floor, -1
         for j in range(len(blocks)):
             b = blocks[j]
+            if j % VERIFIED == 0:
+                verify_rows(arrays, first, blocks[j : j + VERIFIED], BLOCK)
             if j + 2 * AHEAD < len(blocks):
                 prefetch(arrays.forward_indptr, first + np.int64(blocks[j + 2 * AHEAD]) * BLOCK)
             if j + AHEAD < len(blocks):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...index.kernels.postings import I32, I64, PostingArrays, verify_row
+from ...index.kernels.postings import I32, I64, PostingArrays, verify_rows
 from ...index.kernels.rows import rank_bytes
 from . import Integer, kernel
 from .prefetch import LINE_BYTES, prefetch
@@ -19,10 +19,9 @@ AHEAD = 8
 
 @kernel
 def score_document(arrays: PostingArrays, d: Integer, ranks: Ranks, weights: Accumulator) -> Integer:
-    """Score one document from its row: the query's terms are compared with 32 of its entries at a time."""
+    """Score one document from its row, which is verified: the query's terms are compared with 32 of its entries at a time."""
     first = arrays.forward_indptr[d]
     n = arrays.forward_indptr[d + 1] - first
-    verify_row(arrays, d)
     if rank_bytes(len(arrays.starts) - 1) == 2:
         return score_narrow_row(arrays.forward, 3 * first, n, ranks, weights)
     return score_wide_row(arrays.forward, 5 * first, n, ranks, weights)
@@ -43,6 +42,7 @@ def score_rows(packed: tuple[Any, ...], documents: I32, ranks: Ranks, weights: A
     ``packed`` is as in `search.search_windows`; ``ranks``, ``weights`` (n_terms,) are the query; no score may pass 2**32 - 1.
     """
     arrays = PostingArrays(*packed)
+    verify_rows(arrays, 0, documents, 1)
     for i in range(len(documents)):
         if i + 2 * AHEAD < len(documents):
             prefetch(arrays.forward_indptr, documents[i + 2 * AHEAD])

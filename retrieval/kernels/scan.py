@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.kernels.postings import BLOCK, I64, PostingArrays, run_span, step_of, verify_lists
+from ...index.kernels.postings import BLOCK, I64, PostingArrays, run_span, step_of, verify_lists, verify_rows
 from ...index.kernels.sorting import order_of
 from . import Integer, kernel
 from .bounds import bound_window
@@ -231,6 +231,7 @@ def score_candidates(
     ranks: Ranks, weights: Accumulator, keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Score the candidates of the window that begins at document ``first`` from their rows, and push them."""
+    verify_rows(arrays, first, candidates, 1)
     for i in range(len(candidates)):
         if i + 2 * AHEAD < len(candidates):
             prefetch(arrays.forward_indptr, first + np.int64(candidates[i + 2 * AHEAD]))

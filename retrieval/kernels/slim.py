@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.kernels.checksums import Checked, verify_part
+from ...index.kernels.checksums import Checked, is_unread, position, verify_span
 from . import kernel
 
 Int32s = npt.NDArray[np.int32]
@@ -37,12 +37,15 @@ def score_sparse_tokens(
     """
     n_tokens = table.shape[1]
     dots, best = np.empty(n_tokens, np.int32), np.empty(n_tokens, np.int32)
+    ranks_at, impacts_at, width = position(checked, ranks), position(checked, impacts), ranks.itemsize
     for i in range(len(documents)):
         best[:] = 0  # no weight is negative
         first, last = offsets[documents[i]], offsets[documents[i] + 1]
-        entries = np.int64(indptr[first]), np.int64(indptr[last])
-        verify_part(checked, ranks[entries[0] : entries[1]])
-        verify_part(checked, impacts[entries[0] : entries[1]])
+        ranks_first, ranks_end = ranks_at + width * np.int64(indptr[first]), ranks_at + width * np.int64(indptr[last])
+        impacts_first, impacts_end = impacts_at + np.int64(indptr[first]), impacts_at + np.int64(indptr[last])
+        if is_unread(checked.states, ranks_first, ranks_end) or is_unread(checked.states, impacts_first, impacts_end):
+            verify_span(checked, ranks_first, ranks_end)
+            verify_span(checked, impacts_first, impacts_end)
         for token in range(first, last):
             matched = False
             for entry in range(np.int64(indptr[token]), np.int64(indptr[token + 1])):
