@@ -49,8 +49,8 @@ class PartRecord:
     ----------
     folder : str
         Name of the folder that holds the files.
-    n_postings, n_tokens : int
-        Postings, and token vectors; 0 where the representation has none.
+    n_postings, n_tokens, n_vectors : int
+        Postings, token vectors, and dense vectors; 0 where the representation has none.
     total_length, average_length : int, float
         BM25: sum of the documents' lengths in tokens, and the average length that impacts were computed with; 0 otherwise.
     error : dict
@@ -60,6 +60,7 @@ class PartRecord:
     folder: str
     n_postings: int = 0
     n_tokens: int = 0
+    n_vectors: int = 0
     total_length: int = 0
     average_length: float = 0.0
     error: dict[str, float] = field(default_factory=dict)
@@ -77,8 +78,8 @@ class FieldRecord:
         Fixed at creation. sparse: ``{"bm25": {"k1", "b"}}`` where the index weighs term counts; tokens and dense: the
         fields of `multivector.config.MultiVectorConfig` and of `dense.config.DenseFieldConfig`.
     state : dict
-        Shared by all segments. sparse and sparse-tokens: ``scale`` and ``vocabulary`` (file names); tokens: ``codec`` (file
-        name) and ``calibration``.
+        Shared by all segments. sparse and sparse-tokens: ``scale`` and ``vocabulary`` (file names); tokens and dense: ``codec``
+        (file name) and what was measured, ``calibration`` and ``audit``.
     pieces : list of PartRecord
         Of a field that is being filled: vectors of the next segment's first documents, in order.
     complete : bool
@@ -247,7 +248,8 @@ def _state_problems(state: dict[str, Any]) -> Iterator[str]:
     if scale == 0:
         yield "the scale 0"
     given = state.get("given", {})
-    if not isinstance(given, dict) or not isinstance(state.get("calibration"), dict | None):
+    measured = (state.get("calibration"), state.get("audit"))
+    if not isinstance(given, dict) or not all(isinstance(each, dict | None) for each in measured):
         yield "statistics that are no object"
     for number in (scale, *(given.values() if isinstance(given, dict) else ())):
         if not (number is None or (type(number) in (int, float) and 0 <= number < math.inf)):

@@ -9,8 +9,8 @@ from typing import Any
 
 from .dense.config import DenseFieldConfig
 from .dense.field import DenseField, DenseSegment
-from .dense.flat import FILE_NAME as DENSE_NAME
-from .dense.flat import FlatPart
+from .dense.part import DensePart
+from .dense.quantiser import Quantiser
 from .dense.writer import DenseWriter
 from .errors import IndexFormatError
 from .fields import Field, FieldSegment, Part
@@ -94,9 +94,14 @@ def _open_tokens(opening: Opening) -> TokenField:
 
 
 def _open_dense(opening: Opening) -> DenseField:
-    config = DenseFieldConfig(**opening.record.options)
-    segments = opening.parts(DenseSegment, lambda folder: FlatPart(folder / DENSE_NAME, config))
-    return DenseField(opening.index, opening.name, opening.record, segments)
+    config, previous = DenseFieldConfig(**opening.record.options), opening.previous
+    name, quantiser = opening.record.state.get("codec"), None
+    if isinstance(previous, DenseField) and previous.record.state.get("codec") == name:
+        quantiser = previous.quantiser
+    elif name:
+        quantiser = Quantiser.read(opening.index / name, config)
+    segments = opening.parts(DenseSegment, lambda folder: DensePart(folder, config, quantiser))
+    return DenseField(opening.index, opening.name, opening.record, segments, quantiser)
 
 
 def _vocabulary(opening: Opening) -> Vocabulary:

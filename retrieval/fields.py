@@ -30,8 +30,7 @@ class FieldEncoder:
     ----------
     encoder : Encoder
     storage : mapping
-        ``nbits``, ``exact`` and ``n_centroids`` of a token field, ``keep`` of a dense one; see `MultiVectorConfig` and
-        `DenseFieldConfig`.
+        Settings of the representation's fields, `encoders.specs.STORAGE`; see `MultiVectorConfig` and `DenseFieldConfig`.
     """
 
     encoder: Encoder
@@ -44,7 +43,8 @@ class FieldEncoder:
         if make is None:
             raise ValueError(f"encoder {encoder.kind} makes {representation} vectors, which no field holds")
         for holder, names in STORAGE.items():
-            if holder != representation and (wrong := [name for name in self.storage if name in names]):
+            own = STORAGE.get(representation, ())
+            if wrong := [name for name in self.storage if name in names and name not in own]:
                 found = f"encoder {encoder.kind} makes {representation} vectors"
                 raise ValueError(f"{found}: {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} for {holder} vectors")
         return NewField(encoder=encoder_record(encoder), representation=representation, **make(self))
@@ -61,7 +61,7 @@ def _tokens(each: FieldEncoder) -> dict[str, Any]:
 
 
 def _dense(each: FieldEncoder) -> dict[str, Any]:
-    return {"options": asdict(DenseFieldConfig(dim=each.encoder.dim, **each.storage))}  # type: ignore[union-attr]
+    return {"options": DenseFieldConfig(dim=each.encoder.dim, **each.storage).options()}  # type: ignore[union-attr]
 
 
 _NEW_FIELDS: dict[str, Callable[[FieldEncoder], dict[str, Any]]] = {

@@ -1,7 +1,5 @@
 """Dense vectors, and indexes of them, that tests share."""
 
-from dataclasses import asdict
-
 import numpy as np
 from corpora import write_index
 from token_vectors import clustered
@@ -21,7 +19,7 @@ def dense_vectors(rng, n, dim=24) -> DenseVectors:
 
 
 def new_dense_field(dim, **config) -> NewField:
-    return NewField(encoder=DENSE_ENCODER, representation="dense", options=asdict(DenseFieldConfig(dim=dim, **config)))
+    return NewField(encoder=DENSE_ENCODER, representation="dense", options=DenseFieldConfig(dim=dim, **config).options())
 
 
 def make_dense_field(path, vectors: DenseVectors, cuts=(), deleted=(), **config) -> DenseField:

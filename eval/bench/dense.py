@@ -120,7 +120,7 @@ def _faiss(bench: DenseBench, documents: Floats) -> Search:
 
 
 def _build(bench: DenseBench, documents: Floats, path: Path) -> None:
-    options = asdict(DenseFieldConfig(dim=bench.dim, keep=bench.keep))
+    options = DenseFieldConfig(dim=bench.dim, keep=bench.keep).options()
     with Collection.create(path, {"dense": NewField(encoder=ENCODER, representation="dense", options=options)}) as collection:
         for first in range(0, bench.n_docs, ADD_DOCS):
             last = min(first + ADD_DOCS, bench.n_docs)

@@ -1,1 +1,1 @@
-"""Dense fields: one vector a document, kept as 16- or 32-bit floats and searched by faiss."""
+"""Dense fields: one vector per document, scanned whole, by lists or codes, or searched along a graph."""

@@ -1,7 +1,8 @@
-"""Dense fields: one vector a document."""
+"""Dense fields: one vector per document."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 from ..arrays import Floats
 from ..fields import Field, FieldSegment
 from ..manifest import FieldRecord
-from .config import DenseFieldConfig
-from .flat import FlatPart
+from .config import AUTO_BYTES, CODE_POINTS, GRAPH_DOCS, LIST_POINTS, DenseFieldConfig
+from .part import DensePart
+from .quantiser import Quantiser
 
 
-class DenseSegment(FieldSegment[FlatPart]):
+class DenseSegment(FieldSegment[DensePart]):
     """One segment of a dense field."""
 
 
@@ -25,22 +27,62 @@ class DenseField(Field[DenseSegment]):
     Attributes
     ----------
     config : DenseFieldConfig
+    quantiser : Quantiser or None
+        None: there are no lists and no codes.
     """
 
-    def __init__(self, path: Path, name: str, record: FieldRecord, segments: Sequence[DenseSegment]) -> None:
+    def __init__(
+        self, path: Path, name: str, record: FieldRecord, segments: Sequence[DenseSegment], quantiser: Quantiser | None = None
+    ) -> None:
         super().__init__(path, name, record, segments)
-        self.config = DenseFieldConfig(**record.options)
+        self.config, self.quantiser = DenseFieldConfig(**record.options), quantiser
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the field's files in bytes."""
+        return super().n_bytes + (0 if self.quantiser is None else self.quantiser.n_bytes)
 
     def document_vector(self, doc_num: int) -> Floats:
         """One document's vector as it is kept, (dim,) float32."""
         segment, position = self.locate(doc_num)
-        vector: Floats = segment.part.rows(np.array([position]))[0]
+        vector: Floats = segment.part.vectors(np.array([position]))[0]
         return vector
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every search compares the query with every vector."""
+        return all(segment.part.structure == "flat" for segment in self.segments)
 
     def info(self) -> dict[str, Any]:
         """Facts about the field, ready for JSON."""
-        return {**super().info(), "dim": self.config.dim, "keep": self.config.keep, "structure": "flat"}
+        return {
+            **super().info(),
+            **{name: value for name, value in self.config.options().items() if name != "structure"},
+            "structure": self.config.structure,
+            "n_lists": 0 if self.quantiser is None else self.quantiser.n_lists,
+            "search": f"{'exact' if self.is_exact else 'approximate'}: {self._reason()}",
+        }
 
     def segment_info(self, segment: DenseSegment) -> dict[str, Any]:
         """Facts about one segment's part, ready for JSON."""
-        return {"n_vectors": segment.n_docs}
+        return {"n_vectors": segment.n_docs, "structure": segment.part.structure}
+
+    def _reason(self) -> str:
+        """Say what a search looks through, and why."""
+        config, parts = self.config, Counter(segment.part.structure for segment in self.segments)
+        ways = {"flat": "all vectors", "codes": f"codes ({config.quantise})", "ivf": "the nearest lists", "hnsw": "a graph"}
+        looked = ", ".join(f"{ways[each]} in {n} segments" for each, n in parts.items()) or "nothing yet"
+        notes = []
+        if config.structure == "auto":
+            n_bytes = self.n_docs * config.scanned_bytes
+            relation = "over" if n_bytes > AUTO_BYTES else "up to"
+            notes.append(f"auto: a scan reads {n_bytes:,} bytes, {relation} the {AUTO_BYTES:,} from which lists are made")
+        wanted = config.structure_of(self.n_docs)
+        if parts["flat"] and (wanted != "flat" or config.quantise != "none"):
+            least = GRAPH_DOCS if wanted == "hnsw" else max(
+                LIST_POINTS * (config.n_lists or 1) if wanted == "ivf" else LIST_POINTS,
+                CODE_POINTS if config.quantise in ("pq", "opq") else 0,
+            )  # fmt: skip
+            where = "in a segment" if wanted == "hnsw" else "in the field, and a commit or compaction since"
+            notes.append(f"{wanted} with codes {config.quantise} takes {least:,} documents {where}")
+        return "; ".join([looked, *notes])

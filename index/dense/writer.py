@@ -1,4 +1,9 @@
-"""How a dense field is written: vectors are buffered, rounded to the field's precision, and merged block by block."""
+"""How a dense field is written: vectors are buffered at the field's precision, and merged block by block.
+
+Lists and codes need a quantiser, which is trained on a sample once the field has enough documents: by the flush or the commit
+that sees them, and again by a compaction, or by the commit of a small field, that finds four times as many. Parts that were
+written before are flat.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +20,22 @@ from ..manifest import FieldRecord, PartRecord
 from ..representations import DenseVectors, Vectors
 from ..storage import sync_folder
 from ..writing import BufferLimits, NextName
-from .config import DenseFieldConfig
+from .config import GRAPH_DOCS, DenseFieldConfig
 from .field import DenseSegment
-from .flat import BLOCK_ROWS, FILE_NAME, FlatPart, Kept, write_flat
+from .graph import write_graph
+from .lists import ListsWriter, code_width
+from .ordering import insertion_order
+from .part import FILE_NAME, DensePart, Gather, write_rows
+from .quantiser import Quantiser
+from .rows import Rows, block_rows, decode, encode, lengths
+from .training import sample_size, train
+
+OUTGROWN = 4
+"""The quantiser is trained again for this many times the documents it was made for."""
+RETRAINED_DOCS = 1 << 18
+"""A commit trains the quantiser of a field of at most so many documents; compaction that of any."""
+MORE_TO_COME = 4
+"""Lists are made for this many times the vectors at hand when a build goes on after its first part."""
 
 
 class DenseWriter:
@@ -26,7 +44,13 @@ class DenseWriter:
     def __init__(self, index: Path, name: str, record: FieldRecord, limits: BufferLimits) -> None:
         self._index, self.name, self._limits = index, name, limits
         self._config = DenseFieldConfig(**record.options)
-        self._vectors: list[Kept] = []
+        self.audit: dict[str, Any] | None = record.state.get("audit")
+        """Recall of the field's search, as it was measured; see `retrieval.searchers.audit`."""
+        self._codec_name: str | None = record.state.get("codec")
+        self._quantiser = Quantiser.read(index / self._codec_name, self._config) if self._codec_name else None
+        self._new_quantiser: Quantiser | None = None
+        self._unsaved = False
+        self._blocks: list[Rows] = []
         self._n_vectors = 0
 
     @property
@@ -50,38 +74,60 @@ class DenseWriter:
             raise RepresentationError(f"{where}: the field holds dense vectors, not {type(vectors).__name__}")
         if vectors.dim != dim:
             raise RepresentationError(f"{where}: the field holds vectors of dim {dim}, not {vectors.dim}")
-        limit = np.finfo(self._config.dtype).max
         largest = np.abs(vectors.vectors).max(initial=0)
-        if largest > limit:
+        if self._config.keep == "float16" and largest > np.finfo(np.float16).max:
             raise RepresentationError(f"{where}: a number is {largest:.4g}, past float16: make the field with keep=float32")
 
     def extend(self, vectors: Vectors) -> None:
         """Buffer vectors that passed `check`."""
         if isinstance(vectors, DenseVectors):
-            self._vectors.append(vectors.vectors.astype(self._config.dtype))
+            self._blocks.append(encode(vectors.vectors, self._config.keep))
             self._n_vectors += len(vectors)
 
     def clear(self) -> None:
         """Forget what is buffered."""
-        self._vectors, self._n_vectors = [], 0
+        self._blocks, self._n_vectors = [], 0
 
     def flush(self, folder: str, earlier: Sequence[tuple[int, PartRecord]], *, more_to_come: bool) -> PartRecord:
-        """Write what is buffered as a part and make it durable."""
-        vectors, n_vectors = self._vectors, self._n_vectors
+        """Write what is buffered as a part and make it durable; the first part that is large enough makes the quantiser."""
+        blocks, n_vectors = self._blocks, self._n_vectors
         self.clear()
-        return self._write(folder, n_vectors, iter(vectors))
+        owners = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
+        positions = np.concatenate([np.empty(0, np.int64), *(np.arange(len(block)) for block in blocks)])
+        gather = _gather_from([block.__getitem__ for block in blocks], owners, positions)
+        if self._quantiser is None:
+            n_docs = n_vectors * (MORE_TO_COME if more_to_come else 1)
+            self._quantiser = self._trained(gather, n_vectors, n_docs)
+            self._unsaved = self._quantiser is not None
+        return self._write(folder, n_vectors, gather, self._quantiser)
 
     def open(self, record: PartRecord) -> Part:
         """Open a part that `flush` or `merge` wrote."""
-        return FlatPart(self._index / record.folder / FILE_NAME, self._config)
+        return DensePart(self._index / record.folder, self._config, self._new_quantiser or self._quantiser)
 
     def prepare(self, segments: Sequence[DenseSegment], *, compaction: bool = True) -> bool:
-        """Return False: nothing is shared by parts."""
-        return False
+        """Train the quantiser when it is time; whether parts must be written again, with it or with a graph."""
+        self._new_quantiser = None
+        if not compaction:
+            return False
+        live = [_live(segment) for segment in segments]
+        n_docs, quantiser = sum(map(len, live)), self._quantiser
+        if quantiser is None or n_docs >= OUTGROWN * quantiser.n_trained:
+            gather = _gather_of(segments, live, None)
+            self._new_quantiser = self._trained(gather, n_docs, n_docs)
+        wanted = "flat" if self._new_quantiser is None and quantiser is None else "listed"
+        return self._new_quantiser is not None or any(
+            (wanted == "listed" and segment.part.lists is None)
+            or (self._has_graph(segment.n_docs) and segment.part.graph is None)
+            for segment in segments
+        )
 
     def outgrown(self, records: Sequence[PartRecord]) -> bool:
-        """Return False: nothing that segments share has to grow."""
-        return False
+        """Whether a small field has become large enough for its lists and codes, or for more of them."""
+        n_docs, quantiser = sum(record.n_vectors for record in records), self._quantiser
+        if n_docs > RETRAINED_DOCS or not self._config.lists_of(n_docs):
+            return False
+        return quantiser is None or n_docs >= OUTGROWN * quantiser.n_trained
 
     def order(self, segments: Sequence[DenseSegment]) -> Int32s:
         """Raise ValueError: documents are not ordered by dense vectors."""
@@ -98,36 +144,115 @@ class DenseWriter:
         for segment in segments:
             segment.part.verify()
         live = [_live(segment) for segment in segments]
-        owners = np.repeat(np.arange(len(segments)), [len(positions) for positions in live])
-        positions = np.concatenate([np.empty(0, np.int64), *live])
-        if order is not None:
-            owners, positions = owners[order], positions[order]
-        return self._write(folder, len(positions), _gathered(segments, owners, positions, self._config))
+        gather = _gather_of(segments, live, order)
+        return self._write(folder, sum(map(len, live)), gather, self._new_quantiser or self._quantiser)
 
     def finish(self, n_segments: int) -> None:
-        """End a compaction that left ``n_segments`` segments."""
+        """End a compaction: a new quantiser takes over, and an empty field forgets its own."""
+        if not n_segments:
+            self._quantiser, self._codec_name, self._unsaved = None, None, False
+        elif self._new_quantiser is not None:
+            self._quantiser, self._unsaved = self._new_quantiser, True
+        self._new_quantiser = None
 
     def state(self, next_name: NextName) -> dict[str, Any]:
-        """Return an empty state: nothing is shared by parts."""
-        return {}
+        """Write the quantiser when it is new; return the field's state for the manifest."""
+        if self._unsaved and self._quantiser is not None:
+            self._codec_name, self._unsaved = next_name("codec") + ".lex", False
+            self._quantiser.write(self._index / self._codec_name)
+        return {"codec": self._codec_name, "audit": self.audit}
 
-    def _write(self, folder: str, n_vectors: int, blocks: Iterator[Kept]) -> PartRecord:
-        (self._index / folder).mkdir()
-        write_flat(self._index / folder / FILE_NAME, n_vectors, blocks, self._config)
-        sync_folder(self._index / folder)
-        return PartRecord(folder=folder)
+    def _has_graph(self, n_docs: int) -> bool:
+        return self._config.structure == "hnsw" and n_docs >= GRAPH_DOCS
+
+    def _trained(self, gather: Gather, n_sampled: int, n_docs: int) -> Quantiser | None:
+        """Train on some of the first ``n_sampled`` documents, for ``n_docs``; None when those are too few."""
+        n_lists = self._config.lists_of(n_docs)
+        if not n_lists or not self._config.lists_of(n_sampled):
+            return None
+        size = min(n_sampled, sample_size(n_lists, self._config))
+        picked = np.sort(np.random.default_rng(1).choice(n_sampled, size, replace=False))
+        sample = np.empty((size, self._config.dim), np.float32)
+        for first in range(0, size, block_rows(self._config.dim)):
+            numbers = picked[first : first + block_rows(self._config.dim)]
+            sample[first : first + len(numbers)] = decode(gather(numbers))
+        return train(sample, n_lists, n_docs, self._config)
+
+    def _write(self, folder: str, n_vectors: int, gather: Gather, quantiser: Quantiser | None) -> PartRecord:
+        place = self._index / folder
+        place.mkdir()
+        if quantiser is not None:
+            self._write_listed(place, n_vectors, gather, quantiser)
+        else:
+            for _ in write_rows(place / FILE_NAME, np.arange(n_vectors), gather, self._config, listed=False):
+                pass
+        if self._has_graph(n_vectors):
+            self._write_graph(place)
+        sync_folder(place)
+        return PartRecord(folder=folder, n_vectors=n_vectors)
+
+    def _write_listed(self, place: Path, n_vectors: int, gather: Gather, quantiser: Quantiser) -> None:
+        """Write rows in the order of lists, their codes beside them."""
+        config, lists = self._config, np.empty(n_vectors, np.int64)
+        for first in range(0, n_vectors if quantiser.n_lists > 1 else 0, block_rows(config.dim)):
+            numbers = np.arange(first, min(first + block_rows(config.dim), n_vectors))
+            lists[numbers] = quantiser.assign(decode(gather(numbers)))
+        if quantiser.n_lists == 1:
+            lists[:] = 0
+        order = np.argsort(lists, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(lists, minlength=quantiser.n_lists))]).astype(np.int64)
+        blocks = write_rows(place / FILE_NAME, order, gather, config, listed=quantiser.n_lists > 1)
+        with ListsWriter(place) as out:
+            out.add("starts", starts)
+            if config.quantise == "none":
+                for _ in blocks:
+                    pass
+                return
+            with out.stream("codes", shape=(n_vectors, code_width(config))) as sink:
+                first = 0
+                for block in blocks:
+                    owners = lists[order[first : first + len(block)]]
+                    sink.write(np.ascontiguousarray(quantiser.encode(decode(block), owners, config)).data)
+                    first += len(block)
+
+    def _write_graph(self, place: Path) -> None:
+        """Build a graph over the rows that were written."""
+        part = DensePart(place, self._config)
+        part.verify()
+        norms = np.concatenate([lengths(decode(block)) for block in _blocks_of(part, self._config.dim)])
+        extras = np.sqrt(np.maximum(0, np.float32(part.longest) ** 2 - norms**2)).astype(np.float32)
+        order = insertion_order(part, self._config)
+        write_graph(place, part.file.checked, part.rows, extras, order, self._config)
+
+
+def _blocks_of(part: DensePart, dim: int) -> Iterator[Rows]:
+    for first in range(0, part.n_docs, block_rows(dim)):
+        yield part.rows[first : first + block_rows(dim)]
 
 
 def _live(segment: DenseSegment) -> Int64s:
     return np.arange(segment.n_docs) if segment.live is None else np.flatnonzero(segment.live)
 
 
-def _gathered(segments: Sequence[DenseSegment], owners: Int64s, positions: Int64s, config: DenseFieldConfig) -> Iterator[Kept]:
-    """Blocks of vectors: the i-th is that of segment ``owners[i]`` at ``positions[i]``."""
-    for first in range(0, len(positions), BLOCK_ROWS):
-        owner, position = owners[first : first + BLOCK_ROWS], positions[first : first + BLOCK_ROWS]
-        block = np.empty((len(position), config.dim), config.dtype)
-        for number in np.unique(owner).tolist():
-            chosen = owner == number
-            block[chosen] = segments[number].part.kept(position[chosen])
-        yield block
+def _gather_of(segments: Sequence[DenseSegment], live: Sequence[Int64s], order: Int32s | None) -> Gather:
+    """Rows of the segments' live documents by number, in an order."""
+    owners = np.repeat(np.arange(len(segments)), [len(positions) for positions in live])
+    positions = np.concatenate([np.empty(0, np.int64), *live])
+    if order is not None:
+        owners, positions = owners[order], positions[order]
+    return _gather_from([segment.part.kept for segment in segments], owners, positions)
+
+
+def _gather_from(sources: Sequence[Gather], owners: Int64s, positions: Int64s) -> Gather:
+    """Rows by number: the i-th is that of source ``owners[i]`` at ``positions[i]``."""
+
+    def gather(numbers: Int64s) -> Rows:
+        owner, position = owners[numbers], positions[numbers]
+        chosen = [(each, owner == each) for each in np.unique(owner).tolist()]
+        found = [(mask, sources[each](position[mask])) for each, mask in chosen]
+        rows = np.empty((len(numbers), found[0][1].shape[1]), found[0][1].dtype)
+        for mask, some in found:
+            rows[mask] = some
+        return rows
+
+    return gather

@@ -1,4 +1,8 @@
-"""Rows of dense vectors: verified before they are read."""
+"""Rows of dense vectors: their numbers as floats, inner products with a query, verified before they are read.
+
+A row holds a vector as 16-bit floats (``uint16`` here, since Numba computes with none), 32-bit floats, or signed bytes that
+four more bytes follow: the value of a step, float32. A query may have fewer numbers than the rows: then their first ones count.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,125 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
-from . import kernel
-from .checksums import HasChecked, is_unread, verify_span
+from ..arrays import Floats
+from . import kernel, sum_kernel
+from .checksums import HasChecked, is_unread, position, verify_span
+from .dot_products import COMPILED, _has
+
+Rows = npt.NDArray[Any]
+SCALE_BYTES = 4
+F16C = COMPILED and _has("f16c")
+I32, F32 = ir.IntType(32), ir.FloatType()
+
+
+def _half(builder: Any, bits: Any) -> Any:
+    """Widen 16 bits, by the instruction or by shifts: the exponent's bias differs by 112."""
+    if F16C:
+        return builder.fpext(builder.bitcast(bits, ir.HalfType()), F32)
+    wide = builder.zext(bits, I32)
+    magnitude = builder.bitcast(builder.shl(builder.and_(wide, I32(0x7FFF)), I32(13)), F32)
+    scaled = builder.bitcast(builder.fmul(magnitude, ir.Constant(F32, 2.0**112)), I32)
+    return builder.bitcast(builder.or_(scaled, builder.shl(builder.and_(wide, I32(0x8000)), I32(16))), F32)
+
+
+def _to_float(typingctx: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if value == types.uint16:
+            return _half(builder, arguments[0])
+        return builder.sitofp(arguments[0], F32) if value == types.int8 else arguments[0]
+
+    return types.float32(value), codegen
+
+
+def _bits_of(typingctx: Any, value: Any) -> Any:
+    return types.int32(types.float32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], I32)
+
+
+def _float_of(typingctx: Any, bits: Any) -> Any:
+    return types.float32(types.int32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], F32)
+
+
+def _to_float_plainly(value: Any) -> Any:
+    return value.view(np.float16).astype(np.float32) if value.dtype == np.uint16 else np.float32(value)
+
+
+to_float: Any = intrinsic(_to_float) if COMPILED else _to_float_plainly
+"""A number of a row as float32."""
+bits_of: Any = intrinsic(_bits_of) if COMPILED else lambda value: np.float32(value).view(np.int32)
+float_of: Any = intrinsic(_float_of) if COMPILED else lambda bits: np.int32(bits).view(np.float32)
 
 
 @kernel
-def verify_rows(checked: HasChecked, first: Any, row_bytes: Any, positions: npt.NDArray[np.int64]) -> None:
-    """Verify the rows at some positions of a matrix that begins at byte ``first`` of the content."""
-    for position in positions:
-        start = first + position * row_bytes
-        if is_unread(checked.states, start, start + row_bytes):
-            verify_span(checked, start, start + row_bytes)
+def key_of(score: Any, number: Any) -> Any:
+    """Pack a score and a number below 2^32 into an int64: keys have the order of scores, then of falling numbers."""
+    bits = bits_of(np.float32(score))
+    if bits < 0:
+        bits = bits ^ np.int32(0x7FFFFFFF)
+    return (np.int64(bits) << 32) | (np.int64(0xFFFFFFFF) - np.int64(number))
+
+
+@kernel
+def score_of(key: Any) -> Any:
+    """Return the score of a key, float32."""
+    bits = np.int32(key >> 32)
+    if bits < 0:
+        bits = bits ^ np.int32(0x7FFFFFFF)
+    return float_of(bits)
+
+
+def unpacked(keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Numbers and scores of keys."""
+    bits = (keys >> 32).astype(np.int32)
+    scores = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int32).view(np.float32)
+    return np.int64(0xFFFFFFFF) - (keys & np.int64(0xFFFFFFFF)), scores
+
+
+@sum_kernel
+def product(rows: Rows, row: Any, query: Floats) -> Any:
+    """Return the inner product of a row with a query."""
+    total = np.float32(0)
+    for j in range(len(query)):
+        total += to_float(rows[row, j]) * query[j]
+    if rows.itemsize == 1:
+        total *= rows[row, rows.shape[1] - SCALE_BYTES :].view(np.float32)[0]
+    return total
+
+
+@kernel
+def read_row(rows: Rows, row: Any, out: Floats) -> None:
+    """Write a row's numbers to ``out`` (dim,)."""
+    for j in range(len(out)):
+        out[j] = to_float(rows[row, j])
+    if rows.itemsize == 1:
+        scale = rows[row, rows.shape[1] - SCALE_BYTES :].view(np.float32)[0]
+        for j in range(len(out)):
+            out[j] *= scale
+
+
+@kernel
+def verify_row(checked: HasChecked, first: Any, row_bytes: Any, row: Any) -> None:
+    """Verify a row of a matrix that begins at byte ``first`` of the content."""
+    start = first + row * row_bytes
+    if is_unread(checked.states, start, start + row_bytes):
+        verify_span(checked, start, start + row_bytes)
+
+
+@kernel
+def verify_rows(checked: HasChecked, rows: Rows, numbers: npt.NDArray[np.int64]) -> None:
+    """Verify the rows of some numbers."""
+    first, row_bytes = position(checked, rows), rows.shape[1] * rows.itemsize
+    for row in numbers:
+        verify_row(checked, first, row_bytes, row)
+
+
+@sum_kernel
+def products(checked: HasChecked, rows: Rows, numbers: npt.NDArray[np.int64], query: Floats, out: Floats) -> None:
+    """Write the inner products of the rows of some numbers with the query to ``out``."""
+    first, row_bytes = position(checked, rows), rows.shape[1] * rows.itemsize
+    for i in range(len(numbers)):
+        verify_row(checked, first, row_bytes, numbers[i])
+        out[i] = product(rows, numbers[i], query)

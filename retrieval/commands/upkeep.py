@@ -79,7 +79,7 @@ def _contents(part: dict[str, Any]) -> str:
             f"round trip {part.get('round_trip', 0):.3f}{exact}"
         )
     if "n_vectors" in part:
-        return f"{part['n_vectors']:,} vectors"
+        return f"{part['n_vectors']:,} vectors, {part['structure']}"
     return f"{part['n_postings']:,} postings, quantisation error {part['quantisation_error'].get('relative', 0):.3%}"
 
 

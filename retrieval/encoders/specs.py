@@ -13,7 +13,12 @@ from .base import Encoder
 from .methods import METHODS, check_settings
 from .registry import load_encoder
 
-STORAGE = {"tokens": ("nbits", "exact", "n_centroids"), "dense": ("keep",)}
+STORAGE = {
+    "tokens": ("nbits", "exact", "n_centroids"),
+    "dense": (
+        "keep", "structure", "quantise", "pq_bytes", "n_lists", "coarse_dim", "search_dim", "n_links", "ef_construction", "order",
+    ),
+}  # fmt: skip
 """Representation -> settings of its fields, which are none of an encoder."""
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 

@@ -1,8 +1,8 @@
 """Dense fields: vectors, search, score, explanation and warm-up of one field of dense vectors.
 
-faiss proposes candidates, and every candidate is scored again from the kept vectors by one function, so that search, scoring
-and explanation give the same numbers. The search is exact: it asks faiss for more candidates until the best of those that
-faiss left out cannot reach the k-th score, whatever the rounding.
+A search scans vectors, lists of them or their codes, or walks along a graph; the best that it meets are scored again from the
+kept vectors by one function, so that search, scoring and explanation give the same numbers. Where all vectors are scanned the
+answer is exact, whatever the rounding: the scan keeps more documents until those that it left out cannot reach the k-th score.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...index.arrays import Floats, Int32s, Int64s, Mask
-from ...index.dense.field import DenseField, DenseSegment
-from ...index.dense.flat import BLOCK_ROWS
+from ...index.arrays import Floats, Int32s, Mask
+from ...index.dense.field import DenseField
+from ...index.kernels import read_only
+from ...index.kernels.dense import products
 from ...index.representations.dense import DenseVectors
-from ..hits import NO_HITS, Hits, best
+from ..hits import Hits, best
 from ..kernels.dense import inner_products
 from ..sentences import sentences_of
 from ..workers import Workers
-from .common import check_k, checked_doc_nums, checked_field, in_order, parts
+from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
+from .dense_scan import Pair, Scan, allowed_of, n_allowed
 from .explanation import FieldExplanation, SentenceMatch
 
 if TYPE_CHECKING:
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
 MARGIN = 16
 """Candidates that are asked for beyond k."""
 FEW_DOCS = 2048
-"""So few allowed documents of a segment are all scored; faiss would step over the others one by one."""
+"""So few allowed documents of a segment are all scored: to step over the others costs more."""
 MAX_SENTENCES = 16
 """First sentences of a document that an explanation encodes: each is a run of the network."""
+STRUCTURES = {"n_probe": ("auto", "ivf"), "ef_search": ("hnsw",)}
+"""Option -> structures of fields that it steers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +46,47 @@ class DenseOptions:
     Attributes
     ----------
     algorithm : {"auto", "exhaustive"}
-        "auto": candidates of faiss, scored again; "exhaustive": the oracle, which scores every document. Both are exact.
+        "auto": as the field's structure has it; ``info`` tells whether that is exact. "exhaustive": the oracle, which scores
+        every document and takes no other option.
+    n_probe : int or None
+        Lists that are scanned. None: twice the square root of their number.
+    ef_search : int or None
+        Best documents that a walk along a graph keeps. None: 128, or 2 k.
+    n_candidates : int or None
+        Documents that are scored again from the kept vectors. None: for k answers k + 16, of a scan of codes or of the first
+        dimensions 100 or 10 k.
     """
 
     algorithm: str = "auto"
+    n_probe: int | None = None
+    ef_search: int | None = None
+    n_candidates: int | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ("auto", "exhaustive"):
             raise ValueError(f"algorithm is {self.algorithm!r}: it must be 'auto' or 'exhaustive'")
+        numbers = {name: getattr(self, name) for name in ("n_probe", "ef_search", "n_candidates")}
+        given = {name: value for name, value in numbers.items() if value is not None}
+        for name, value in given.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1")
+        if self.algorithm == "exhaustive" and given:
+            raise ValueError("an exhaustive search scores every document: leave out the other options")
+
+    def check(self, field: DenseField) -> None:
+        """Raise ValueError for an option that the field's structure does not have."""
+        for name, structures in STRUCTURES.items():
+            if getattr(self, name) is not None and field.config.structure not in structures:
+                where = f"{field.path}, field {field.name}"
+                raise ValueError(f"{where}: {name} is for structure={' or '.join(structures)}, not {field.config.structure}")
+
+    def depth(self, field: DenseField, k: int) -> int:
+        """Return how many documents are scored again for k answers."""
+        approximate = field.config.quantise != "none" or field.config.scan_dim < field.config.dim
+        return max(k, self.n_candidates or (max(100, 10 * k) if approximate else k + MARGIN))
+
+
+DEFAULTS = DenseOptions()
 
 
 class DenseSearcher:
@@ -59,7 +96,7 @@ class DenseSearcher:
 
     def __init__(self, field: DenseField, encoder: DenseVectorEncoder | None = None) -> None:
         self.field, self.encoder = checked_field(field, DenseField, "dense vectors"), encoder
-        self._workers = Workers()
+        self._workers, self._scratch = Workers(), Scratch()
 
     def vectors(self, queries: object) -> DenseVectors:
         """Bring query vectors of any accepted kind into one batch.
@@ -88,16 +125,18 @@ class DenseSearcher:
     ) -> Hits:  # fmt: skip
         """Return the k documents of largest inner product with each query; `registry.FieldSearcher.search`."""
         check_k(k)
+        chosen = options or DEFAULTS
+        chosen.check(self.field)
         masks = self.field.masks() if allowed is None else allowed
-        every = options is not None and options.algorithm == "exhaustive"
 
         def answer(number: int) -> tuple[Int32s, Floats]:
-            query = np.ascontiguousarray(queries.row(number))
-            found = [_best(*each, query, k, every=every) for each in segments]
-            doc_nums, scores = zip(*found, strict=True) if found else zip(NO_HITS)
-            return best(np.concatenate(doc_nums), np.concatenate(scores), k)
+            query = read_only(queries.row(number))
+            if chosen.algorithm == "exhaustive":
+                every = [allowed_of(*pair) for pair in zip(self.field.segments, masks, strict=True)]
+                doc_nums = np.concatenate([np.empty(0, np.int32), *every])
+                return best(doc_nums, self._products(doc_nums, query), k)
+            return best(*self._candidates(query, masks, k, chosen), k)
 
-        segments = list(zip(self.field.segments, masks, strict=True))
         return Hits.of(self._workers.map(answer, len(queries), n_threads))
 
     def score(
@@ -107,15 +146,7 @@ class DenseSearcher:
         wanted = checked_doc_nums(self.field, queries, doc_nums)
 
         def score(number: int) -> Floats:
-            query = np.ascontiguousarray(queries.row(number))
-
-            def products(ascending: Int32s) -> Floats:
-                scores = np.empty(len(ascending), np.float32)
-                for segment, positions, span in parts(self.field.segments, ascending):
-                    scores[span] = _products(segment, positions, query)
-                return scores
-
-            return in_order(wanted[number], products)
+            return self._products(wanted[number], read_only(queries.row(number)))
 
         return self._workers.map(score, len(queries), n_threads)
 
@@ -128,36 +159,64 @@ class DenseSearcher:
         sentences: list[SentenceMatch] = []
         if self.encoder is not None and spans:
             encoded = self.encoder.encode_documents([document_text[first:last] for first, last in spans])
-            products = np.empty(len(spans), np.float32)
-            inner_products(encoded.vectors, np.ascontiguousarray(queries.row(number)), products)
-            sentences = [SentenceMatch(score=s, span=span) for s, span in zip(products.tolist(), spans, strict=True)]
+            scores = np.empty(len(spans), np.float32)
+            inner_products(encoded.vectors, np.ascontiguousarray(queries.row(number)), scores)
+            sentences = [SentenceMatch(score=s, span=span) for s, span in zip(scores.tolist(), spans, strict=True)]
             sentences.sort(key=lambda sentence: -sentence.score)
         return FieldExplanation(field=self.field.name, score=score, contribution=score, sentences=sentences)
 
     def warm(self) -> None:
-        """Load faiss, open every part with it, and compile the kernel."""
+        """Compile the kernels that the field's structure needs, and read the graphs."""
+        scan = Scan(self.field, read_only(np.zeros(self.field.config.dim, np.float32)), self._scratch)
         for segment in self.field.segments:
-            _ = segment.part.faiss_index
+            scan.best([(segment, segment.live)], 1, n_probe=1, ef_search=1)
+        if self.field.n_docs:
+            self.search(DenseVectors(np.zeros((1, self.field.config.dim), np.float32)), 1)
         inner_products(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), np.empty(1, np.float32))
 
+    def _candidates(self, query: Floats, masks: Sequence[Mask | None], k: int, options: DenseOptions) -> tuple[Int32s, Floats]:
+        """Documents that the k best are among, exactly where all vectors are scanned, and their scores."""
+        scan, config = Scan(self.field, query, self._scratch), self.field.config
+        pairs = list(zip(self.field.segments, masks, strict=True))
+        small = [n_allowed(*pair) <= FEW_DOCS for pair in pairs]
+        few = [pair for pair, is_small in zip(pairs, small, strict=True) if is_small]
+        large = [pair for pair, is_small in zip(pairs, small, strict=True) if not is_small]
+        near = [pair for pair in large if pair[0].part.structure != "flat"]
+        flat = [pair for pair in large if pair[0].part.structure == "flat"]
+        doc_nums = np.concatenate([np.empty(0, np.int32), *(allowed_of(*pair) for pair in few)])
+        if near:
+            doc_nums = np.concatenate([doc_nums, self._near(scan, near, k, options)])
+        scores = self._products(doc_nums, query)
+        if not flat:
+            return doc_nums, scores
+        longest = max(segment.part.longest for segment, _ in flat)
+        rounding = 2 * config.dim * float(np.finfo(np.float32).eps) * float(np.linalg.norm(query)) * longest
+        n, n_flat = max(k, options.n_candidates or 0) + MARGIN, sum(n_allowed(*pair) for pair in flat)
+        while True:
+            found, lowest = scan.best(flat, min(n, n_flat))
+            every = np.concatenate([doc_nums, found]), np.concatenate([scores, self._products(found, query)])
+            if n >= n_flat or np.partition(every[1], len(every[1]) - k)[len(every[1]) - k] > lowest + rounding:
+                return every
+            n *= 4  # many documents score alike
 
-def _best(segment: DenseSegment, mask: Mask | None, query: Floats, k: int, *, every: bool) -> tuple[Int32s, Floats]:
-    """doc_nums and scores of a segment's k best documents, and of some others; ``every``: of all documents."""
-    n_allowed = segment.n_docs if mask is None else int(mask.sum())
-    wanted = k + MARGIN
-    while not every and max(wanted, FEW_DOCS) < n_allowed:
-        positions, lowest = segment.part.candidates(query, wanted, mask)
-        scores = _products(segment, positions, query)
-        rounding = 2 * len(query) * float(np.finfo(np.float32).eps) * float(np.linalg.norm(query)) * segment.part.longest
-        if np.partition(scores, len(scores) - k)[len(scores) - k] > lowest + rounding:
-            return (positions + segment.base).astype(np.int32), scores
-        wanted *= 4  # many documents score alike
-    positions = np.arange(segment.n_docs) if mask is None else np.flatnonzero(mask)
-    blocks = [_products(segment, positions[i : i + BLOCK_ROWS], query) for i in range(0, len(positions), BLOCK_ROWS)]
-    return (positions + segment.base).astype(np.int32), np.concatenate([np.empty(0, np.float32), *blocks])
+    def _near(self, scan: Scan, near: Sequence[Pair], k: int, options: DenseOptions) -> Int32s:
+        """The most likely documents of parts that are not scanned whole: k, or all that are allowed."""
+        depth, n_lists = options.depth(self.field, k), 1 if self.field.quantiser is None else self.field.quantiser.n_lists
+        wanted = min(k, sum(n_allowed(*pair) for pair in near))
+        n_probe = options.n_probe or round(2 * n_lists**0.5)
+        while True:
+            found, _ = scan.best(near, depth, n_probe=min(n_probe, n_lists), ef_search=options.ef_search or max(128, 2 * k))
+            if len(found) >= wanted or n_probe >= n_lists:
+                return found
+            n_probe *= 4  # a filter leaves few documents of the nearest lists
 
+    def _products(self, doc_nums: Int32s, query: Floats) -> Floats:
+        def ascending(numbers: Int32s) -> Floats:
+            scores = np.empty(len(numbers), np.float32)
+            for segment, positions, span in parts(self.field.segments, numbers):
+                part = segment.part
+                products(part.file.checked, part.rows, read_only(part.row_numbers(positions)), query, scores[span])
+                part.file.raise_damage()
+            return scores
 
-def _products(segment: DenseSegment, positions: Int64s | Int32s, query: Floats) -> Floats:
-    products = np.empty(len(positions), np.float32)
-    inner_products(segment.part.rows(positions), query, products)
-    return products
+        return in_order(doc_nums, ascending)
