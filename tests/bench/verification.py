@@ -70,7 +70,7 @@ def work(path: Path, n_docs: int) -> None:
     """Build the index, touch it, and answer the queries once for each line that comes."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import numpy as np
-    from four_kinds import build, vectors_of
+    from all_kinds import build, vectors_of
 
     from lexmax.index.snapshot import Snapshot
     from lexmax.retrieval.searchers.registry import field_searcher

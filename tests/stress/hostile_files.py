@@ -25,8 +25,8 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+from all_kinds import build, queries_of, use, vectors_of
 from damage import recommit
-from four_kinds import build, queries_of, use, vectors_of
 from trials import run_trials
 
 from lexmax import Collection, LexmaxError

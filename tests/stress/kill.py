@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from failing import Scenario, Trials, errors_told
-from hashed_tokens import HashedTokens, add_method
+from hashed_tokens import HashedTexts, HashedTokens, add_method
 
 from lexmax import Collection
 from lexmax.__main__ import main as command
@@ -32,14 +32,17 @@ EXIT = {"KILL": -9, "TERM": 143, "INT": 130}
 
 
 def scenarios(folder):
-    """Commands on indexes of BM25, of token vectors, and of several fields."""
+    """Commands on indexes of BM25, of token vectors, of dense vectors, and of several fields."""
     corpus, more = Path(folder) / "corpus.jsonl", Path(folder) / "more.jsonl"
     row = '{{"id": "d{i}", "text": "word{a} word{b} ship sea{c}", "year": {i}}}\n'
     corpus.write_text("".join(row.format(i=i, a=i % 97, b=i % 31, c=i % 7) for i in range(600)))
     more.write_text("".join(row.format(i=i, a=i % 89, b=i % 37, c=i % 5) for i in range(500, 800)))
     text = [{"word1": 1.0, "ship": 0.5, "sea3": 1.0}, {"word5": 1.0}]
-    queries = {"bm25": text, "other": text, "hashed": HashedTokens().encode_queries(["word1 sea3", "ship word5 word7"])}
-    encoders = {"bm25": ["bm25"], "tokens": ["hashed"], "several": ["bm25", "other=bm25,b=0.1", "hashed"]}
+    texts = ["word1 sea3", "ship word5 word7"]
+    queries = {"bm25": text, "other": text, "hashed": HashedTokens().encode_queries(texts)}
+    queries["hashed-dense"] = HashedTexts().encode_queries(texts)
+    several = ["bm25", "other=bm25,b=0.1", "hashed", "hashed-dense"]
+    encoders = {"bm25": ["bm25"], "tokens": ["hashed"], "dense": ["hashed-dense"], "several": several}
     flags = {name: [part for spec in specs for part in ("--encoder", spec)] for name, specs in encoders.items()}
 
     def run(*arguments):
@@ -54,11 +57,12 @@ def scenarios(folder):
         os.waitpid(child, 0)
 
     found = [Scenario(f"build-{name}", made(name), queries, resumes=True) for name in encoders]
-    adding = run("field", "add", "IDX", "hashed", "--search", "bm25 > hashed")
+    adding = [run("field", "add", "IDX", name, "--search", f"bm25 > {name}") for name in ("hashed", "hashed-dense")]
     deleted = _after(made("several"), run("delete", "IDX", "d7", "d8"))
     found += [
         Scenario("resume", made("several"), queries, half_built, resumes=True),
-        Scenario("field-add", adding, queries, made("bm25"), resumes=True),
+        Scenario("field-add", adding[0], queries, made("bm25"), resumes=True),
+        Scenario("field-add-dense", adding[1], queries, made("bm25"), resumes=True),
         Scenario("field-drop", run("field", "drop", "IDX", "hashed", "--search", "bm25"), queries, made("several")),
         Scenario("add-replace", run("add", "IDX", str(more), "--replace"), queries, made("several"), resumes=True),
         Scenario("delete", run("delete", "IDX", *(f"d{i}" for i in range(0, 600, 3))), queries, made("several")),
@@ -200,7 +204,7 @@ def main():
             for problem in problems:
                 print(f"  {trials.scenario.name}: {problem}", flush=True)
     for name in n_landed:
-        print(f"{name:14} {n_landed[name]:4} landed, {n_wrong[name]} wrong")
+        print(f"{name:15} {n_landed[name]:4} landed, {n_wrong[name]} wrong")
     print(f"SIG{options.signal}: {sum(n_landed.values())} landed of {n_sent}, {sum(n_wrong.values())} with something wrong")
     return 1 if any(n_wrong.values()) else 0
 

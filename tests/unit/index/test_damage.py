@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from all_kinds import build, queries_of, use
 from damage import flip
-from four_kinds import build, queries_of, use
 
 from lexmax import Collection, IndexFormatError
 from lexmax.index.array_files import ArrayFile

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from corpora import ENCODER
+from dense_vectors import dense_vectors, new_dense_field
 from sparse_token_vectors import SLIM_ENCODER
 from token_vectors import TOKEN_ENCODER
 
@@ -18,7 +19,7 @@ from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.searchers.registry import field_searcher, make_options
 
 BM25 = {"bm25": {"k1": 1.2, "b": 0.75}}
-DIM = 64
+DIM, DENSE_DIM = 64, 256
 N_TERMS = 2000
 
 
@@ -41,6 +42,7 @@ def vectors_of(rng: np.random.Generator, n: int, width: int, n_tokens: int) -> d
         "splade": sparse_rows(rng, n, width),
         "colbert": MultiVectors(offsets, tokens),
         "slim": SparseMultiVectors(offsets, rows),
+        "dense": dense_vectors(rng, n, DENSE_DIM),
     }
 
 
@@ -53,6 +55,7 @@ def build(path: Path, *, n: int, width: int, n_tokens: int, text_bytes: int, id_
         "splade": NewField(encoder=ENCODER),
         "colbert": NewField(encoder=TOKEN_ENCODER, representation="tokens", options=options),
         "slim": NewField(encoder=SLIM_ENCODER, representation="sparse-tokens"),
+        "dense": new_dense_field(DENSE_DIM, keep="float32"),
     }
     with Collection.create(path, fields) as collection:
         for first, last in ((0, n - n // 8), (n - n // 8, n)):
