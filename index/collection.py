@@ -24,6 +24,7 @@ from . import manifest as manifests
 from .arguments import mapping_of, path_of, texts_of
 from .documents import Document, DocumentBuffer
 from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError, StorageError
+from .fde.field import source_of
 from .filling import fill_field
 from .manifest import FIELD_NAME, REPRESENTATIONS, EncoderRecord, FieldRecord, Manifest
 from .metadata import check_text, extend_fields
@@ -49,7 +50,7 @@ class NewField:
     Attributes
     ----------
     encoder : EncoderRecord
-    representation : {"sparse", "tokens", "sparse-tokens", "dense"}
+    representation : {"sparse", "tokens", "sparse-tokens", "dense", "fde"}
     options : mapping
         ``{"bm25": {"k1", "b"}}`` where vectors hold term counts that the index weighs; the fields of
         `multivector.config.MultiVectorConfig` for token vectors, of `dense.config.DenseFieldConfig` for dense ones.
@@ -75,7 +76,7 @@ class NewField:
     def __post_init__(self) -> None:
         if self.representation not in REPRESENTATIONS:
             raise ValueError(f"unknown representation {self.representation!r}; there are {', '.join(REPRESENTATIONS)}")
-        if self.representation in ("tokens", "dense") and not (self.vocabulary is None and self.scale is None):
+        if self.representation in ("tokens", "dense", "fde") and not (self.vocabulary is None and self.scale is None):
             raise ValueError("a field of token vectors or dense vectors has neither a vocabulary nor a scale")
         if self.average_length is not None and not self.options.get("bm25"):
             raise ValueError("an average length is BM25's")
@@ -197,7 +198,7 @@ class Collection:
         ----------
         documents : sequence of Document
         vectors : mapping of str to SparseVectors, MultiVectors or SparseMultiVectors
-            For each complete field as many rows as there are documents.
+            For each complete field as many rows as there are documents; a field of encodings takes its token field's.
         replace : bool
             Delete live documents of the same doc_id first.
 
@@ -215,6 +216,7 @@ class Collection:
         RepresentationError
             Vectors of a field are missing or of another kind than the field's, or their number differs.
         """
+        vectors = self._with_sources(vectors)
         if set(vectors) != set(self.fields):
             raise RepresentationError(f"{self.path}: vectors for {', '.join(vectors)}; the fields are {', '.join(self.fields)}")
         for name, rows in vectors.items():
@@ -324,7 +326,7 @@ class Collection:
             self._set_vocabulary(name, new)
 
     def fill(
-        self, name: str, encode: Callable[[list[str]], Vectors], *, progress: Callable[[int], None] | None = None,
+        self, name: str, encode: Callable[[list[str]], Vectors] | None = None, *, progress: Callable[[int], None] | None = None,
         commit_every_s: float = 120.0,
     ) -> int:  # fmt: skip
         """Fill a field that `add_field` added from the stored texts, committing as it goes; run again, it continues.
@@ -332,8 +334,8 @@ class Collection:
         Parameters
         ----------
         name : str
-        encode : callable
-            Texts (`Document.content`) -> vectors, row for row.
+        encode : callable or None
+            Texts (`Document.content`) -> vectors, row for row. None for a field of encodings, whose token field gives the vectors.
         progress : callable or None
             Called with the number of documents that the field has.
         commit_every_s : float
@@ -439,6 +441,11 @@ class Collection:
         self._store.remove_unused()
         lock.callback(self._store.remove_unused)
         self._lock = lock.pop_all()
+
+    def _with_sources(self, vectors: Mapping[str, Vectors]) -> dict[str, Vectors]:
+        """Give fields that are made of another one its vectors, where they have none of their own."""
+        sources = {name: source_of(self._store.records, name) for name in self.fields}
+        return {**{name: vectors[of] for name, of in sources.items() if of is not None and of in vectors}, **vectors}
 
     def _set_vocabulary(self, name: str, new: NewField) -> None:
         writer = self._store.writers[name]

@@ -1,5 +1,7 @@
 """Filling a vector field of an index that exists, from its stored texts: segment by segment, in pieces that are committed.
 
+A field of encodings is filled from the vectors of its token field instead.
+
 A piece is a part of the segment's next documents. When all documents of a segment have vectors, its pieces are merged into the
 part; when all segments have parts, the field is complete, and searchable with the commit. Deleted documents are encoded too:
 positions must stay.
@@ -12,9 +14,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .errors import RepresentationError
+from .fde.field import source_of
+from .fde.writer import documents_at
 from .fields import FieldSegment, Part
 from .manifest import PartRecord
+from .multivector.codes import MultiVectorIndex
 from .registry import TABLE
 from .representations import Vectors
 
@@ -26,7 +33,7 @@ BATCH_DOCS = 256
 
 
 def fill_field(
-    collection: Collection, name: str, encode: Callable[[list[str]], Vectors], progress: Callable[[int], None] | None,
+    collection: Collection, name: str, encode: Callable[[list[str]], Vectors] | None, progress: Callable[[int], None] | None,
     commit_every_s: float,
 ) -> int:  # fmt: skip
     """Fill a field that is not complete; see `Collection.fill`."""
@@ -48,8 +55,8 @@ class _Filling:
     """One run of filling one field."""
 
     def __init__(
-        self, collection: Collection, name: str, encode: Callable[[list[str]], Vectors], progress: Callable[[int], None] | None,
-        commit_every_s: float,
+        self, collection: Collection, name: str, encode: Callable[[list[str]], Vectors] | None,
+        progress: Callable[[int], None] | None, commit_every_s: float,
     ) -> None:  # fmt: skip
         self._collection, self._name, self._encode = collection, name, encode
         self._progress, self._commit_every_s = progress, commit_every_s
@@ -65,14 +72,13 @@ class _Filling:
         self.n_filled += position
         while position < n_docs:
             last = min(position + BATCH_DOCS, n_docs)
-            texts = [document.content for document in segment.documents.documents.get_many(range(position, last))]
-            vectors = self._encode(texts)
+            vectors, n_wanted = self._vectors(segment, position, last), last - position
             writer.check(vectors)
-            if len(vectors) != len(texts):
-                raise RepresentationError(f"the encoder of {name} returned {len(vectors)} vectors for {len(texts)} texts")
+            if len(vectors) != n_wanted:
+                raise RepresentationError(f"the encoder of {name} returned {len(vectors)} vectors for {n_wanted} texts")
             with collection._changing():
                 writer.extend(vectors)
-            self.n_encoded, self.n_filled, position = self.n_encoded + len(texts), self.n_filled + len(texts), last
+            self.n_encoded, self.n_filled, position = self.n_encoded + n_wanted, self.n_filled + n_wanted, last
             if self._progress:
                 self._progress(self.n_filled)
             due = time.monotonic() - self._last_commit >= self._commit_every_s
@@ -90,6 +96,16 @@ class _Filling:
             segment.documents.record = replace(segment.record, parts={**segment.record.parts, name: record})
             self._set(pieces=[])
         self._commit()
+
+    def _vectors(self, segment: OpenSegment, first: int, last: int) -> Vectors:
+        """Vectors of some documents: of their texts, or of the field that this one is made of."""
+        source = source_of(self._collection._store.records, self._name)
+        part = None if source is None else segment.parts[source]
+        if isinstance(part, MultiVectorIndex):
+            return documents_at(part, np.arange(first, last))
+        if self._encode is None:
+            raise RepresentationError(f"{self._collection.path}: the token field that {self._name} is made of is gone: drop it")
+        return self._encode([document.content for document in segment.documents.documents.get_many(range(first, last))])
 
     def complete(self) -> None:
         """Make the field searchable; what all segments share is fitted to all of them, as at a compaction."""

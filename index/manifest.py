@@ -29,7 +29,7 @@ _UNSEALED_VERSIONS = (1, 2)
 """Of these the checksum covers the body alone."""
 _FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-REPRESENTATIONS = ("sparse", "tokens", "sparse-tokens", "dense")
+REPRESENTATIONS = ("sparse", "tokens", "sparse-tokens", "dense", "fde")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class FieldRecord:
 
     Attributes
     ----------
-    representation : {"sparse", "tokens", "sparse-tokens", "dense"}
+    representation : {"sparse", "tokens", "sparse-tokens", "dense", "fde"}
     encoder : EncoderRecord
     options : dict
         Fixed at creation. sparse: ``{"bm25": {"k1", "b"}}`` where the index weighs term counts; tokens and dense: the
@@ -155,7 +155,7 @@ class Manifest:
         names |= {part.folder for segment in self.segments for part in segment.parts.values()}
         for each in self.fields.values():
             names |= {piece.folder for piece in each.pieces} | set(each.state.get("vocabulary", ()))
-            names |= {each.state["codec"]} if each.state.get("codec") else set()
+            names |= {each.state[file] for file in ("codec", "cells") if each.state.get(file)}
         return names
 
 
@@ -243,7 +243,7 @@ def _state_problems(state: dict[str, Any]) -> Iterator[str]:
     vocabulary, codec, scale = state.get("vocabulary", []), state.get("codec"), state.get("scale")
     if not isinstance(vocabulary, list) or not all(isinstance(name, str) for name in vocabulary):
         yield "a vocabulary that is no list of files"
-    if not isinstance(codec, str | None):
+    if not isinstance(codec, str | None) or not isinstance(state.get("cells"), str | None):
         yield "a codec that is no file"
     if scale == 0:
         yield "the scale 0"
@@ -258,6 +258,7 @@ def _state_problems(state: dict[str, Any]) -> Iterator[str]:
 
 def _option_problems(record: FieldRecord) -> Iterator[str]:
     from .dense.config import DenseFieldConfig
+    from .fde.config import check_options
     from .multivector.config import MultiVectorConfig  # they import what reads fields
     from .sparse.bm25 import Bm25
 
@@ -267,6 +268,8 @@ def _option_problems(record: FieldRecord) -> Iterator[str]:
             MultiVectorConfig(**record.options)
         elif record.representation == "dense":
             DenseFieldConfig(**record.options)
+        elif record.representation == "fde":
+            check_options(**record.options)
         elif bm25 is not None:
             Bm25(**bm25)
     except (TypeError, ValueError) as problem:

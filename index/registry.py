@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,11 @@ from .dense.part import DensePart
 from .dense.quantiser import Quantiser
 from .dense.writer import DenseWriter
 from .errors import IndexFormatError
+from .fde.config import FdeConfig
+from .fde.encoding import read_encoding
+from .fde.field import FdeField, FdeSegment
+from .fde.field import dense_record as dense_record_of_encodings
+from .fde.writer import FdeWriter
 from .fields import Field, FieldSegment, Part
 from .manifest import FieldRecord
 from .multivector.field import TokenField, TokenSegment
@@ -104,6 +109,18 @@ def _open_dense(opening: Opening) -> DenseField:
     return DenseField(opening.index, opening.name, opening.record, segments, quantiser)
 
 
+def _open_fde(opening: Opening) -> FdeField:
+    record, previous = opening.record, opening.previous if isinstance(opening.previous, FdeField) else None
+    known = None if previous is None else previous.dense
+    dense = _open_dense(replace(opening, record=dense_record_of_encodings(record), previous=known))
+    name, encoding = record.state.get("cells"), None
+    if previous is not None and previous.record.state.get("cells") == name:
+        encoding = previous.encoding
+    elif name:
+        encoding = read_encoding(opening.index / name, FdeConfig(**record.options["encoding"]))
+    return FdeField(opening.index, opening.name, record, dense, encoding)
+
+
 def _vocabulary(opening: Opening) -> Vocabulary:
     names = opening.record.state.get("vocabulary", [])
     previous = opening.previous
@@ -126,6 +143,7 @@ TABLE: dict[str, Representation] = {
     "tokens": Representation(TokenSegment, _open_tokens, TokenWriter),
     "sparse-tokens": Representation(SparseSegment, _open_sparse_tokens, SparseWriter),
     "dense": Representation(DenseSegment, _open_dense, DenseWriter),
+    "fde": Representation(FdeSegment, _open_fde, FdeWriter),
 }
 
 

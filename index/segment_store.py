@@ -13,6 +13,7 @@ from typing import Any
 from .arrays import Int32s
 from .documents import DocumentBuffer, DocumentStore
 from .errors import IndexNotFoundError, LexmaxError, StorageError
+from .fde.field import FdeSegment, source_of
 from .fields import FieldSegment, Part
 from .manifest import FieldRecord, Manifest, SegmentRecord, check_identities, identified, publish
 from .manifest import read as read_manifest
@@ -29,7 +30,7 @@ REORDER_DOCS = 50_000
 """From this size on, documents are reordered by learned sparse weights at build and compaction unless told otherwise."""
 _NUMBERS = r"\d{6,}-\d{3,}-[0-9a-f]{6}"
 OWN_NAME = re.compile(
-    rf"((segment|field-[A-Za-z0-9_-]+)-{_NUMBERS}|(deletes|vocabulary|codec)-{_NUMBERS}\.lex|manifest\.json\.tmp)"
+    rf"((segment|field-[A-Za-z0-9_-]+)-{_NUMBERS}|(deletes|vocabulary|codec|cells)-{_NUMBERS}\.lex|manifest\.json\.tmp)"
 )
 
 
@@ -89,11 +90,14 @@ class SegmentStore:
 
     def field_segments(self, name: str, segments: Sequence[OpenSegment] | None = None) -> list[FieldSegment[Any]]:
         """Return what the field's writer merges."""
-        kind = TABLE[self.records[name].representation].segment
-        return [
-            kind(each.parts[name], each.record.parts[name], each.documents.base, each.documents.n_docs, each.documents.live)
-            for each in (self.segments if segments is None else segments)
-        ]
+        kind, source = TABLE[self.records[name].representation].segment, source_of(self.records, name)
+        made: list[FieldSegment[Any]] = []
+        for each in self.segments if segments is None else segments:
+            documents = each.documents
+            made.append(kind(each.parts[name], each.record.parts[name], documents.base, documents.n_docs, documents.live))
+            if source is not None and isinstance(made[-1], FdeSegment):
+                made[-1].source = each.parts[source]  # type: ignore[assignment]
+        return made
 
     def _size(self, record: SegmentRecord) -> float:
         return max(self.writers[name].size(part) for name, part in record.parts.items() if name in self.writers)

@@ -16,6 +16,7 @@ from ..index.arguments import path_of
 from ..index.collection import BufferLimits, Collection
 from ..index.documents import Document
 from ..index.errors import DatasetError, DuplicateDocumentError, IndexNotFoundError
+from ..index.fde.field import source_of
 from ..index.manifest import BuildState, Manifest
 from ..index.manifest import read as read_manifest
 from ..index.representations import Vectors
@@ -129,7 +130,8 @@ def build_index(
     chosen = field_encoders(DEFAULT_ENCODERS if encoders is None else encoders, device=device)
     if not chosen:
         raise ValueError("an index needs at least one vector field: give encoders")
-    expression = default_search({name: each.encoder for name, each in chosen.items()}) if search is None else search
+    made = {name: each.encoder for name, each in chosen.items() if each.encoding is None}
+    expression = default_search(made) if search is None else search
     check_search(expression, chosen)
     path = path_of(out, "out")
     finished = _finished(path, names, chosen)
@@ -137,9 +139,7 @@ def build_index(
         return BuildReport(n_added=0, n_resumed=finished.n_docs, finished=True)
     with _open_or_create(path, names, chosen, expression, limits) as collection:
         corpus = _corpus(names, documents, fields, bad, notice)
-        writer = _Writer(
-            collection, {name: each.encoder for name, each in chosen.items()}, bad, progress, split_long=split_long
-        )
+        writer = _Writer(collection, made, bad, progress, split_long=split_long)
         report = writer.run(corpus, names, commit_every_s)
         start = time.monotonic()
         collection.compact(reorder=reorder)
@@ -183,7 +183,8 @@ def add_to_index(
         raise TypeError("add_to_index takes sources (files) or documents (Python objects), one of them")
     _check_fields(fields)
     with Collection.open(path_of(path)) as collection:
-        records = {name: collection.manifest.fields[name] for name in collection.fields}
+        every = collection.manifest.fields
+        records = {name: every[name] for name in collection.fields if source_of(every, name) is None}
         known = dict(encoders or {})
         for name in known.keys() & records.keys():
             check_encoder(records[name].encoder, known[name])

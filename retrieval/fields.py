@@ -9,10 +9,13 @@ from typing import Any
 
 from ..index.collection import Collection, NewField, check_field_name
 from ..index.dense.config import DenseFieldConfig
+from ..index.fde.config import FdeConfig
+from ..index.fde.field import source_of
 from ..index.manifest import EncoderRecord, FieldRecord
 from ..index.multivector.config import MultiVectorConfig
 from ..index.representations import Vectors
 from .encoders.base import Encoder
+from .encoders.methods import MUVERA
 from .encoders.registry import check_encoder, encoder_of
 from .encoders.shared_pass import SharedPass
 from .encoders.specs import STORAGE, EncoderSpec, load_spec, parse_encoder_spec
@@ -31,21 +34,29 @@ class FieldEncoder:
     encoder : Encoder
     storage : mapping
         Settings of the representation's fields, `encoders.specs.STORAGE`; see `MultiVectorConfig` and `DenseFieldConfig`.
+    encoding : mapping or None
+        Settings of `FdeConfig`, where the field has encodings of the vectors that the encoder makes for another field.
     """
 
     encoder: Encoder
     storage: Mapping[str, Any] = field(default_factory=dict)
+    encoding: Mapping[str, Any] | None = None
 
     def new_field(self) -> NewField:
         """Return what the index creates the field with; raises ValueError for storage that the field does not have."""
         encoder, representation = self.encoder, self.encoder.representation
+        if self.encoding is not None and representation != "tokens":
+            of = self.encoding["of"]
+            raise ValueError(f"muvera encodes token vectors, and the field {of} holds {representation} vectors")
+        if self.encoding is not None:
+            representation = "fde"
         make = _NEW_FIELDS.get(representation)
         if make is None:
             raise ValueError(f"encoder {encoder.kind} makes {representation} vectors, which no field holds")
         for holder, names in STORAGE.items():
-            own = STORAGE.get(representation, ())
+            own = STORAGE.get("dense" if representation == "fde" else representation, ())
             if wrong := [name for name in self.storage if name in names and name not in own]:
-                found = f"encoder {encoder.kind} makes {representation} vectors"
+                found = f"encoder {encoder.kind if self.encoding is None else MUVERA} makes {representation} vectors"
                 raise ValueError(f"{found}: {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} for {holder} vectors")
         return NewField(encoder=encoder_record(encoder), representation=representation, **make(self))
 
@@ -64,11 +75,18 @@ def _dense(each: FieldEncoder) -> dict[str, Any]:
     return {"options": DenseFieldConfig(dim=each.encoder.dim, **each.storage).options()}  # type: ignore[union-attr]
 
 
+def _fde(each: FieldEncoder) -> dict[str, Any]:
+    config = FdeConfig(token_dim=each.encoder.dim, **(each.encoding or {}))  # type: ignore[union-attr]
+    kept = DenseFieldConfig(dim=config.dim, **each.storage)
+    return {"options": {"encoding": config.options(), "vectors": kept.options()}}
+
+
 _NEW_FIELDS: dict[str, Callable[[FieldEncoder], dict[str, Any]]] = {
     "sparse": _sparse,
     "sparse-tokens": lambda each: {"vocabulary": each.encoder.vocabulary},  # type: ignore[union-attr]
     "tokens": _tokens,
     "dense": _dense,
+    "fde": _fde,
 }
 
 
@@ -108,7 +126,8 @@ def field_encoders(encoders: Sequence[str | EncoderSpec] | FieldEncoders, *, dev
         raise TypeError(f"encoders must be a sequence or a mapping, not the string {encoders!r}: write [{encoders!r}]")
     if not isinstance(encoders, Iterable):
         raise TypeError(f"encoders must be a sequence or a mapping, not {type(encoders).__name__}: write {{NAME: encoder}}")
-    named: dict[str, FieldEncoder] = {}
+    named: dict[str, FieldEncoder | EncoderSpec] = {}
+    loaded: FieldEncoder | EncoderSpec
     pairs: Iterable[tuple[str | None, Any]] = (
         encoders.items() if isinstance(encoders, Mapping) else ((None, each) for each in encoders)
     )
@@ -116,7 +135,7 @@ def field_encoders(encoders: Sequence[str | EncoderSpec] | FieldEncoders, *, dev
         spec = parse_encoder_spec(each) if isinstance(each, str) else each
         if isinstance(spec, EncoderSpec):
             name = name or spec.name
-            loaded = FieldEncoder(load_spec(spec, device=device), spec.storage)
+            loaded = spec if spec.kind == MUVERA else FieldEncoder(load_spec(spec, device=device), spec.storage)
         elif name is None:
             raise TypeError(f"an encoder without a field name: write {{NAME: encoder}}, not {type(each).__name__}")
         elif not isinstance(spec, FieldEncoder) and not hasattr(spec, "encode_documents"):
@@ -128,7 +147,39 @@ def field_encoders(encoders: Sequence[str | EncoderSpec] | FieldEncoders, *, dev
         if name in named:
             raise ValueError(f"two fields are called {name!r}: name one, as in other={name}")
         named[name] = loaded
-    return named
+    return {name: _of_source(name, each, named) if isinstance(each, EncoderSpec) else each for name, each in named.items()}
+
+
+def _of_source(name: str, spec: EncoderSpec, named: Mapping[str, FieldEncoder | EncoderSpec]) -> FieldEncoder:
+    """Return the field of encodings of another new field's vectors."""
+    source = named.get(spec.settings["of"])
+    if not isinstance(source, FieldEncoder):
+        of = spec.settings["of"]
+        fields = ", ".join(each for each, other in named.items() if isinstance(other, FieldEncoder)) or "none"
+        raise ValueError(f"the field {name}: encodings of {of!r}, and the token fields to be are {fields}")
+    return FieldEncoder(source.encoder, spec.storage, spec.settings)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """Stands for the encoder of an index's token field, whose vectors are there."""
+
+    kind: str
+    fingerprint: str
+    settings: Mapping[str, Any]
+    dim: int
+    representation: str = "tokens"
+
+
+def _of_index(path: Path | str, spec: EncoderSpec, records: Mapping[str, FieldRecord]) -> FieldEncoder:
+    """Return the field of encodings of an index's field."""
+    of = spec.settings["of"]
+    record = records.get(of)
+    if record is None or not record.complete or record.representation != "tokens":
+        known = ", ".join(name for name, each in records.items() if each.representation == "tokens" and each.complete)
+        raise ValueError(f"{path}: encodings of {of!r}, and the token fields are {known or 'none'}")
+    encoder: Any = _Recorded(**asdict(record.encoder), dim=record.options["dim"])
+    return FieldEncoder(encoder, spec.storage, spec.settings)
 
 
 def index_encoder(record: FieldRecord, *, model: str | None = None, device: str = "cpu") -> Encoder:
@@ -165,11 +216,11 @@ def index_encoders(
     unknown = sorted(set(models) - set(records))
     if unknown:
         raise ValueError(f"a model for the field {unknown[0]!r}; the fields are {', '.join(records)}")
-    return {
-        name: index_encoder(record, model=models.get(name), device=device)
-        for name, record in records.items()
-        if record.complete
+    sources = {name: source_of(records, name) or name for name, record in records.items() if record.complete}
+    loaded = {
+        name: index_encoder(records[name], model=models.get(name), device=device) for name in dict.fromkeys(sources.values())
     }
+    return {name: loaded[source] for name, source in sources.items()}
 
 
 def add_field(
@@ -213,7 +264,10 @@ def add_field(
         names = [*collection.manifest.fields, *([] if record else [spec.name])]
         if search is not None:
             check_search(search, names)
-        used = FieldEncoder(encoder or load_spec(spec, device=device), spec.storage)
+        if spec.kind == MUVERA:
+            used = _of_index(path, spec, collection.manifest.fields)
+        else:
+            used = FieldEncoder(encoder or load_spec(spec, device=device), spec.storage)
         if record is None:
             collection.add_field(spec.name, used.new_field())
             collection.commit()
@@ -226,7 +280,8 @@ def add_field(
         def encode(texts: list[str]) -> Vectors:
             return shared.encode_documents(texts)[spec.name]
 
-        n_encoded = collection.fill(spec.name, encode, progress=progress, commit_every_s=commit_every_s)
+        texts = None if spec.kind == MUVERA else encode
+        n_encoded = collection.fill(spec.name, texts, progress=progress, commit_every_s=commit_every_s)
         if search not in (None, collection.search):
             collection.search = search
             collection.commit()

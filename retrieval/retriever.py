@@ -19,6 +19,7 @@ from ..index.arguments import count_of, mapping_of, path_of, texts_of
 from ..index.collection import Collection
 from ..index.documents import Document
 from ..index.errors import RepresentationError
+from ..index.fde.field import source_of
 from ..index.manifest import FieldRecord
 from ..index.nearest import did_you_mean
 from ..index.representations import Vectors
@@ -229,8 +230,11 @@ class Retriever:
     def encode(self, texts: Sequence[str], search: str | None = None) -> dict[str, Vectors]:
         """Encode queries for the fields of a search, to be searched by `search_vectors`: field -> vectors."""
         texts = texts_of(texts, "queries")
-        names = self._pipeline(self._current(), search).search.fields
-        return SharedPass(self.encoders(names)).encode_queries(texts)
+        state = self._current()
+        names = self._pipeline(state, search).search.fields
+        sources = {name: source_of(state.snapshot.manifest.fields, name) or name for name in names}
+        encoded = SharedPass(self.encoders(list(dict.fromkeys(sources.values())))).encode_queries(texts)
+        return {name: encoded[source] for name, source in sources.items()}
 
     def search_vectors(
         self, queries: Any, texts: Sequence[str] | None = None, k: int = 10, *, search: str | None = None,
@@ -381,10 +385,12 @@ class Retriever:
         records = snapshot.manifest.fields
         with self._encoder_lock:
             for name in names:
-                if name not in self._encoders:
-                    self._encoders[name] = self._given.get(name) or index_encoder(
-                        records[name], model=self._models.get(name), device=self._device
-                    )
+                source = source_of(records, name) or name
+                for each in (source, name):
+                    if each not in self._encoders:
+                        self._encoders[each] = self._given.get(each) or self._encoders.get(source) or index_encoder(
+                            records[each], model=self._models.get(each), device=self._device
+                        )  # fmt: skip
             return {name: self._encoders[name] for name in names}
 
     @property

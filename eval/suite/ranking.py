@@ -120,6 +120,8 @@ def _field_costs(
     info, costs = retriever.info()["fields"], {}
     for name, encoded in shared.encode_queries(queries).items():
         unit, n_units = _units(encoded)
+        if info[name]["representation"] == "fde":  # its queries are encoded by the searcher
+            unit, n_units = "numbers", info[name]["dim"] * len(queries)
         per_document = info[name][PER_DOCUMENT[unit]]
         costs[name] = FieldCost(unit=unit, per_document=per_document, per_query=n_units / len(queries))
     return costs, len(documents) / documents_s

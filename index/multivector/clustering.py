@@ -67,13 +67,13 @@ def _two_levels(points: Floats, n_centroids: int, seed: int) -> tuple[Floats, In
     """Cluster into about ``sqrt(n_centroids)`` groups, and each group into its share; returns centroids and group starts."""
     n_groups = max(1, round((n_centroids / 2) ** 0.5))
     some = points[:: max(1, len(points) // (n_groups * 256))]
-    groups = _kmeans(some, n_groups, seed)
+    groups = kmeans(some, n_groups, seed)
     owner = _nearest(points, groups)
     ends = np.cumsum(np.bincount(owner, minlength=len(groups)))
     shares = np.diff(np.rint(ends * (n_centroids / len(points))), prepend=0).astype(np.int64)  # they add up to n_centroids
 
     def divide(group: int) -> Floats:
-        return _kmeans(points[owner == group], int(shares[group]), seed)
+        return kmeans(points[owner == group], int(shares[group]), seed)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(divide, np.flatnonzero(shares).tolist()))
@@ -81,15 +81,17 @@ def _two_levels(points: Floats, n_centroids: int, seed: int) -> tuple[Floats, In
     return np.concatenate(parts), starts
 
 
-def _kmeans(points: Floats, k: int, seed: int) -> Floats:
+def kmeans(points: Floats, k: int, seed: int, *, spherical: bool = False) -> Floats:
+    """Cluster points (n, dim); returns at most ``k`` centroids, the points themselves where they are no more than that."""
     import faiss
 
     points = np.ascontiguousarray(points)
     k = min(k, len(points))
     if k == len(points):
-        return points
+        return np.asarray(points, np.float32)
     means = faiss.Kmeans(
-        points.shape[1], k, niter=ITERATIONS, seed=seed, min_points_per_centroid=1, max_points_per_centroid=1 << 20
+        points.shape[1], k, niter=ITERATIONS, seed=seed, min_points_per_centroid=1, max_points_per_centroid=1 << 20,
+        spherical=spherical,
     )  # fmt: skip
     with _one_thread():
         means.train(points)

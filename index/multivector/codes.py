@@ -182,6 +182,11 @@ class StoredTokens(Encoded):
 class MultiVectorIndex:
     """One segment's multi-vector part, memory-mapped.
 
+    Attributes
+    ----------
+    codec : Codec
+        That encoded it.
+
     Raises
     ------
     IndexFormatError
@@ -189,7 +194,8 @@ class MultiVectorIndex:
     """
 
     def __init__(self, folder: Path, codec: Codec) -> None:
-        file = self.file = ArrayFile(folder / FILE_NAME, KIND)
+        file, self.codec = ArrayFile(folder / FILE_NAME, KIND), codec
+        self.file = file
         self.n_docs, self.dim, self.nbits = (int(number) for number in file.array("shape", "int64", (3,)))
         file.require(self.dim == codec.dim and self.nbits in codec.ranges, "arrays that fit the codec")
         self.codes: Codes = file.array("codes", "uint16", (None,))

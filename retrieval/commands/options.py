@@ -37,7 +37,9 @@ encoders, [NAME=]MODEL[,SETTING=VALUE]...:
   lexmax-splade               a model that comes with lexmax (also lexmax-inference-free, lexmax-colbert), a folder, or an id
                               in the Hugging Face cache or on the hub
   tokens=lexmax-colbert,nbits=2,document_length=300
-                              a field of another name, how it keeps token vectors, and a setting of the encoder"""
+                              a field of another name, how it keeps token vectors, and a setting of the encoder
+  fde=muvera,of=colbert       one vector per document, made of the vectors of the token field colbert: a first stage for
+                              fde:1000 > colbert; see docs/muvera.md"""
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +153,7 @@ def encoder_specs(texts: list[str]) -> list[EncoderSpec]:
 
     specs = [parse_encoder_spec(text) for text in texts]
     for spec in specs:
-        if spec.kind != "bm25":
+        if spec.kind not in ("bm25", "muvera"):
             require_models(f"the encoder {spec.model or spec.kind} (--encoder bm25 needs nothing more)")
     return specs
 

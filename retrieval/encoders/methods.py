@@ -60,6 +60,8 @@ METHODS = {
     "vectors": Method("precomputed:VectorsEncoder", "precomputed:VectorsEncoder"),
 }  # fmt: skip
 KINDS = tuple(METHODS)
+MUVERA = "muvera"
+"""Makes encodings of the vectors of another field, and is no encoder of texts."""
 
 
 def method_of(kind: str) -> Method:
@@ -75,8 +77,8 @@ def imported(name: str) -> Any:
     return getattr(import_module(f".{module}", __package__), attribute)
 
 
-def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
-    """Refuse settings that a method does not take, before anything is loaded.
+def check_settings(kind: str, settings: Mapping[str, Any], taken: type[Any] | None = None) -> None:
+    """Refuse settings that a method, or the class that takes them, does not take, before anything is loaded.
 
     Raises
     ------
@@ -85,10 +87,10 @@ def check_settings(kind: str, settings: Mapping[str, Any]) -> None:
     ValueError
         A value of another type.
     """
-    taken = imported(method_of(kind).settings)
+    taken = taken or imported(method_of(kind).settings)
     names = vars(import_module(taken.__module__)) | _type_names()
     hints = typing.get_type_hints(taken.__init__, names)
-    known = [name for name in inspect.signature(taken).parameters if name not in ("model", "self")]
+    known = [name for name in inspect.signature(taken).parameters if name not in ("model", "self", "token_dim")]
     for name, value in settings.items():
         if name not in known:
             hint = did_you_mean(name, known)
@@ -101,7 +103,7 @@ def precision_of(spec: EncoderSpec, device: str) -> str | None:
     """Precision in which the model of a spec runs; None for an encoder without a model."""
     from .registry import default_settings
 
-    if spec.model is None and (spec.kind is None or method_of(spec.kind).layout is None):
+    if spec.model is None and (spec.kind in (None, MUVERA) or method_of(spec.kind).layout is None):
         return None
     model = spec.model or method_of(spec.kind or "").shipped or ""
     return str(spec.settings.get("dtype") or default_settings(model, device).get("dtype", "float32"))

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from ...index.fde.config import FdeConfig
 from ..terminal import json_or_text, split_setting
 from .base import Encoder
-from .methods import METHODS, check_settings
+from .methods import METHODS, MUVERA, check_settings
 from .registry import load_encoder
 
 STORAGE = {
@@ -36,7 +37,7 @@ class EncoderSpec:
     kind : str or None
         None: what the model's files state.
     settings, storage : mapping
-        Of the encoder, and of the field.
+        Of the encoder, and of the field. Of kind "muvera", which encodes the vectors of another field: those of `FdeConfig`.
     """
 
     name: str
@@ -77,7 +78,12 @@ def parse_encoder_spec(text: str) -> EncoderSpec:
     place: str | None = model
     if model in METHODS and kind is None and not Path(model).is_dir():  # bm25, or a kind whose model comes with lexmax
         kind, place = model, None
-    if kind is not None:
+    if model == MUVERA and kind is None and not Path(model).is_dir():
+        kind, place = model, None
+        check_settings(kind, values, FdeConfig)
+        if "of" not in values:
+            raise ValueError(f"{text!r}: encodings are made of a token field: name it, as in {text},of=colbert")
+    elif kind is not None:
         check_settings(kind, values)
     if not name and not FIELD.fullmatch(short):
         raise ValueError(f"{text!r}: name the field, as in NAME={text}")
@@ -85,5 +91,7 @@ def parse_encoder_spec(text: str) -> EncoderSpec:
 
 
 def load_spec(spec: EncoderSpec, *, device: str = "cpu") -> Encoder:
-    """Load the encoder of a spec; errors are those of `registry.load_encoder`."""
+    """Load the encoder of a spec; errors are those of `registry.load_encoder`, ValueError for encodings of another field."""
+    if spec.kind == MUVERA:
+        raise ValueError(f"{spec.name}: muvera encodes the vectors of a field of the same index, and no texts")
     return load_encoder(spec.kind, model=spec.model, device=device, **spec.settings)

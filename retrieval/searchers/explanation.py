@@ -113,6 +113,8 @@ class FieldExplanation:
         Of token vectors, in the order of the query; they sum to the score within 2e-2 per 32 tokens of the query.
     sentences : sequence of SentenceMatch
         Of dense vectors, most similar first; they do not sum to the score.
+    measure : str
+        What the score is, where it is none of its field's vectors: of encodings, an estimate of MaxSim.
     """
 
     field: str
@@ -121,6 +123,7 @@ class FieldExplanation:
     terms: Sequence[TermMatch] = ()
     tokens: Sequence[TokenMatch] = ()
     sentences: Sequence[SentenceMatch] = ()
+    measure: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

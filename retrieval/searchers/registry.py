@@ -23,8 +23,11 @@ SEARCHERS = {
     "tokens": ("tokens", "TokenSearcher"),
     "sparse-tokens": ("sparse_tokens", "SparseTokenSearcher"),
     "dense": ("dense", "DenseSearcher"),
+    "fde": ("fde", "FdeSearcher"),
 }
 """Representation -> module of this folder and class, imported when first needed."""
+ENCODERS = {"fde": "tokens"}
+"""Representation of a field -> what its encoder makes, where that is another."""
 _NAMES = {int: "a whole number", float: "a number", str: "a string", NoneType: "none"}
 
 
@@ -123,7 +126,7 @@ def field_searcher(field: Field[Any], encoder: Any = None) -> FieldSearcher:
     RepresentationError
         The encoder makes another representation than the field holds.
     """
-    if encoder is not None and encoder.representation != field.representation:
+    if encoder is not None and encoder.representation != ENCODERS.get(field.representation, field.representation):
         raise RepresentationError(
             f"{field.path}, field {field.name}: holds {field.representation} vectors, and encoder {encoder.kind} makes "
             f"{encoder.representation} ones"

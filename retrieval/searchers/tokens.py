@@ -23,6 +23,19 @@ __all__ = ["CentroidOptions", "TokenSearcher"]
 _UNKNOWN = ("", 0, 0)
 
 
+def token_vectors(queries: object, dim: int, where: str) -> MultiVectors:
+    """Bring query vectors into one batch; parameters and errors are those of `TokenSearcher.vectors`."""
+    if isinstance(queries, MultiVectors):
+        return queries
+    matrices = [queries] if isinstance(queries, np.ndarray) and queries.ndim == 2 else queries
+    if not isinstance(matrices, Sequence) or not all(isinstance(m, np.ndarray) and m.ndim == 2 for m in matrices):
+        raise TypeError(f"queries of token vectors are MultiVectors or matrices (n_tokens, dim), not {type(queries)}")
+    for matrix in matrices:
+        if matrix.shape[1] != dim:
+            raise TypeError(f"{where}: queries are matrices (n_tokens, {dim}), not of shape {matrix.shape}")
+    return MultiVectors.of([np.asarray(matrix, np.float32) for matrix in matrices], dim)
+
+
 class TokenSearcher:
     """The `FieldSearcher` of token vectors."""
 
@@ -47,17 +60,7 @@ class TokenSearcher:
         RepresentationError
             Tokens that are not of unit length.
         """
-        if isinstance(queries, MultiVectors):
-            return queries
-        matrices = [queries] if isinstance(queries, np.ndarray) and queries.ndim == 2 else queries
-        if not isinstance(matrices, Sequence) or not all(isinstance(m, np.ndarray) and m.ndim == 2 for m in matrices):
-            raise TypeError(f"queries of token vectors are MultiVectors or matrices (n_tokens, dim), not {type(queries)}")
-        dim = self.field.config.dim
-        for matrix in matrices:
-            if matrix.shape[1] != dim:
-                where = f"{self.field.path}, field {self.field.name}"
-                raise TypeError(f"{where}: queries are matrices (n_tokens, {dim}), not of shape {matrix.shape}")
-        return MultiVectors.of([np.asarray(matrix, np.float32) for matrix in matrices], dim)
+        return token_vectors(queries, self.field.config.dim, f"{self.field.path}, field {self.field.name}")
 
     def search(
         self, queries: MultiVectors, k: int, *, allowed: Sequence[Mask | None] | None = None,
