@@ -50,7 +50,7 @@ class NewField:
     Attributes
     ----------
     encoder : EncoderRecord
-    representation : {"sparse", "tokens", "sparse-tokens", "dense", "fde"}
+    representation : {"sparse", "tokens", "sparse-tokens", "dense", "nets", "fde"}
     options : mapping
         ``{"bm25": {"k1", "b"}}`` where vectors hold term counts that the index weighs; the fields of
         `multivector.config.MultiVectorConfig` for token vectors, of `dense.config.DenseFieldConfig` for dense ones.
@@ -76,7 +76,7 @@ class NewField:
     def __post_init__(self) -> None:
         if self.representation not in REPRESENTATIONS:
             raise ValueError(f"unknown representation {self.representation!r}; there are {', '.join(REPRESENTATIONS)}")
-        if self.representation in ("tokens", "dense", "fde") and not (self.vocabulary is None and self.scale is None):
+        if self.representation in ("tokens", "dense", "nets", "fde") and not (self.vocabulary is None and self.scale is None):
             raise ValueError("a field of token vectors or dense vectors has neither a vocabulary nor a scale")
         if self.average_length is not None and not self.options.get("bm25"):
             raise ValueError("an average length is BM25's")

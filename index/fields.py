@@ -102,7 +102,7 @@ class Field(Generic[SegmentT]):
 
     @property
     def representation(self) -> str:
-        """What the field holds: "sparse", "tokens", "sparse-tokens" or "dense"."""
+        """What the field holds: "sparse", "tokens", "sparse-tokens", "dense" or "nets"."""
         return self.record.representation
 
     @property

@@ -29,7 +29,7 @@ _UNSEALED_VERSIONS = (1, 2)
 """Of these the checksum covers the body alone."""
 _FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-REPRESENTATIONS = ("sparse", "tokens", "sparse-tokens", "dense", "fde")
+REPRESENTATIONS = ("sparse", "tokens", "sparse-tokens", "dense", "nets", "fde")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class FieldRecord:
 
     Attributes
     ----------
-    representation : {"sparse", "tokens", "sparse-tokens", "dense", "fde"}
+    representation : {"sparse", "tokens", "sparse-tokens", "dense", "nets", "fde"}
     encoder : EncoderRecord
     options : dict
         Fixed at creation. sparse: ``{"bm25": {"k1", "b"}}`` where the index weighs term counts; tokens and dense: the
@@ -260,6 +260,7 @@ def _option_problems(record: FieldRecord) -> Iterator[str]:
     from .dense.config import DenseFieldConfig
     from .fde.config import check_options
     from .multivector.config import MultiVectorConfig  # they import what reads fields
+    from .nets.config import NetFieldConfig
     from .sparse.bm25 import Bm25
 
     bm25 = record.options.get("bm25")
@@ -268,6 +269,8 @@ def _option_problems(record: FieldRecord) -> Iterator[str]:
             MultiVectorConfig(**record.options)
         elif record.representation == "dense":
             DenseFieldConfig(**record.options)
+        elif record.representation == "nets":
+            NetFieldConfig(**record.options)
         elif record.representation == "fde":
             check_options(**record.options)
         elif bm25 is not None:

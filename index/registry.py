@@ -23,6 +23,9 @@ from .manifest import FieldRecord
 from .multivector.field import TokenField, TokenSegment
 from .multivector.residual import Codec
 from .multivector.writer import TokenWriter, open_part
+from .nets.config import NetFieldConfig
+from .nets.field import NetField, NetSegment, dense_record
+from .nets.writer import NetWriter
 from .segments import Segment
 from .sparse.field import SparseField, SparseSegment, SparseTokenField
 from .sparse.inverted import InvertedIndex
@@ -109,6 +112,13 @@ def _open_dense(opening: Opening) -> DenseField:
     return DenseField(opening.index, opening.name, opening.record, segments, quantiser)
 
 
+def _open_nets(opening: Opening) -> NetField:
+    record, previous = opening.record, opening.previous
+    known = previous.dense if isinstance(previous, NetField) else None
+    dense = _open_dense(replace(opening, record=dense_record(record, NetFieldConfig(**record.options)), previous=known))
+    return NetField(opening.index, opening.name, record, dense, previous if isinstance(previous, NetField) else None)
+
+
 def _open_fde(opening: Opening) -> FdeField:
     record, previous = opening.record, opening.previous if isinstance(opening.previous, FdeField) else None
     known = None if previous is None else previous.dense
@@ -143,6 +153,7 @@ TABLE: dict[str, Representation] = {
     "tokens": Representation(TokenSegment, _open_tokens, TokenWriter),
     "sparse-tokens": Representation(SparseSegment, _open_sparse_tokens, SparseWriter),
     "dense": Representation(DenseSegment, _open_dense, DenseWriter),
+    "nets": Representation(NetSegment, _open_nets, NetWriter),
     "fde": Representation(FdeSegment, _open_fde, FdeWriter),
 }
 

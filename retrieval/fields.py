@@ -13,6 +13,7 @@ from ..index.fde.config import FdeConfig
 from ..index.fde.field import source_of
 from ..index.manifest import EncoderRecord, FieldRecord
 from ..index.multivector.config import MultiVectorConfig
+from ..index.nets.config import NetFieldConfig
 from ..index.representations import Vectors
 from .encoders.base import Encoder
 from .encoders.methods import MUVERA
@@ -75,6 +76,10 @@ def _dense(each: FieldEncoder) -> dict[str, Any]:
     return {"options": DenseFieldConfig(dim=each.encoder.dim, **each.storage).options()}  # type: ignore[union-attr]
 
 
+def _nets(each: FieldEncoder) -> dict[str, Any]:
+    return {"options": asdict(NetFieldConfig(dim=each.encoder.dim, **each.storage))}  # type: ignore[union-attr]
+
+
 def _fde(each: FieldEncoder) -> dict[str, Any]:
     config = FdeConfig(token_dim=each.encoder.dim, **(each.encoding or {}))  # type: ignore[union-attr]
     kept = DenseFieldConfig(dim=config.dim, **each.storage)
@@ -87,6 +92,7 @@ _NEW_FIELDS: dict[str, Callable[[FieldEncoder], dict[str, Any]]] = {
     "tokens": _tokens,
     "dense": _dense,
     "fde": _fde,
+    "nets": _nets,
 }
 
 

@@ -19,6 +19,7 @@ STORAGE = {
     "dense": (
         "keep", "structure", "quantise", "pq_bytes", "n_lists", "coarse_dim", "search_dim", "n_links", "ef_construction", "order",
     ),
+    "nets": ("keep", "n_neighbours"),
 }  # fmt: skip
 """Representation -> settings of its fields, which are none of an encoder."""
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

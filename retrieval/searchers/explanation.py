@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from ...index.arrays import Floats
+from ...index.representations.dense import DenseVectors
+from ..sentences import sentences_of
+
+MAX_SENTENCES = 16
+"""First sentences of a document that an explanation encodes: each is a run of the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +102,26 @@ class SentenceMatch:
     span: tuple[int, int]
 
 
+class EncodesDocuments(Protocol):
+    """An encoder that makes one vector of a text."""
+
+    def encode_documents(self, texts: Sequence[str]) -> DenseVectors:
+        """Encode texts."""
+        ...
+
+
+def sentence_matches(
+    encoder: EncodesDocuments | None, text: str, scores_of: Callable[[DenseVectors], Floats]
+) -> list[SentenceMatch]:  # fmt: skip
+    """Score the first sentences of a document, each encoded alone: most similar first, none without an encoder."""
+    spans = sentences_of(text)[:MAX_SENTENCES] if encoder is not None else []
+    if encoder is None or not spans:
+        return []
+    scores = scores_of(encoder.encode_documents([text[first:last] for first, last in spans])).tolist()
+    matches = [SentenceMatch(score=score, span=span) for score, span in zip(scores, spans, strict=True)]
+    return sorted(matches, key=lambda match: -match.score)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FieldExplanation:
     """One field's score of a document and its parts.
@@ -112,7 +139,7 @@ class FieldExplanation:
     tokens : sequence of TokenMatch
         Of token vectors, in the order of the query; they sum to the score within 2e-2 per 32 tokens of the query.
     sentences : sequence of SentenceMatch
-        Of dense vectors, most similar first; they do not sum to the score.
+        Of dense vectors, most similar first, also where queries are networks; they do not sum to the score.
     measure : str
         What the score is, where it is none of its field's vectors: of encodings, an estimate of MaxSim.
     """

@@ -24,6 +24,7 @@ SEARCHERS = {
     "sparse-tokens": ("sparse_tokens", "SparseTokenSearcher"),
     "dense": ("dense", "DenseSearcher"),
     "fde": ("fde", "FdeSearcher"),
+    "nets": ("nets", "NetSearcher"),
 }
 """Representation -> module of this folder and class, imported when first needed."""
 ENCODERS = {"fde": "tokens"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from corpora import ENCODER, make_field, random_vectors, write_index
 from dense_vectors import dense_vectors, new_dense_field
+from net_queries import new_net_field, random_nets
 from sparse_token_vectors import SLIM_ENCODER, make_slim_field, sparse_tokens
 from token_vectors import TOKEN_ENCODER, clustered, make_token_field, token_vectors
 
@@ -29,6 +30,7 @@ def batches():
         "tokens": (token_vectors(rng, rng.integers(0, 12, N_DOCS), DIM), token_vectors(rng, [6, 0, 33, 1, 2], DIM)),
         "sparse-tokens": (sparse_tokens(rng, rng.integers(0, 9, N_DOCS)), sparse_tokens(rng, [3, 0, 1, 8, 2])),
         "dense": (dense_vectors(rng, N_DOCS), dense_vectors(rng, 5)),
+        "nets": (dense_vectors(rng, N_DOCS), random_nets(rng, 5, (24, 24, 7))),
     }
 
 
@@ -40,6 +42,7 @@ def snapshot(tmp_path_factory, batches):
         "tokens": NewField(encoder=TOKEN_ENCODER, representation="tokens", options=asdict(MultiVectorConfig(dim=DIM))),
         "sparse-tokens": NewField(encoder=SLIM_ENCODER, representation="sparse-tokens"),
         "dense": new_dense_field(24),
+        "nets": new_net_field(24),
     }
     documents = {name: batch for name, (batch, _) in batches.items()}
     return write_index(tmp_path_factory.mktemp("all") / "idx", fields, documents, (20, 21), (3, 30))
@@ -70,7 +73,7 @@ def test_scores_are_those_of_search_and_explanations_sum_to_them(snapshot, batch
             tolerance = 2e-2 * max(1, len(explained.tokens) / 32) if kind == "tokens" else 1e-5 * abs(score)
             assert explained.score == pytest.approx(score, abs=tolerance)
             parts = [match.score for match in (*explained.terms, *explained.tokens)]
-            assert sum(parts) == pytest.approx(score, abs=tolerance) or (kind == "dense" and not parts)
+            assert sum(parts) == pytest.approx(score, abs=tolerance) or (kind in ("dense", "nets") and not parts)
             assert not any(match.query_expanded or match.document_expanded for match in explained.terms)
             assert {match.document_token for match in explained.tokens} <= {""}
 
