@@ -20,11 +20,10 @@ from ...index.kernels.dense import products
 from ...index.representations.dense import DenseVectors
 from ..hits import Hits, best
 from ..kernels.dense import inner_products
-from ..sentences import sentences_of
 from ..workers import Workers
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
 from .dense_scan import Pair, Scan, allowed_of, n_allowed
-from .explanation import FieldExplanation, SentenceMatch
+from .explanation import FieldExplanation, sentence_matches
 
 if TYPE_CHECKING:
     from ..encoders.base import DenseVectorEncoder
@@ -33,8 +32,6 @@ MARGIN = 16
 """Candidates that are asked for beyond k."""
 FEW_DOCS = 2048
 """So few allowed documents of a segment are all scored: to step over the others costs more."""
-MAX_SENTENCES = 16
-"""First sentences of a document that an explanation encodes: each is a run of the network."""
 STRUCTURES = {"n_probe": ("auto", "ivf"), "ef_search": ("hnsw",)}
 """Option -> structures of fields that it steers."""
 
@@ -155,14 +152,13 @@ class DenseSearcher:
     ) -> FieldExplanation:
         """Explain the score of one document: the similarity of its sentences, each encoded alone, to the query."""
         score = float(self.score(queries.select(np.array([number])), [np.array([doc_num], np.int32)])[0][0])
-        spans = sentences_of(document_text)[:MAX_SENTENCES] if self.encoder is not None else []
-        sentences: list[SentenceMatch] = []
-        if self.encoder is not None and spans:
-            encoded = self.encoder.encode_documents([document_text[first:last] for first, last in spans])
-            scores = np.empty(len(spans), np.float32)
+
+        def scores_of(encoded: DenseVectors) -> Floats:
+            scores = np.empty(len(encoded), np.float32)
             inner_products(encoded.vectors, np.ascontiguousarray(queries.row(number)), scores)
-            sentences = [SentenceMatch(score=s, span=span) for s, span in zip(scores.tolist(), spans, strict=True)]
-            sentences.sort(key=lambda sentence: -sentence.score)
+            return scores
+
+        sentences = sentence_matches(self.encoder, document_text, scores_of)
         return FieldExplanation(field=self.field.name, score=score, contribution=score, sentences=sentences)
 
     def warm(self) -> None:

@@ -6,7 +6,7 @@ from corpora import write_index
 from dense_vectors import new_dense_field
 
 from lexmax.index.representations.dense import DenseVectors
-from lexmax.retrieval.searchers.dense import MAX_SENTENCES
+from lexmax.retrieval.searchers.explanation import MAX_SENTENCES
 from lexmax.retrieval.searchers.registry import field_searcher
 from lexmax.retrieval.sentences import sentences_of
 
