@@ -17,7 +17,7 @@ from ...index.arguments import texts_of
 from ...index.arrays import Floats
 from ...index.errors import RepresentationError
 from ...index.representations.dense import DenseVectors
-from .base import fingerprint_of
+from .base import Side, fingerprint_of
 from .checkpoints.colbert_layout import Projection
 from .checkpoints.dense import DenseLayout, Pooling
 from .tower import check_choices, chosen
@@ -106,12 +106,9 @@ class DenseEncoder:
         self.wordpieces.vocabulary(layout.n_tokens)  # refuses the tokenizer of another model
         self._network: DenseNetwork | None = None
         self._lock = threading.Lock()
-        self.document_side = DenseSide(
-            self, self._side(config.document_length, layout.document_length, config.document_prompt, layout.document_prompt)
-        )
-        self.query_side = DenseSide(
-            self, self._side(config.query_length, layout.query_length, config.query_prompt, layout.query_prompt)
-        )
+        document = self._side(config.document_length, layout.document_length, config.document_prompt, layout.document_prompt)
+        query = self._side(config.query_length, layout.query_length, config.query_prompt, layout.query_prompt)
+        self.document_side, self.query_side = DenseSide(self, "document", document), DenseSide(self, "query", query)
         """The two sides' ways through the network; see `.shared_pass`."""
 
     @property
@@ -122,11 +119,14 @@ class DenseEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer and settings."""
+        return fingerprint_of(self.kind, self._facts())
+
+    def _facts(self) -> dict[str, Any]:
         from .networks.loading import weights_digest
 
         layout = self._layout
         folders = [layout.folder, *(each.folder for each in layout.projections)]
-        facts = {
+        return {
             "weights": [weights_digest(folder) for folder in folders],
             "tokenizer": self.wordpieces.digest,
             "pooling": layout.pooling,
@@ -135,7 +135,6 @@ class DenseEncoder:
             "query": self.query_side.text,
             "dtype": self._config.dtype,
         }
-        return fingerprint_of(self.kind, facts)
 
     @property
     def dim(self) -> int:
@@ -166,8 +165,11 @@ class DenseEncoder:
         """
         with self._lock:
             if self._network is None:
-                self._network = DenseNetwork(self._layout, device=self._device, dtype=self._config.dtype)
+                self._network = self._new_network()
             return self._network
+
+    def _new_network(self) -> DenseNetwork:
+        return DenseNetwork(self._layout, device=self._device, dtype=self._config.dtype)
 
     def _encode(self, side: DenseSide, texts: Sequence[str]) -> DenseVectors:
         rows, trunk = side.rows(texts_of(texts)), self.load().trunk
@@ -188,8 +190,8 @@ class DenseEncoder:
 class DenseSide:
     """One side of a dense encoder; see `.shared_pass.NetworkSide`."""
 
-    def __init__(self, encoder: DenseEncoder, text: SideText) -> None:
-        self._encoder, self.text = encoder, text
+    def __init__(self, encoder: DenseEncoder, side: Side, text: SideText) -> None:
+        self._encoder, self._side, self.text = encoder, side, text
 
     @property
     def trunk(self) -> Trunk:
@@ -210,7 +212,7 @@ class DenseSide:
 
     def results(self, rows: Sequence[DenseRow], states: Sequence[torch.Tensor]) -> list[Floats]:
         """One vector (dim,) of each text from the trunk's states."""
-        return list(self._encoder.load().vectors_of(states))
+        return list(self._encoder.load().vectors_of(states, self._side))
 
     def joined(self, results: Sequence[Floats]) -> DenseVectors:
         """Join texts."""
@@ -230,8 +232,8 @@ class DenseNetwork:
         self._layers = [_read_layer(files, device) for files in layout.projections]
         self._layout = layout
 
-    def vectors_of(self, states: Sequence[torch.Tensor]) -> Floats:
-        """Vectors (n_texts, dim) float32 of texts whose trunk states, (n_tokens, hidden) each, are known."""
+    def vectors_of(self, states: Sequence[torch.Tensor], side: Side) -> Floats:
+        """Vectors (n_texts, dim) float32 of texts whose trunk states, (n_tokens, hidden) each, are known; sides are alike."""
         import torch
 
         layout = self._layout

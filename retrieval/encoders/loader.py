@@ -16,12 +16,15 @@ from ...index.nearest import did_you_mean
 from ..models import SHIPPED, shipped_folder, shipped_names
 from .checkpoints.colbert import colbert_family
 from .checkpoints.files import modules
+from .checkpoints.gaussian import is_gaussian
 from .checkpoints.hypencoder import is_hypencoder
 from .checkpoints.sae import is_sae
 from .checkpoints.splade import TableFiles, read_layout
 from .methods import METHODS, check_settings, imported, method_of
 from .networks.devices import check_device
 
+OWN: dict[str, Callable[[Path], bool]] = {"sae": is_sae, "hypencoder": is_hypencoder, "gaussian": is_gaussian}
+"""Kinds that state themselves in a file of their own."""
 FETCHED = ["*.safetensors", "*.json", "*.txt", "*.model", "artifact.metadata"]
 
 
@@ -81,12 +84,16 @@ def load_model_encoder(
     return imported(method.encoder)(config, layout, device=device, batch_size=batch_size)
 
 
+def is_own(root: Path) -> bool:
+    """Whether a model states its kind in a file of its own."""
+    return any(is_kind(root) for is_kind in OWN.values())
+
+
 def recognised(root: Path) -> str:
     """Kind of a model by its files; raises RepresentationError for one that is not recognised."""
-    if is_sae(root):
-        return "sae"
-    if is_hypencoder(root):
-        return "hypencoder"
+    own = next((kind for kind, is_kind in OWN.items() if is_kind(root)), None)
+    if own is not None:
+        return own
     if colbert_family(root):
         return "colbert"
     classes = [name for name, _ in modules(root)]

@@ -57,6 +57,7 @@ METHODS = {
     "hypencoder": Method(
         "hypencoder:HypencoderEncoder", "hypencoder:HypencoderConfig", "checkpoints.hypencoder:read_hypencoder_layout"
     ),
+    "gaussian": Method("gaussian:GaussianEncoder", "gaussian:GaussianConfig", "checkpoints.gaussian:read_gaussian_layout"),
     "vectors": Method("precomputed:VectorsEncoder", "precomputed:VectorsEncoder"),
 }  # fmt: skip
 KINDS = tuple(METHODS)

@@ -13,6 +13,7 @@ from .data import Batch
 from .losses.contrastive import in_batch_nll
 from .losses.flops import flops, l1, quadratic_ramp
 from .losses.kl import kl_distillation
+from .losses.lambda_rank import lambda_rank
 from .losses.margin_mse import margin_mse
 from .losses.similarity import similarity_distillation
 from .losses.tct import tct_distillation
@@ -27,7 +28,7 @@ class Objective:
 
     Attributes
     ----------
-    kl, margin_mse : float
+    kl, margin_mse, lambda_rank : float
         Of distillation from the teachers' scores of each query's passages.
     tct : float
         Of `.losses.tct`: a ColBERT that runs beside the student scores every query with every passage of the batch.
@@ -36,8 +37,8 @@ class Objective:
     similarity : float
         Of `.losses.similarity`: a ColBERT's projection keeps the cosines of its frozen trunk.
     temperature : float
-        The student's scores are divided by it in ``kl``, ``tct`` and ``in_batch``: 1 for SPLADE and ColBERT, about 0.05 for
-        cosines. Losses are not multiplied by its square.
+        The student's scores are divided by it in ``kl``, ``lambda_rank``, ``tct`` and ``in_batch``: 1 for SPLADE and ColBERT,
+        about 0.05 for cosines. Losses are not multiplied by its square.
     score_scale : float
         0: one teacher's scores as they are; several teachers are brought to one scale as if it were 30. Above 0: teachers are
         brought to 0..1 over each query's whole list, averaged, and multiplied by it. ``margin_mse`` compares raw margins, so it
@@ -56,6 +57,7 @@ class Objective:
 
     kl: float = 0.0
     margin_mse: float = 0.0
+    lambda_rank: float = 0.0
     in_batch: float = 1.0
     similarity: float = 0.0
     tct: float = 0.0
@@ -69,19 +71,19 @@ class Objective:
     ramp_steps: int = 1
 
     def __post_init__(self) -> None:
-        learning = (self.kl, self.margin_mse, self.in_batch, self.similarity, self.tct)
+        learning = (self.kl, self.margin_mse, self.lambda_rank, self.in_batch, self.similarity, self.tct)
         weights = (*learning, self.flops_queries, self.flops_documents, self.score_scale)
         if min(weights) < 0 or self.temperature <= 0 or self.ramp_steps < 1 or self.flops_min_nonzeros < 0:
             raise ValueError("weights and flops_min_nonzeros must be >= 0, temperature > 0 and ramp_steps >= 1")
         if not any(learning):
-            raise ValueError("nothing to learn from: kl, margin_mse, in_batch, similarity and tct are all 0")
+            raise ValueError("nothing to learn from: kl, margin_mse, lambda_rank, in_batch, similarity and tct are all 0")
         if self.query_penalty not in ("flops", "l1"):
             raise ValueError(f"query_penalty is {self.query_penalty!r}: it must be 'flops' or 'l1'")
 
     @property
     def distils(self) -> bool:
         """Whether the data must have teachers' scores."""
-        return bool(self.kl or self.margin_mse)
+        return bool(self.kl or self.margin_mse or self.lambda_rank)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +136,8 @@ def _learning_terms(scores: Tensor, own: Tensor, batch: Batch, objective: Object
         teacher = taught_scores(batch, objective).to(own.device)
         if objective.kl:
             terms["kl"] = objective.kl * kl_distillation(own / objective.temperature, teacher)
+        if objective.lambda_rank:
+            terms["lambda_rank"] = objective.lambda_rank * lambda_rank(own / objective.temperature, teacher)
         if objective.margin_mse:
             first = torch.zeros(len(own), dtype=torch.long, device=own.device)
             terms["margin_mse"] = objective.margin_mse * margin_mse(own, teacher, first)

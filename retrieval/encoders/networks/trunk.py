@@ -85,12 +85,16 @@ class Trunk:
         self.device = torch.device(device)
         self._padding_id = network.config.pad_token_id or 0
 
+    @property
+    def width(self) -> int:
+        """Numbers of a state."""
+        return int(self._network.config.hidden_size)
+
     def states(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         """Last hidden states of each text's tokens, (n_tokens, hidden) each, whatever texts are beside it."""
         import torch
 
-        width = self._network.config.hidden_size
-        states = [torch.zeros(0, width, device=self.device) for _ in rows]
+        states = [torch.zeros(0, self.width, device=self.device) for _ in rows]
         with torch.inference_mode():
             if self._in_integers:  # a text at a time
                 found = self._network.states([row.ids for row in rows], [row.n_attended for row in rows])

@@ -19,17 +19,19 @@ from ...encoders.wordpieces import Wordpieces
 from .base import Student
 from .colbert import ColbertStudent, ColbertStudentConfig
 from .dense import DenseStudent, DenseStudentConfig
+from .gaussian import GaussianStudent, GaussianStudentConfig
 from .idf import document_idf
 from .splade import SpladeStudent, SpladeStudentConfig
 from .splade_head import N_TEXTS, start_head
 from .starts import network_folder, takes_layout
 from .trunk_states import StateCache
 
-CONFIGS: dict[str, type[SpladeStudentConfig | ColbertStudentConfig | DenseStudentConfig]] = {
+CONFIGS: dict[str, type[SpladeStudentConfig | ColbertStudentConfig | DenseStudentConfig | GaussianStudentConfig]] = {
     "splade": SpladeStudentConfig,
     "inference-free": SpladeStudentConfig,
     "colbert": ColbertStudentConfig,
     "dense": DenseStudentConfig,
+    "gaussian": GaussianStudentConfig,
 }
 
 
@@ -42,7 +44,7 @@ def make_student(
 
     Parameters
     ----------
-    method : {"splade", "inference-free", "colbert", "dense"}
+    method : {"splade", "inference-free", "colbert", "dense", "gaussian"}
     folder : Path or str
         The checkpoint to start from.
     idf : Path or str, optional
@@ -96,10 +98,14 @@ def make_student(
         dense = DenseStudent(folder, DenseStudentConfig(**options))
         dense.to(device).cache = _cache(dense, states)
         return dense
+    if method == "gaussian":
+        gaussian = GaussianStudent(folder, GaussianStudentConfig(**options))
+        gaussian.to(device).cache = _cache(gaussian, states)
+        return gaussian
     raise ValueError(f"unknown method {method!r}: choose from {', '.join(CONFIGS)}")
 
 
-def _cache(student: SpladeStudent | ColbertStudent | DenseStudent, folder: Path | str | None) -> StateCache | None:
+def _cache(student: Student, folder: Path | str | None) -> StateCache | None:
     if folder is None:
         return None
     return StateCache(Path(folder), weights_digest(student.folder), student.trunk.config.hidden_size)

@@ -11,9 +11,12 @@ from pathlib import Path
 from ....index.errors import RepresentationError
 from ...encoders.checkpoints.colbert import colbert_family
 from ...encoders.checkpoints.files import modules
-from ...encoders.loader import recognised
+from ...encoders.loader import is_own, recognised
 
-TAKEN = {"splade": ("splade",), "inference-free": ("inference-free", "splade"), "colbert": ("colbert",), "dense": ("dense",)}
+TAKEN = {
+    "splade": ("splade",), "inference-free": ("inference-free", "splade"), "colbert": ("colbert",), "dense": ("dense",),
+    "gaussian": ("gaussian",),
+}  # fmt: skip
 
 
 def kind_of(root: Path) -> str | None:
@@ -24,8 +27,8 @@ def kind_of(root: Path) -> str | None:
     RepresentationError
         When they state something that is not known.
     """
-    plain = not colbert_family(root) and not modules(root) and not (root / "idf.json").is_file()
-    return None if plain else recognised(root)
+    stated = (colbert_family(root), modules(root), (root / "idf.json").is_file(), is_own(root))
+    return recognised(root) if any(stated) else None
 
 
 def takes_layout(root: Path, method: str, *, ignore_layout: bool) -> bool:

@@ -17,6 +17,7 @@ from lexmax.retrieval.training.objective import Objective, losses_of, taught_sco
 from lexmax.retrieval.training.students.base import Student
 from lexmax.retrieval.training.students.colbert import ColbertStudent, ColbertStudentConfig
 from lexmax.retrieval.training.students.dense import DenseStudent
+from lexmax.retrieval.training.students.registry import make_student
 from lexmax.retrieval.training.students.splade import SpladeStudent, SpladeStudentConfig
 from lexmax.retrieval.training.validation import best_documents, ndcg_at_10
 
@@ -119,7 +120,7 @@ def test_another_student_is_refused(checkpoint: Path, lists: Path, tmp_path: Pat
             train(other, data, CONFIG, tmp_path)
 
 
-@pytest.mark.parametrize("method", ["splade", "colbert", "dense"])
+@pytest.mark.parametrize("method", ["splade", "colbert", "dense", "gaussian"])
 def test_the_loss_falls(checkpoint: Path, lists: Path, tmp_path: Path, method: str) -> None:
     made: Student
     if method == "splade":
@@ -127,7 +128,7 @@ def test_the_loss_falls(checkpoint: Path, lists: Path, tmp_path: Path, method: s
     elif method == "colbert":
         made = ColbertStudent(checkpoint, ColbertStudentConfig(dim=8, query_length=8, document_length=10))
     else:
-        made = DenseStudent(checkpoint)
+        made = make_student(method, checkpoint)
     objective = Objective(margin_mse=0.1, kl=1, in_batch=1, score_scale=2)
     config = TrainConfig(objective=objective, n_steps=60, batch_size=6, n_passages=3, learning_rate=3e-3, log_every=10)
     train(made, TrainingSet([lists]), config, tmp_path)

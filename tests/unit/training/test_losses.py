@@ -6,6 +6,7 @@ import torch
 from lexmax.retrieval.training.losses.contrastive import in_batch_nll
 from lexmax.retrieval.training.losses.flops import flops, l1, quadratic_ramp
 from lexmax.retrieval.training.losses.kl import kl_distillation
+from lexmax.retrieval.training.losses.lambda_rank import lambda_rank
 from lexmax.retrieval.training.losses.margin_mse import margin_mse
 from lexmax.retrieval.training.losses.multivector import maxsim_all, maxsim_lists
 from lexmax.retrieval.training.losses.tct import tct_distillation
@@ -54,6 +55,13 @@ def test_margin_mse_averages_over_negatives_alone() -> None:
 def test_margin_mse_takes_a_positive_in_any_column() -> None:
     scores, teacher = torch.tensor([[3.0, 5.0]]), torch.tensor([[1.0, 2.0]])
     assert margin_mse(scores, teacher, torch.tensor([1])).item() == pytest.approx(((5 - 3) - (2 - 1)) ** 2)
+
+
+def test_lambda_rank_weighs_pairs_by_the_students_ranks() -> None:
+    scores, teacher = torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([[9.0, 4.0, 4.0]])  # the student's ranks: 3, 1, 2
+    expected = abs(1 / 3 - 1) * math.log(1 + math.exp(3 - 1)) + abs(1 / 3 - 1 / 2) * math.log(1 + math.exp(2 - 1))
+    assert lambda_rank(scores, teacher).item() == pytest.approx(expected)  # the two that tie are no pair
+    assert lambda_rank(scores.repeat(3, 1), teacher.repeat(3, 1)).item() == pytest.approx(expected)
 
 
 def test_kl_is_from_the_teacher_to_the_student() -> None:
