@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from ...retrieval.terminal import require, say, write
+from ...retrieval.terminal import require, say, settings_of, write
 from . import use_threads
 
 
@@ -30,7 +30,7 @@ def add_commands(comparisons: Any) -> None:
     _add_dense(_command(
         comparisons, "dense", _dense, "searches of a dense field beside faiss called directly",
         "Time lexmax and faiss on the same generated vectors and queries, in one thread.",
-        "lexmax bench dense --docs 100000 --keep float32 --json",
+        "lexmax bench dense --docs 100000 --field structure=ivf --option n_probe=32 --json",
     ))  # fmt: skip
     _add_encode(_command(
         comparisons, "encode", _encode, "encoders alone and in one shared pass, in several precisions",
@@ -104,7 +104,10 @@ def _add_codecs(parser: argparse.ArgumentParser) -> None:
 def _add_dense(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--docs", type=int, default=100_000, help="vectors to generate (default 100000)")
     parser.add_argument("--dim", type=int, default=384, help="numbers of a vector (default 384)")
-    parser.add_argument("--keep", default="float16", choices=("float16", "float32"), help="precision (default float16)")
+    parser.add_argument("--field", action="append", default=[], metavar="NAME=VALUE",
+                        help="a setting of the field, such as structure=ivf or keep=float32; repeatable")  # fmt: skip
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
+                        help="an option of the search, such as n_probe=32; repeatable")  # fmt: skip
     parser.add_argument("--queries", type=int, default=100, metavar="N", help="queries (default 100)")
     parser.add_argument("--k", type=int, nargs="+", default=[10, 100], help="depths (default 10 100)")
     parser.add_argument("--passes", type=int, default=3, help="the best of these counts for each query (default 3)")
@@ -212,11 +215,14 @@ def _codecs(options: argparse.Namespace) -> int:
 
 def _dense(options: argparse.Namespace) -> int:
     use_threads()
+    from ...index.dense.config import DenseFieldConfig
+    from ...retrieval.searchers.dense import DenseOptions
     from .dense import DenseBench, run_dense_bench
 
     bench = DenseBench(
-        n_docs=options.docs, dim=options.dim, keep=options.keep, n_queries=options.queries, ks=options.k,
-        n_passes=options.passes, seed=options.seed,
+        n_docs=options.docs, dim=options.dim, n_queries=options.queries, ks=options.k, n_passes=options.passes, seed=options.seed,
+        storage=settings_of(DenseFieldConfig, options.field, "--field", without=("dim",)),
+        options=settings_of(DenseOptions, options.option, "--option", without=("algorithm",)),
     )  # fmt: skip
     return _write(run_dense_bench(bench, say), options)
 

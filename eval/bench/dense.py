@@ -1,7 +1,7 @@
 """`lexmax bench dense`: searches of a dense field beside faiss called directly, in one interleaved run and one thread.
 
-The vectors are generated: directions around topics, of unit length, as sentence encoders make them. faiss answers from an
-index of its own in memory, of the same precision; lexmax from the files of an index.
+The vectors are generated, directions around topics, of unit length, as sentence encoders make them; or they come from a file.
+faiss answers from an index of its own in memory, of the same structure, codes and effort; lexmax from the files of an index.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ import numpy as np
 
 from ...index.arrays import Floats
 from ...index.collection import Collection, NewField
-from ...index.dense.config import PRECISIONS, DenseFieldConfig
+from ...index.dense.config import DenseFieldConfig
+from ...index.dense.field import DenseField
 from ...index.manifest import EncoderRecord
 from ...index.representations.dense import DenseVectors
 from ...index.snapshot import Snapshot
-from ...retrieval.searchers.registry import field_searcher, make_options
+from ...retrieval.searchers.common import checked_field
+from ...retrieval.searchers.dense import DenseOptions, DenseSearcher
 from ..tables import markdown_table
 from .engines import ADD_DOCS
 from .fields import without_text
@@ -45,7 +47,10 @@ class DenseBench:
     ----------
     n_docs, dim, n_queries, seed : int
         Of the generated vectors.
-    keep : {"float16", "float32"}
+    storage : mapping
+        Settings of the field, as `DenseFieldConfig` has them.
+    options : mapping
+        Of the search, as `DenseOptions` has them.
     ks : sequence of int
     n_passes : int
     """
@@ -54,15 +59,20 @@ class DenseBench:
     dim: int = 384
     n_queries: int = 100
     seed: int = 0
-    keep: str = "float16"
+    storage: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     ks: Sequence[int] = (10, 100)
     n_passes: int = 3
 
     def __post_init__(self) -> None:
         if not self.ks or min(*self.ks, self.n_docs, self.dim, self.n_queries, self.n_passes) < 1:
             raise ValueError("documents, dim, queries, passes and every k must be at least 1")
-        if self.keep not in PRECISIONS:
-            raise ValueError(f"keep is {self.keep!r}: it must be {' or '.join(PRECISIONS)}")
+        _ = self.config, DenseOptions(**self.options)
+
+    @property
+    def config(self) -> DenseFieldConfig:
+        """How the field keeps and searches its vectors."""
+        return DenseFieldConfig(dim=self.dim, **self.storage)
 
 
 class DenseReport(Report):
@@ -88,12 +98,13 @@ def run_dense_bench(bench: DenseBench, say: Callable[[str], None] = lambda messa
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="lexmax-bench-") as folder:
         _build(bench, documents, Path(folder) / "index")
-        searcher = field_searcher(Snapshot.open(Path(folder) / "index").field("dense"))
+        dense = checked_field(Snapshot.open(Path(folder) / "index").field("dense"), DenseField, "dense vectors")
+        searcher, every, options = DenseSearcher(dense), DenseOptions(algorithm="exhaustive"), DenseOptions(**bench.options)
         searcher.warm()
-        every = make_options(searcher, {"algorithm": "exhaustive"})
+        say("building the index of faiss")
         searches: dict[str, Search] = {
-            LEXMAX: lambda query, k: searcher.search(query, k).doc_nums,
-            "faiss": _faiss(bench, documents),
+            LEXMAX: lambda query, k: searcher.search(query, k, options=options).doc_nums,
+            "faiss": _faiss(bench, searcher.field, documents),
         }
         for k in (min(k, bench.n_docs) for k in bench.ks):
             say(f"timing at k = {k}")
@@ -101,26 +112,47 @@ def run_dense_bench(bench: DenseBench, say: Callable[[str], None] = lambda messa
             streams = interleave(searches, dict.fromkeys(searches, asked), k, bench.n_passes)
             rows += [_row(name, k, stream, streams["faiss"], oracle) for name, stream in streams.items()]
     setup = {
-        "documents": f"generated, seed {bench.seed}", "n_docs": bench.n_docs, "dim": bench.dim, "keep": bench.keep,
-        "queries": bench.n_queries, "passes": bench.n_passes, "threads": 1, "times": "CPU of the calling thread",
+        "documents": f"generated, seed {bench.seed}", "n_docs": bench.n_docs, "dim": bench.dim,
+        **bench.storage, **bench.options, "queries": bench.n_queries, "passes": bench.n_passes, "threads": 1, "times": "CPU of the calling thread",
         "faiss": import_module("faiss").__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
     }  # fmt: skip
     return DenseReport(rows=rows, setup=setup)
 
 
-def _faiss(bench: DenseBench, documents: Floats) -> Search:
+def _faiss(bench: DenseBench, field: DenseField, documents: Floats) -> Search:
+    """Build what faiss calls the same; where lexmax scores candidates again, so does faiss, from 32-bit floats."""
     faiss: Any = import_module("faiss")
-    if bench.keep == "float32":
-        index = faiss.IndexFlatIP(bench.dim)
-    else:
-        index = faiss.IndexScalarQuantizer(bench.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    config, options, n_lists = bench.config, DenseOptions(**bench.options), field.quantiser.n_lists if field.quantiser else 0
+    kept = {"float16": "SQfp16", "float32": "Flat", "int8": "SQ8"}[config.keep]
+    codes = {"none": kept, "int8": "SQ8", "pq": f"PQ{config.code_bytes}x8np", "opq": f"PQ{config.code_bytes}x8np"}[
+        config.quantise
+    ]
+    text = codes
+    if field.segments[0].part.structure == "hnsw":
+        text = f"HNSW{config.n_links}_{codes}"
+    elif n_lists > 1:
+        text = f"IVF{n_lists},{codes}"
+    if config.quantise == "opq":
+        text = f"OPQ{config.code_bytes},{text}"
+    text += ",RFlat" if config.quantise != "none" else ""
+    index = faiss.index_factory(bench.dim, text, faiss.METRIC_INNER_PRODUCT)
+    index.train(documents)
     index.add(documents)
-    return lambda query, k: index.search(query.vectors, k)[1][0]
+    space = faiss.ParameterSpace()
+
+    def search(query: DenseVectors, k: int) -> Any:
+        efforts = {"nprobe": options.probes(n_lists), "k_factor_rf": options.depth(field, k) / k, "efSearch": options.ef(k)}
+        used = {"nprobe": n_lists > 1, "k_factor_rf": "RFlat" in text, "efSearch": "HNSW" in text}
+        if any(used.values()):
+            space.set_index_parameters(index, ",".join(f"{name}={efforts[name]}" for name, is_used in used.items() if is_used))
+        return index.search(query.vectors, k)[1][0]
+
+    return search
 
 
 def _build(bench: DenseBench, documents: Floats, path: Path) -> None:
-    options = DenseFieldConfig(dim=bench.dim, keep=bench.keep).options()
+    options = bench.config.options()
     with Collection.create(path, {"dense": NewField(encoder=ENCODER, representation="dense", options=options)}) as collection:
         for first in range(0, bench.n_docs, ADD_DOCS):
             last = min(first + ADD_DOCS, bench.n_docs)

@@ -12,10 +12,11 @@ from .quantiser import LEVELS, Quantiser
 
 SEED = 1
 POINTS_PER_LIST = 64
-POINTS_PER_CODEBOOK = 1 << 15
+POINTS_PER_CODEBOOK = 1 << 14
 MAX_NUMBERS = 1 << 26
 """Numbers of a sample: 256 MB of 32-bit floats."""
 ITERATIONS = 10
+ROTATIONS = 6
 ROTATED_DIM = 512
 """OPQ of longer vectors codes their projection on the principal directions of a sample, so many of them."""
 
@@ -86,7 +87,7 @@ def _rotation(points: Floats, n_parts: int) -> Floats:
     wanted = dim if dim <= 2 * ROTATED_DIM else max(ROTATED_DIM, n_parts)
     n_numbers = wanted // n_parts * n_parts
     opq: Any = faiss.OPQMatrix(dim, n_parts, n_numbers)
-    opq.niter, opq.niter_pq, opq.niter_pq_0 = ITERATIONS, 2, ITERATIONS
+    opq.niter, opq.niter_pq, opq.niter_pq_0 = ROTATIONS, 2, ITERATIONS
     opq.pq = coder = _coder(n_numbers, n_parts)
     faiss.copy_array_to_vector(np.ascontiguousarray(_principal(points, n_numbers).T).reshape(-1), opq.A)
     opq.train(np.ascontiguousarray(points))

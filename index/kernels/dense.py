@@ -52,6 +52,16 @@ def _float_of(typingctx: Any, bits: Any) -> Any:
     return types.float32(types.int32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], F32)
 
 
+def _float_at(typingctx: Any, rows: Any, offset: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        loaded = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), F32.as_pointer()))
+        loaded.align = 1
+        return loaded
+
+    return types.float32(rows, types.int64), codegen
+
+
 def _to_float_plainly(value: Any) -> Any:
     return value.view(np.float16).astype(np.float32) if value.dtype == np.uint16 else np.float32(value)
 
@@ -60,6 +70,10 @@ to_float: Any = intrinsic(_to_float) if COMPILED else _to_float_plainly
 """A number of a row as float32."""
 bits_of: Any = intrinsic(_bits_of) if COMPILED else lambda value: np.float32(value).view(np.int32)
 float_of: Any = intrinsic(_float_of) if COMPILED else lambda bits: np.int32(bits).view(np.float32)
+
+
+float_at: Any = intrinsic(_float_at) if COMPILED else lambda rows, entry: rows.reshape(-1)[entry:][:4].view(np.float32)[0]
+"""The float32 whose bytes begin at an entry of a contiguous matrix of bytes."""
 
 
 @kernel
@@ -87,6 +101,12 @@ def unpacked(keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Floats
     return np.int64(0xFFFFFFFF) - (keys & np.int64(0xFFFFFFFF)), scores
 
 
+@kernel
+def scale_of(rows: Rows, row: Any) -> Any:
+    """Return the value of a step of a row of signed bytes."""
+    return float_at(rows, np.int64(row + 1) * rows.shape[1] - SCALE_BYTES)
+
+
 @sum_kernel
 def product(rows: Rows, row: Any, query: Floats) -> Any:
     """Return the inner product of a row with a query."""
@@ -94,7 +114,7 @@ def product(rows: Rows, row: Any, query: Floats) -> Any:
     for j in range(len(query)):
         total += to_float(rows[row, j]) * query[j]
     if rows.itemsize == 1:
-        total *= rows[row, rows.shape[1] - SCALE_BYTES :].view(np.float32)[0]
+        total *= scale_of(rows, row)
     return total
 
 
@@ -104,7 +124,7 @@ def read_row(rows: Rows, row: Any, out: Floats) -> None:
     for j in range(len(out)):
         out[j] = to_float(rows[row, j])
     if rows.itemsize == 1:
-        scale = rows[row, rows.shape[1] - SCALE_BYTES :].view(np.float32)[0]
+        scale = scale_of(rows, row)
         for j in range(len(out)):
             out[j] *= scale
 

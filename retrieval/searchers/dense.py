@@ -82,6 +82,14 @@ class DenseOptions:
         approximate = field.config.quantise != "none" or field.config.scan_dim < field.config.dim
         return max(k, self.n_candidates or (max(100, 10 * k) if approximate else k + MARGIN))
 
+    def probes(self, n_lists: int) -> int:
+        """Return how many of so many lists are scanned."""
+        return self.n_probe or round(2 * n_lists**0.5)
+
+    def ef(self, k: int) -> int:
+        """Return how many documents a walk along a graph keeps for k answers."""
+        return self.ef_search or max(128, 2 * k)
+
 
 DEFAULTS = DenseOptions()
 
@@ -199,9 +207,9 @@ class DenseSearcher:
         """The most likely documents of parts that are not scanned whole: k, or all that are allowed."""
         depth, n_lists = options.depth(self.field, k), 1 if self.field.quantiser is None else self.field.quantiser.n_lists
         wanted = min(k, sum(n_allowed(*pair) for pair in near))
-        n_probe = options.n_probe or round(2 * n_lists**0.5)
+        n_probe = options.probes(n_lists)
         while True:
-            found, _ = scan.best(near, depth, n_probe=min(n_probe, n_lists), ef_search=options.ef_search or max(128, 2 * k))
+            found, _ = scan.best(near, depth, n_probe=min(n_probe, n_lists), ef_search=options.ef(k))
             if len(found) >= wanted or n_probe >= n_lists:
                 return found
             n_probe *= 4  # a filter leaves few documents of the nearest lists
