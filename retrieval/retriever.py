@@ -33,7 +33,8 @@ from .pipelines.explaining import explain_hits
 from .pipelines.expression import Search, parse
 from .pipelines.pipeline import Answer, Pipeline
 from .results import Result, Results
-from .searchers.registry import FieldSearcher, field_searcher
+from .searchers.registry import ENCODERS, FieldSearcher, field_searcher
+from .steering import Boost, boosted, boosts_by_field
 
 N_CORES = os.cpu_count() or 1
 MAX_PIPELINES = 64
@@ -164,12 +165,13 @@ class Retriever:
 
     def search(
         self, text: str, k: int = 10, *, search: str | None = None, filter: Filter | None = None,
-        options: Options | None = None, explain: bool = False, timings: bool = False,
+        options: Options | None = None, boost: Boost | None = None, explain: bool = False, timings: bool = False,
     ) -> Results:  # fmt: skip
         """Answer one query; see `search_batch`."""
         if not isinstance(text, str):
             raise TypeError(f"a query is a string, not {type(text).__name__}; search_batch takes several")
-        return self.search_batch([text], k, search=search, filter=filter, options=options, explain=explain, timings=timings)[0]
+        common: dict[str, Any] = {"filter": filter, "options": options, "boost": boost, "explain": explain, "timings": timings}
+        return self.search_batch([text], k, search=search, **common)[0]
 
     async def asearch(self, text: str, k: int = 10, **keywords: Any) -> Results:
         """Answer one query in a thread of the event loop; parameters are those of `search`."""
@@ -177,7 +179,8 @@ class Retriever:
 
     def search_batch(
         self, texts: Sequence[str], k: int = 10, *, search: str | None = None, filter: Filter | None = None,
-        options: Options | None = None, explain: bool = False, timings: bool = False, n_threads: int | None = None,
+        options: Options | None = None, boost: Boost | None = None, explain: bool = False, timings: bool = False,
+        n_threads: int | None = None,
     ) -> list[Results]:  # fmt: skip
         """Answer queries, best documents first.
 
@@ -192,6 +195,8 @@ class Retriever:
             An expression over metadata, such as ``year >= 2015 and lang == "en"``, or the same as a tree; see `index.filters`.
         options : mapping or None
             Field -> options of its search, as ``{"colbert": {"n_probe": 64}}``.
+        boost : mapping or None
+            Term -> how heavy it is in the queries, times their heaviest term; 0 leaves it out. See `steering`.
         explain : bool
             Explain each score, stage by stage.
         timings : bool
@@ -202,7 +207,7 @@ class Retriever:
         Raises
         ------
         ValueError, TypeError
-            k < 1, a malformed expression or filter, or unknown options.
+            k < 1, a malformed expression or filter, unknown options, or a boost of a term that no field has.
         RepresentationError
             The expression names a field that the index does not have.
         """
@@ -218,6 +223,7 @@ class Retriever:
             search=search,
             filter=filter,
             options=options,
+            boost=boost,
             explain=explain,
             timings=timings,
             n_threads=n_threads,
@@ -238,8 +244,8 @@ class Retriever:
 
     def search_vectors(
         self, queries: Any, texts: Sequence[str] | None = None, k: int = 10, *, search: str | None = None,
-        filter: Filter | None = None, options: Options | None = None, explain: bool = False, timings: bool = False,
-        n_threads: int | None = 1,
+        filter: Filter | None = None, options: Options | None = None, boost: Boost | None = None, explain: bool = False,
+        timings: bool = False, n_threads: int | None = 1,
     ) -> list[Results]:  # fmt: skip
         """Answer queries that are vectors already.
 
@@ -262,7 +268,7 @@ class Retriever:
         """
         state, k = self._current(), count_of(k, "k")
         pipeline = self._pipeline(state, search)
-        ready = self._ready(pipeline, queries)
+        ready = boosted(self._ready(pipeline, queries), boosts_by_field(pipeline.searchers, boost))
         n_queries = len(next(iter(ready.values())))
         texts = [""] * n_queries if texts is None else texts_of(texts)
         if len(texts) != n_queries:
@@ -287,14 +293,14 @@ class Retriever:
 
     def rank(
         self, texts: Sequence[str], k: int = 10, *, search: str | None = None, filter: Filter | None = None,
-        options: Options | None = None, n_threads: int | None = None,
+        options: Options | None = None, boost: Boost | None = None, n_threads: int | None = None,
     ) -> list[list[tuple[str, float]]]:  # fmt: skip
         """(doc_id, score) of the k best documents of each query, without reading their texts."""
         texts, k = texts_of(texts, "queries"), count_of(k, "k")
         search = self.default_search if search is None else search  # as in `search_batch`
         state = self._current()
         pipeline = self._pipeline(state, search)
-        ready = self._ready(pipeline, self.encode(texts, search))
+        ready = boosted(self._ready(pipeline, self.encode(texts, search)), boosts_by_field(pipeline.searchers, boost))
         hits = self._run(state, pipeline, ready, k, filter, options, n_threads, trace=False).hits
         rankings = []
         for number in range(len(texts)):
@@ -358,16 +364,19 @@ class Retriever:
             raise RepresentationError(f"{snapshot.path}: no default search: give an expression over the fields {names}")
         return default
 
-    def search_fields(self, search: str | None = None, options: Options | None = None) -> tuple[str, ...]:
-        """Names of the fields of a search expression, by default of the retriever's; ``options`` are checked too.
+    def search_fields(
+        self, search: str | None = None, options: Options | None = None, boost: Boost | None = None
+    ) -> tuple[str, ...]:  # fmt: skip
+        """Names of the fields of a search expression, by default of the retriever's; ``options`` and ``boost`` are checked too.
 
         Raises
         ------
         ExpressionError, RepresentationError, ValueError, TypeError
-            A malformed expression, a field that is not there, unknown options.
+            A malformed expression, a field that is not there, unknown options, a boost of a term that no field has.
         """
         pipeline = self._pipeline(self._current(), search)
         pipeline.options(self._options_of(pipeline, options))
+        boosts_by_field(pipeline.searchers, boost)
         return pipeline.search.fields
 
     def encoders(self, names: Sequence[str] | None = None) -> dict[str, Encoder]:
@@ -538,7 +547,8 @@ class _LazyEncoder:
 
     def __init__(self, retriever: Retriever, name: str, record: FieldRecord) -> None:
         self._retriever, self._name = retriever, name
-        self.kind, self.representation = record.encoder.kind, record.representation
+        self.kind = record.encoder.kind
+        self.representation = ENCODERS.get(record.representation, record.representation)
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._retriever.encoders([self._name])[self._name], attribute)

@@ -54,6 +54,10 @@ def check_search(retriever: "Retriever", search: str, body: Body, n_queries: int
         message = f"the stages of the search score {n_scored} documents: at most {limits.max_scored} per request"
         raise RefusedError(422, "invalid_search", f"{message}; lower its depths or k, or send fewer queries")
     try:
+        retriever.search_fields(search, None, body.boost)
+    except ValueError as error:
+        raise RefusedError(422, "invalid_options", str(error)) from None
+    try:
         return retriever.search_fields(search, body.options)
     except (ValueError, TypeError, OverflowError) as error:
         raise RefusedError(422, "invalid_options", f"options: {error}") from None

@@ -28,6 +28,13 @@ def _few(options: object) -> object:
     return options
 
 
+def _few_terms(boost: object) -> object:
+    """Refuse a boost of too many terms before each of them is looked at."""
+    if isinstance(boost, Mapping) and len(boost) > MAX_KEYS:
+        raise ValueError(f"boost of {len(boost)} terms: at most {MAX_KEYS}")
+    return boost
+
+
 class SearchOptions(BaseModel):
     """What both shapes of a search share; ``search_body`` adds the bounds that depend on ``Limits``."""
 
@@ -38,6 +45,11 @@ class SearchOptions(BaseModel):
     filter: str | dict[str, Any] | None
     options: Annotated[dict[str, dict[str, Any]] | None, BeforeValidator(_few)] = Field(
         None, description='Options of each field\'s search, as {"colbert": {"n_probe": 64}}.'
+    )
+    boost: Annotated[dict[str, Annotated[float, Field(ge=0)]] | None, BeforeValidator(_few_terms)] = Field(
+        None,
+        description='Terms of sparse fields, as {"latent-12": 2}: so many times as heavy as the heaviest of the query; 0 '
+        "leaves one out.",
     )
     explain: bool = Field(False, description="Explain every score: stages, fields, terms and tokens.")
     timings: bool = Field(False, description="Give the milliseconds of each stage.")

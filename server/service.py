@@ -83,8 +83,8 @@ class Service:
         self, body: SearchOne | SearchMany, search: str, texts: Sequence[str], vectors: Encoded, encode_ms: float
     ) -> Piece:
         found = self._retriever.search_vectors(
-            vectors, texts, body.k, search=search, filter=body.filter, options=body.options, explain=body.explain,
-            timings=body.timings,
+            vectors, texts, body.k, search=search, filter=body.filter, options=body.options, boost=body.boost,
+            explain=body.explain, timings=body.timings,
         )  # fmt: skip
         return write_piece(body, found, encode_ms)
 

@@ -31,6 +31,9 @@ def add_searching_commands(command: Command) -> None:
     search.add_argument(
         "--filter", metavar="EXPR", help="only documents whose metadata match: lang in ('en', 'de'), or a tree as JSON"
     )
+    search.add_argument("--boost", action="append", default=[], metavar="TERM=WEIGHT",
+                        help="a term of a sparse field, such as a latent by number or label: WEIGHT times as heavy as the "
+                        "heaviest term of the query; 0 leaves it out; repeatable")  # fmt: skip
     search.add_argument("--json", action="store_true", help="one JSON object per line")
     search.add_argument("--explain", action="store_true", help="which stages, fields, terms and tokens gave each score")
     search.add_argument("--timings", action="store_true", help="milliseconds of each stage, on stderr")
@@ -64,7 +67,8 @@ def _search(options: argparse.Namespace) -> int:
     with compiling(), open_retriever(options) as retriever:
         if options.queries:
             return _search_many(options, retriever)
-        common: dict[str, Any] = {"filter": options.filter, "explain": options.explain, "timings": options.timings}
+        common: dict[str, Any] = {name: getattr(options, name) for name in ("filter", "explain", "timings")}
+        common["boost"] = _boost(options)
         if options.vector is None:
             results = retriever.search(options.query, options.k, **common)
         else:
@@ -81,11 +85,12 @@ def _search_many(options: argparse.Namespace, retriever: Retriever) -> int:
 
     if options.explain or options.timings:
         raise ValueError("--explain and --timings are for single queries, not for --queries")
-    queries, run = read_queries(options.queries, notice=say), {}
+    queries, boost = read_queries(options.queries, notice=say), _boost(options)
+    run = {}
     with progress_bar("queries", total=len(queries)) as bar:
         for first in range(0, len(queries), QUERIES_AT_ONCE):
             batch = queries[first : first + QUERIES_AT_ONCE]
-            rankings = retriever.rank([query.text for query in batch], options.k, filter=options.filter)
+            rankings = retriever.rank([query.text for query in batch], options.k, filter=options.filter, boost=boost)
             for query, ranking in zip(batch, rankings, strict=True):
                 run[query.query_id] = ranking
             if bar:
@@ -98,6 +103,23 @@ def _search_many(options: argparse.Namespace, retriever: Retriever) -> int:
             results = [{"doc_id": doc_id, "score": score} for doc_id, score in ranking]
             write(json.dumps({"query_id": query_id, "results": results}, ensure_ascii=False))
     return 0 if any(run.values()) else 1
+
+
+def _boost(options: argparse.Namespace) -> dict[str, float]:
+    """Read ``--boost``; a term may hold spaces and equals signs."""
+    found: dict[str, float] = {}
+    for text in options.boost:
+        term, equals, weight = text.rpartition("=")
+        try:
+            number = float(weight)
+        except ValueError:
+            equals = ""
+        if not equals or not term:
+            raise ValueError(f"--boost takes TERM=WEIGHT, as in latent-12=2, not {text!r}")
+        if term in found:
+            raise ValueError(f"--boost gives {term} twice")
+        found[term] = number
+    return found
 
 
 def _vector(options: argparse.Namespace, retriever: Retriever) -> Any:

@@ -63,7 +63,7 @@ class FakeRetriever:
         assert gate is None or gate.wait(DEADLINE_S)
         assert not self.closed, "used after close"
 
-    def search_fields(self, search=None, options=None):
+    def search_fields(self, search=None, options=None, boost=None):
         fields = parse(search or self.default_search).fields
         assert set(fields) <= set(self.fields)
         for name, given in (options or {}).items():
@@ -93,7 +93,7 @@ class FakeRetriever:
         return dict.fromkeys(self.search_fields(search), vectors)
 
     def search_vectors(
-        self, queries, texts, k=10, *, search=None, filter=None, options=None, explain=False, timings=False
+        self, queries, texts, k=10, *, search=None, filter=None, options=None, boost=None, explain=False, timings=False
     ):  # fmt: skip
         self.searched.append(list(texts))
         self._use(self.search_open)

@@ -58,6 +58,7 @@ def plain(value):
         {"k": 3, "filter": '{"year": {">=": 2020}}'},
         {"k": 3, "filter": "unseen is None and author.name is None"},
         {"search": "bm25 > plain", "options": {"bm25": {"algorithm": "exhaustive"}}},
+        {"boost": {"storm": 3, "solar": 0}, "explain": True},
     ],
 )
 def test_what_is_served_is_what_is_searched(client, engine, options):
@@ -91,6 +92,10 @@ def test_explanations_come_stage_by_stage(client):
         ({"options": {"bm25": {"alpha": 10**400}}}, "invalid_options", "options: "),
         ({"options": {"bm25": {"algorithm": "no"}}}, "invalid_options", "options: "),
         ({"options": {"bm25": {"algorithm": ["x"]}}}, "invalid_options", "options: "),
+        ({"boost": {"strom": 2}}, "invalid_options", "boost: no term 'strom' in bm25, plain"),
+        ({"boost": {"storm": -2}}, "invalid_request", "greater than or equal to 0"),
+        ({"boost": {"storm": "2"}}, "invalid_request", "number"),
+        ({"boost": {str(i): 1 for i in range(101)}}, "invalid_request", "boost of 101 terms: at most 100"),
         ({"filter": "yaer > 3"}, "invalid_filter", "yaer"),
         ({"filter": "not " * 2400 + "(year > 3)"}, "invalid_filter", "levels"),
         ({"filter": {"year": {">": 10**400}}}, "invalid_filter", "year"),

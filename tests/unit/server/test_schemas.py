@@ -25,6 +25,7 @@ def test_the_shape_follows_the_key():
         "filter": None,
         "timeout_s": None,
         "options": None,
+        "boost": None,
         "explain": False,
         "timings": False,
         "include_text": True,
