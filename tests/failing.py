@@ -285,33 +285,33 @@ class Lexical(LexicalEncoder):
 
 
 def scenarios(folder):
-    """Every way to change an index, over four fields of all representations; a corpus is written to ``folder``."""
-    four, corpus = Fields(40), Path(folder) / "corpus.jsonl"
+    """Every way to change an index, over fields of all representations; a corpus is written to ``folder``."""
+    five, corpus = Fields(40), Path(folder) / "corpus.jsonl"
     corpus.write_text("".join(f'{{"id": "d{i}", "text": "word{i % 7} word{i % 5}"}}\n' for i in range(300)))
-    queries = {name: vectors.select(np.array([0, 3, 8])) for name, vectors in four.vectors.items()}
+    queries = {name: vectors.select(np.array([0, 3, 8])) for name, vectors in five.vectors.items()}
     texts = {"bm25": [{"word1": 1.0, "word2": 1.0}], "other": [{"word1": 1.0}]}
 
     def grown(path, *, n=20, names=None, by=7):
-        with Collection.create(path, {name: four.new[name] for name in names or four.new}) as collection:
+        with Collection.create(path, {name: five.new[name] for name in names or five.new}) as collection:
             for first in range(0, n, by):
-                collection.add(*four.batch(*range(first, min(n, first + by)), names=names))
+                collection.add(*five.batch(*range(first, min(n, first + by)), names=names))
                 collection.commit()
             collection.delete(["d2", "d9"])
             collection.commit()
 
     def create(path):
-        with Collection.create(path, four.new, search="bm25 + splade") as collection:
-            collection.add(*four.batch(0, 1, 2, 3))
+        with Collection.create(path, five.new, search="bm25 + splade") as collection:
+            collection.add(*five.batch(0, 1, 2, 3))
             collection.commit()
-            collection.add(*four.batch(4, 5))
+            collection.add(*five.batch(4, 5))
             collection.commit()
 
     def change(path):
         with Collection.open(path, limits=BufferLimits(n_postings=30)) as collection:
             for row in range(20, 26):
-                collection.add(*four.batch(row))
+                collection.add(*five.batch(row))
             collection.commit()
-            collection.add(*four.batch(3, 30), replace=True)
+            collection.add(*five.batch(3, 30), replace=True)
             collection.delete(["d1", "d21"])
             collection.commit()
 
@@ -323,22 +323,22 @@ def scenarios(folder):
 
     def merge(path):
         with Collection.open(path) as collection:
-            collection.add(*four.batch(20))
+            collection.add(*five.batch(20))
             collection.commit()
 
     def fill(path):
         with mock.patch.object(filling, "BATCH_DOCS", 4), Collection.open(path) as collection:
-            for name in ("splade", "colbert", "slim"):
+            for name in ("splade", "colbert", "slim", "dense"):
                 if name not in collection.manifest.fields:
-                    collection.add_field(name, four.new[name])
+                    collection.add_field(name, five.new[name])
                     collection.commit()
-                collection.fill(name, four.encode(name), commit_every_s=0)
+                collection.fill(name, five.encode(name), commit_every_s=0)
 
     def half_filled(path):
         grown(path, names=["bm25"])
         with mock.patch.object(filling, "BATCH_DOCS", 4), suppress(ZeroDivisionError), Collection.open(path) as collection:
-            collection.add_field("splade", four.new["splade"])
-            collection.fill("splade", four.encode("splade"), commit_every_s=0, progress=lambda n: 1 // (n < 12))
+            collection.add_field("splade", five.new["splade"])
+            collection.fill("splade", five.encode("splade"), commit_every_s=0, progress=lambda n: 1 // (n < 12))
 
     def drop(path):
         with Collection.open(path) as collection:
