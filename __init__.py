@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .retrieval.pipelines.expression import parse as parse_search
     from .retrieval.results import Result, Results
     from .retrieval.retriever import Retriever
+    from .retrieval.searchers.audit import Audit, audit
     from .retrieval.searchers.blockmax import SparseOptions
     from .retrieval.searchers.calibration import calibrate
     from .retrieval.searchers.calibration_record import Calibration, CalibrationWarning
@@ -65,6 +66,7 @@ _HOMES = {
     "BadRecords": "retrieval.corpora.reading",
     "BufferLimits": "index.collection",
     "BuildReport": "retrieval.build",
+    "Audit": "retrieval.searchers.audit",
     "Calibration": "retrieval.searchers.calibration_record",
     "CalibrationWarning": "retrieval.searchers.calibration_record",
     "CentroidOptions": "retrieval.searchers.centroid",
@@ -116,6 +118,7 @@ _HOMES = {
     "add_field": "retrieval.fields",
     "add_to_index": "retrieval.build",
     "as_documents": "retrieval.corpora.objects",
+    "audit": "retrieval.searchers.audit",
     "build_index": "retrieval.build",
     "calibrate": "retrieval.searchers.calibration",
     "drop_field": "retrieval.fields",
@@ -188,6 +191,7 @@ __all__ = [
     "add_field",
     "add_to_index",
     "as_documents",
+    "audit",
     "build_index",
     "calibrate",
     "drop_field",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..retrieval.terminal import audited
 from .datasets import Dataset
 from .latency import percentiles_ms
 from .measures import DEFAULT_MEASURES, evaluate_queries, parse_measure
@@ -92,6 +93,8 @@ class Report:
         table = markdown_table([list(columns), list(columns.values())])
         facts = {n: v for n, v in self.index.items() if not isinstance(v, dict | list)}
         facts["encoder"] = self.fingerprint
+        audits = {name: each.get("audit") for name, each in self.index.get("fields", {}).items()}
+        facts |= {f"audit of {name}": audited(each) for name, each in audits.items() if each}
         if self.warning:
             table = [f"**Warning:** {self.warning}.", "", *table]
         return "\n".join([*table, "", *(f"- {name}: {value}" for name, value in facts.items())]) + "\n"

@@ -390,6 +390,18 @@ class Collection:
             raise RepresentationError(f"{self.path}: there is no field {name!r} of token vectors")
         writer.calibration = record
 
+    def set_audit(self, name: str, record: dict[str, Any] | None) -> None:
+        """Store how much of the exact answer a field's search was found to give; visible after `commit`.
+
+        Raises
+        ------
+        ValueError
+            There is no such field.
+        """
+        if name not in self._store.records:
+            raise ValueError(f"{self.path}: there is no field {name!r}; there are {', '.join(self._store.records)}")
+        self._store.audits[name] = record
+
     def give_statistics(self, name: str, *, scale: float | None = None, average_length: float | None = None) -> None:
         """Weigh a sparse field's documents with statistics of a larger collection, and compact; see `NewField`.
 

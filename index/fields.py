@@ -5,6 +5,7 @@ A field reader belongs to one snapshot. Searchers work on it alone: they need no
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,19 @@ class Field(Generic[SegmentT]):
             "representation": self.representation,
             "encoder": {"kind": encoder.kind, "fingerprint": encoder.fingerprint, "settings": encoder.settings},
             "n_bytes": self.n_bytes,
+            "audit": self._audit(),
         }
+
+    @property
+    def vectors_digest(self) -> str:
+        """CRC-32 of what names the live vectors: another one after each commit that changed them."""
+        facts = [(segment.record.folder, segment.n_docs, segment.n_deleted) for segment in self.segments]
+        return f"{zlib.crc32(repr(facts).encode()):08x}"
+
+    def _audit(self) -> dict[str, Any] | None:
+        """What `retrieval.searchers.audit` measured, and whether the vectors have changed since."""
+        record = self.record.state.get("audit")
+        return {**record, "outdated": record.get("vectors") != self.vectors_digest} if isinstance(record, dict) else None
 
     def segment_info(self, segment: SegmentT) -> Mapping[str, Any]:
         """Facts about the field's part of one segment, ready for JSON."""

@@ -57,6 +57,8 @@ class SegmentStore:
     records : dict of str to FieldRecord
         The fields, as the next commit will have them.
     writers : dict of str to FieldWriter
+    audits : dict of str to dict or None
+        By field; see `retrieval.searchers.audit`.
     segments : list of OpenSegment
     metadata : dict of str to str
         Metadata field -> type.
@@ -65,6 +67,7 @@ class SegmentStore:
     def __init__(self, path: Path, manifest: Manifest, limits: BufferLimits) -> None:
         self.path, self.committed, self._limits = path, manifest, limits
         self.records, self.metadata = dict(manifest.fields), dict(manifest.metadata)
+        self.audits = {name: record.state.get("audit") for name, record in self.records.items()}
         self.writers = {name: self.new_writer(name, record) for name, record in self.records.items()}
         check_identities(path, manifest)
         opened = open_segments(path, manifest)
@@ -206,9 +209,7 @@ class SegmentStore:
     def save(self, manifest: Manifest) -> Manifest:
         """Commit the segments and fields, with what ``manifest`` has besides; returns the new manifest."""
         segments = [self._record(each) for each in self.segments]
-        fields = {
-            name: replace(record, state=self.writers[name].state(self.next_name)) for name, record in self.records.items()
-        }
+        fields = {name: replace(record, state=self._state(name)) for name, record in self.records.items()}
         manifest = replace(
             manifest, generation=manifest.generation + 1, fields=fields, segments=segments, metadata=dict(self.metadata)
         )
@@ -224,6 +225,10 @@ class SegmentStore:
             each.documents.record, each.changed = record, False
         self.remove_unused()
         return manifest
+
+    def _state(self, name: str) -> dict[str, Any]:
+        audit = self.audits.get(name)
+        return {**self.writers[name].state(self.next_name), **({"audit": audit} if audit else {})}
 
     def _record(self, segment: OpenSegment) -> SegmentRecord:
         """Return the segment's record, its deletes written again when they changed."""

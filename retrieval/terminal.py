@@ -9,7 +9,7 @@ import errno
 import json
 import math
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
@@ -100,6 +100,19 @@ def split_setting(text: str, option: str) -> tuple[str, str]:
     if not equals:
         raise ValueError(f"{option} takes NAME=VALUE, not {text!r}")
     return name, value
+
+
+def audited(record: Mapping[str, Any] | None) -> str:
+    """Say in a line what an audit found, as `Field.info` has it."""
+    if not record:
+        return "none"
+    options = ", ".join(f"{name}={value}" for name, value in record["options"].items()) or "defaults"
+    outdated = "; OUTDATED: the vectors have changed since" if record["outdated"] else ""
+    return (
+        f"recall@{record['k']} {record['recall']:.4f} +- {record['error']:.4f} (worst {record['worst']:.2f}, "
+        f"{record['n_queries']} queries: {record['queries']}; {options}) at commit {record['generation']}, "
+        f"{record['cpu_ms']:.2f} ms, exhaustive {record['exhaustive_cpu_ms']:.2f} ms{outdated}"
+    )
 
 
 def settings_of(config: type[Any], texts: Iterable[str], option: str, *, without: Collection[str] = ()) -> dict[str, Any]:

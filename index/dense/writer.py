@@ -44,8 +44,6 @@ class DenseWriter:
     def __init__(self, index: Path, name: str, record: FieldRecord, limits: BufferLimits) -> None:
         self._index, self.name, self._limits = index, name, limits
         self._config = DenseFieldConfig(**record.options)
-        self.audit: dict[str, Any] | None = record.state.get("audit")
-        """Recall of the field's search, as it was measured; see `retrieval.searchers.audit`."""
         self._codec_name: str | None = record.state.get("codec")
         self._quantiser = Quantiser.read(index / self._codec_name, self._config) if self._codec_name else None
         self._new_quantiser: Quantiser | None = None
@@ -160,7 +158,7 @@ class DenseWriter:
         if self._unsaved and self._quantiser is not None:
             self._codec_name, self._unsaved = next_name("codec") + ".lex", False
             self._quantiser.write(self._index / self._codec_name)
-        return {"codec": self._codec_name, "audit": self.audit}
+        return {"codec": self._codec_name}
 
     def _has_graph(self, n_docs: int) -> bool:
         return self._config.structure == "hnsw" and n_docs >= GRAPH_DOCS

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..terminal import compiling, progress_bar, say, write
+from ..terminal import audited, compiling, progress_bar, say, split_setting, write
 from .options import Command, add_index, add_model_options, add_search_options, models_of, open_retriever, tell_models
 
 if TYPE_CHECKING:
@@ -54,6 +54,16 @@ def add_searching_commands(command: Command) -> None:
     calibrate.add_argument("-k", type=int, default=10, help="number of results that recall is measured of (default 10)")
     calibrate.add_argument("--json", action="store_true", help="JSON instead of a table")
     add_model_options(calibrate)
+    audit = command("audit", _audit, "measure how much of the exact answer a field's search finds",
+                    "lexmax audit IDX dense --queries queries.jsonl")  # fmt: skip
+    add_index(audit)
+    audit.add_argument("field", metavar="FIELD", help="which field")
+    audit.add_argument("--queries", metavar="FILE", help="real queries, a hundred or more (default: passages of documents)")
+    audit.add_argument("-k", type=int, default=10, help="number of results that recall is measured of (default 10)")
+    audit.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
+                       help="an option of the search, such as n_probe=32 (default: as the field has it); repeatable")  # fmt: skip
+    audit.add_argument("--json", action="store_true", help="JSON instead of text")
+    add_model_options(audit)
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -172,9 +182,11 @@ def _write_result(rank: int, result: Result) -> None:
         write(f"     {text[:200]}{'...' if len(text) > 200 else ''}")
     for stage in result.explanation.stages if result.explanation else ():
         place = f"rank {stage.rank}" if stage.rank else "not among its best"
-        write(f"     {stage.score:9.4f}  {stage.stage}: {place}")
+        looked = "" if stage.n_scored is None else f", of {stage.n_scored:,} documents scored"
+        write(f"     {stage.score:9.4f}  {stage.stage}: {place}{looked}")
         for field in stage.fields:
-            write(f"       {field.contribution:9.4f}  {field.field}, score {field.score:.4f}")
+            measure = f", {field.measure}" if field.measure else ""
+            write(f"       {field.contribution:9.4f}  {field.field}, score {field.score:.4f}{measure}")
             for token in field.tokens:
                 write(f"         {token.score:9.4f}  {token.query_token} ~ {token.document_token}")
             for sentence in field.sentences[:3]:
@@ -226,6 +238,26 @@ def _list(options: argparse.Namespace) -> int:
 def _document_json(document: Any) -> str:
     facts = {"doc_id": document.doc_id, "title": document.title, "text": document.text, "metadata": dict(document.metadata)}
     return json.dumps(facts, ensure_ascii=False)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from ...index.snapshot import Snapshot
+    from ..corpora.queries import read_queries
+    from ..searchers.audit import audit
+    from ..searchers.sampling import N_SAMPLED
+
+    field = Snapshot.open(options.index).field(options.field)
+    queries = [query.text for query in read_queries(options.queries, notice=say)] if options.queries else None
+    models = models_of(options)
+    tell_models({field.name: field.record}, models)
+    chosen = dict(split_setting(each, "--option") for each in options.option)
+    with progress_bar("queries", total=len(queries or range(N_SAMPLED))) as bar, compiling():
+        record = audit(
+            options.index, field.name, queries, k=options.k, options=chosen, model=models.get(field.name),
+            device=options.device, progress=bar, notice=say,
+        )  # fmt: skip
+    write(json.dumps(record.to_json(), indent=1) if options.json else audited({**record.to_json(), "outdated": False}))
+    return 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from ..terminal import compiling, say, write
+from ..terminal import audited, compiling, say, write
 from .options import Command, add_index, add_reorder
 
 OWN_BLOCK = ("fields", "segments")
@@ -53,6 +53,8 @@ def _write_facts(facts: dict[str, Any], indent: str = "") -> None:
     for name, value in facts.items():
         if name == "calibration":
             value = _calibration(value)
+        if name == "audit":
+            value = audited(value)
         if name == "warnings":
             value = "; ".join(value) or "none"
         label = f"{indent}{name}"

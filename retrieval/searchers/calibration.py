@@ -28,10 +28,9 @@ from .calibration_record import Calibration, Effort
 from .centroid import CentroidOptions, CentroidSearcher
 from .common import checked_field, single
 from .maxsim import MaxSimSearcher, maxima_of, sums_of
+from .sampling import N_SAMPLED, NO_SOURCE, passages_of, recall, without
 
 K = 10
-N_SAMPLED = 100
-PASSAGE_WORDS = 12
 QUERY_TOKENS = 32
 CANDIDATES = 5
 """Documents that are encoded again for a query, in multiples of k: the best by the stored codes."""
@@ -109,7 +108,7 @@ def calibrate(
         truth, oracle = _best_by_field(field, vectors, k + 1), "exact tokens"
     else:
         truth, oracle = _best_by_encoder(snapshot, field, vectors, k + 1, known, notice), known.fingerprint
-    wanted = [_without(each, source)[:k] for each, source in zip(truth, sources, strict=True)]
+    wanted = [without(each, source)[:k] for each, source in zip(truth, sources, strict=True)]
     efforts = []
     for n_tried, options in enumerate(LADDER, 1):
         efforts.append(_tried(CentroidSearcher(field), options, vectors, sources, wanted, k))
@@ -140,9 +139,9 @@ def _tried(
     for i, (source, right) in enumerate(zip(sources, wanted, strict=True)):
         query = single(queries, i)
         start = time.thread_time()
-        found = searcher.search(query, k if source < 0 else k + 1, options=options).doc_nums
+        found = searcher.search(query, k if source == NO_SOURCE else k + 1, options=options).doc_nums
         times.append(time.thread_time() - start)
-        recalls.append(len(np.intersect1d(right, _without(found, source)[:k])) / max(1, len(right)))
+        recalls.append(recall(right, without(found, source)[:k]))
     return Effort(
         options=options.numbers,
         recall=round(float(np.mean(recalls)), 4),
@@ -151,20 +150,16 @@ def _tried(
     )
 
 
-def _without(doc_nums: Int32s, source: int) -> Int32s:
-    return doc_nums[np.flatnonzero(doc_nums != source)]
-
-
 def _queries(
     snapshot: Snapshot, field: TokenField, given: MultiVectors | Sequence[str] | None, encoder: MultiVectorEncoder | None
 ) -> tuple[MultiVectors, list[int], str]:
-    """Return queries that have tokens, the document that each was made of (-1: none), and their kind."""
+    """Return queries that have tokens, the document that each was made of, and their kind."""
     if isinstance(given, str):
         raise TypeError("queries are MultiVectors or a sequence of strings, not one string")
     sources = None
     if given is None:
         numbers = _sampled(snapshot, field)
-        passages = {} if encoder is None else _passages(snapshot, numbers)
+        passages = {} if encoder is None else passages_of(snapshot, numbers)
         if encoder is not None and passages:
             vectors, sources, kind = encoder.encode_queries(list(passages.values())), list(passages), "passages"
         else:
@@ -175,7 +170,7 @@ def _queries(
         raise RepresentationError(f"{field.path}, field {field.name}: it has no encoder: give queries as vectors, or none")
     else:
         vectors, kind = encoder.encode_queries(list(given)), "given"
-    sources = [-1] * len(vectors) if sources is None else sources
+    sources = [NO_SOURCE] * len(vectors) if sources is None else sources
     filled = np.flatnonzero(np.diff(vectors.offsets) > 0)
     return vectors.select(filled), [sources[i] for i in filled.tolist()], kind
 
@@ -187,18 +182,6 @@ def _sampled(snapshot: Snapshot, field: TokenField) -> list[int]:
     doc_nums = np.flatnonzero(np.concatenate(masks))
     generator = np.random.default_rng(1)
     return sorted(map(int, generator.choice(doc_nums, min(N_SAMPLED, len(doc_nums)), replace=False)))
-
-
-def _passages(snapshot: Snapshot, doc_nums: list[int]) -> dict[int, str]:
-    """Some successive words of each document that has words."""
-    generator = np.random.default_rng(1)
-    passages = {}
-    for doc_num, document in zip(doc_nums, snapshot.get_many(doc_nums), strict=True):
-        words = document.content.split()
-        if words:
-            first = int(generator.integers(0, max(1, len(words) - PASSAGE_WORDS + 1)))
-            passages[doc_num] = " ".join(words[first : first + PASSAGE_WORDS])
-    return passages
 
 
 def _moved_tokens(field: TokenField, doc_nums: list[int]) -> MultiVectors:

@@ -29,7 +29,7 @@ def test_from_the_command_line(capsys):
 
 
 @pytest.mark.parametrize("storage", [
-    {"structure": "ivf", "n_lists": 16}, {"structure": "ivf", "n_lists": 8, "quantise": "int8"}, 
+    {"structure": "ivf", "n_lists": 16}, {"structure": "ivf", "n_lists": 8, "quantise": "int8"},
     {"quantise": "pq", "pq_bytes": 8}, {"structure": "hnsw"},
 ], ids=str)  # fmt: skip
 def test_both_engines_have_the_same_structure_and_codes(storage):
