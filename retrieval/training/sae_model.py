@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from ...index.arrays import Floats, Int64s
-from ..encoders.checkpoints.sae import BaseFiles, SaeLayout, SaePooling, Weighting, write_sae_config
+from ..encoders.checkpoints.sae import CHOICES, BaseFiles, SaeLayout, SaePooling, Weighting, write_sae_config
 from .sae import SparseAutoencoder
 from .sae_vectors import TrainingVectors
 
@@ -55,8 +55,11 @@ class SaeModelConfig:
     examples: int = 3
 
     def __post_init__(self) -> None:
-        if self.gain <= 0 or self.k1 < 0 or not 0 <= self.b <= 1 or self.examples < 0:
+        if not 0 < self.gain < math.inf or not 0 <= self.k1 < math.inf or not 0 <= self.b <= 1 or self.examples < 0:
             raise ValueError("gain must be > 0, k1 and examples >= 0, and b from 0 to 1")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: expected {' or '.join(choices)}")
         if min(self.document_top_k or 1, self.query_top_k or 1) < 1:
             raise ValueError("document_top_k and query_top_k must be >= 1")
 

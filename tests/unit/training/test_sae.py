@@ -230,6 +230,7 @@ def test_a_loss_that_is_no_number_ends_the_run(base, files, tmp_path: Path, monk
         (["--corpus", "{corpus}", "--documents", "0"], "--documents is 0: it must be >= 1"),
         (["--corpus", "{corpus}", "--set", "pooling=max"], "--set does not know 'pooling'; there are b, document_pooling"),
         (["--corpus", "{corpus}", "--set", "gain=0"], "gain must be > 0"),
+        (["--corpus", "{corpus}", "--set", "weighting=tf"], "weighting is 'tf': expected log1p or bm25"),
         (["--corpus", "{corpus}", "--set", "dim=3"], "--set does not know 'dim'"),
         ([], "train sae needs a --corpus"),
     ],
