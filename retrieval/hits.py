@@ -24,11 +24,14 @@ class Hits:
         Query ``i`` has hits ``offsets[i]:offsets[i + 1]``.
     doc_nums : (total,) int32
     scores : (total,) float32
+    n_scored : (n,) int64 or None
+        Documents that were scored for each query, of a search that chooses them one by one.
     """
 
     offsets: Int64s
     doc_nums: Int32s
     scores: Floats
+    n_scored: Int64s | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

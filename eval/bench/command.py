@@ -32,6 +32,16 @@ def add_commands(comparisons: Any) -> None:
         "Time lexmax and faiss on the same generated vectors and queries, in one thread.",
         "lexmax bench dense --docs 100000 --field structure=ivf --option n_probe=32 --json",
     ))  # fmt: skip
+    _add_nets(_command(
+        comparisons, "nets", _nets, "queries that are networks: exhaustive, along the graph, beside a flat scan",
+        "Time searches of a field that networks score, on generated vectors and random networks, in one thread.",
+        "lexmax bench nets --sizes 384 64 --neighbours 32 --json",
+    ))  # fmt: skip
+    _add_fde(_command(
+        comparisons, "fde", _fde, "encodings of token vectors as one vector (MUVERA) beside other packages",
+        "Time lexmax's encodings of documents and queries and those of every installed package, in one thread.",
+        "lexmax bench fde --json",
+    ))  # fmt: skip
     _add_encode(_command(
         comparisons, "encode", _encode, "encoders alone and in one shared pass, in several precisions",
         "Time encoders on passages and on single queries: each alone, and all in one pass over a shared trunk.",
@@ -111,6 +121,36 @@ def _add_dense(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", type=int, default=100, metavar="N", help="queries (default 100)")
     parser.add_argument("--k", type=int, nargs="+", default=[10, 100], help="depths (default 10 100)")
     parser.add_argument("--passes", type=int, default=3, help="the best of these counts for each query (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+
+
+def _add_nets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--docs", type=int, default=200_000, help="vectors to generate (default 200000)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[384, 64], metavar="N",
+                        help="numbers of a vector, then of each hidden layer (default 384 64)")  # fmt: skip
+    parser.add_argument("--keep", default="float16", choices=("float16", "float32"), help="precision (default float16)")
+    parser.add_argument("--neighbours", type=int, default=32, metavar="N", help="of the graph; 0: none (default 32)")
+    for name, what in (("n-entry", "documents that a walk begins with"), ("n-candidates", "documents it leaves in a round"),
+                       ("max-iterations", "rounds")):  # fmt: skip
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{what} (default: the search's own)")
+    parser.add_argument("--queries", type=int, default=30, metavar="N", help="queries (default 30)")
+    parser.add_argument("--k", type=int, default=10, help="depth (default 10)")
+    parser.add_argument("--passes", type=int, default=2, help="the best of these counts for each query (default 2)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+
+
+def _add_fde(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--docs", type=int, default=64, help="documents to generate (default 64)")
+    parser.add_argument("--queries", type=int, default=64, metavar="N", help="queries (default 64)")
+    parser.add_argument("--document-tokens", type=int, default=100, metavar="N", help="of each document (default 100)")
+    parser.add_argument("--query-tokens", type=int, default=32, metavar="N", help="of each query (default 32)")
+    parser.add_argument("--dim", type=int, default=128, help="of token vectors (default 128)")
+    parser.add_argument("--repetitions", type=int, default=20, metavar="N", help="of the paper's encoding (default 20)")
+    parser.add_argument("--planes", type=int, default=4, metavar="N", help="of each repetition (default 4)")
+    parser.add_argument("--inner-dim", type=int, default=8, metavar="N", help="numbers of a cell (default 8)")
+    parser.add_argument("--passes", type=int, default=10, help="the best of these counts (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
     parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
 
@@ -225,6 +265,30 @@ def _dense(options: argparse.Namespace) -> int:
         options=settings_of(DenseOptions, options.option, "--option", without=("algorithm",)),
     )  # fmt: skip
     return _write(run_dense_bench(bench, say), options)
+
+
+def _nets(options: argparse.Namespace) -> int:
+    use_threads()
+    from .nets import NetBench, run_net_bench
+
+    bench = NetBench(
+        n_docs=options.docs, n_queries=options.queries, seed=options.seed, sizes=tuple(options.sizes), keep=options.keep,
+        n_neighbours=options.neighbours, n_entry=options.n_entry, n_candidates=options.n_candidates,
+        max_iterations=options.max_iterations, k=options.k, n_passes=options.passes,
+    )  # fmt: skip
+    return _write(run_net_bench(bench, say), options)
+
+
+def _fde(options: argparse.Namespace) -> int:
+    use_threads()
+    from .fde import FdeBench, run_fde_bench
+
+    bench = FdeBench(
+        n_docs=options.docs, n_queries=options.queries, document_tokens=options.document_tokens,
+        query_tokens=options.query_tokens, dim=options.dim, n_repetitions=options.repetitions, n_planes=options.planes,
+        inner_dim=options.inner_dim, n_passes=options.passes, seed=options.seed,
+    )  # fmt: skip
+    return _write(run_fde_bench(bench, say), options)
 
 
 def _encode(options: argparse.Namespace) -> int:

@@ -55,6 +55,19 @@ class Neighbours:
         self._check_numbers(entries)
         return entries
 
+    def entry_points(self, n: int | None) -> Int64s:
+        """Return ``n`` documents to begin with, ascending, or a few less; None: the entries.
+
+        Of fewer than the entries every so-many-th, beyond them others between, at equal distances by number.
+        """
+        entries = self.entries.astype(np.int64)
+        if n is None or n == len(entries):
+            return entries
+        if n < len(entries):
+            return entries[np.arange(n) * len(entries) // n]
+        others = np.arange(n - len(entries)) * self._n_docs // (n - len(entries))
+        return np.union1d(entries, others)
+
     @cached_property
     def neighbours(self) -> Int32s:
         """Nearest documents of each, (n_docs, m), verified."""

@@ -48,6 +48,6 @@ def _stage(trace: StageTrace, number: int, doc_num: int, explain: Callable[[str]
     rank = int(found[0]) + 1 if len(found) else None
     parts = ranking.parts[:, rank - 1].tolist() if rank else [0.0] * len(trace.fields)
     fields = [replace(explain(name), contribution=part) for name, part in zip(trace.fields, parts, strict=True) if name]
-    return StageExplanation(
-        stage=trace.stage, rank=rank, score=float(ranking.scores[rank - 1]) if rank else 0.0, fields=fields
-    )  # fmt: skip
+    score = float(ranking.scores[rank - 1]) if rank else 0.0
+    n_scored = None if trace.n_scored is None else int(trace.n_scored[number])
+    return StageExplanation(stage=trace.stage, rank=rank, score=score, fields=fields, n_scored=n_scored)

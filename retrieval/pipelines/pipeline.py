@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...index.arrays import Floats, Int32s, Mask
+from ...index.arrays import Floats, Int32s, Int64s, Mask
 from ...index.nearest import did_you_mean
 from ...index.representations import Vectors
 from ..hits import Hits
@@ -44,11 +44,14 @@ class StageTrace:
         Names of the fields that contribute, one per row of a ranking's ``parts``; empty strings for searches in parentheses.
     rankings : list of FusedRanking
         One per query, not cut to ``k``.
+    n_scored : (n_queries,) int64 or None
+        `Hits.n_scored` of a stage that is one field's search.
     """
 
     stage: str
     fields: tuple[str, ...]
     rankings: list[FusedRanking]
+    n_scored: Int64s | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +157,8 @@ class _Run:
     def _field_alone(self, term: Term, name: str) -> Hits:
         hits = self._first_stage(name, self._k if term.depth is None else min(self._k, term.depth))
         if self._keep:
-            self.trace.append(StageTrace(str(term), (name,), [FusedRanking.alone(*hits.query(i)) for i in range(len(hits))]))
+            rankings = [FusedRanking.alone(*hits.query(i)) for i in range(len(hits))]
+            self.trace.append(StageTrace(str(term), (name,), rankings, hits.n_scored))
         return hits
 
     def _search(self, search: Search) -> list[FusedRanking]:
@@ -172,7 +176,8 @@ class _Run:
         else:
             rankings = self._timed(str(fused), lambda i: fuse([part[i] for part in parts], fused.weights))
         if self._keep and (len(parts) > 1 or names[0]):
-            self.trace.append(StageTrace(str(fused), names, rankings))
+            known = self._found.get((names[0], depth_of(fused.terms[0], self._k))) if len(parts) == 1 else None
+            self.trace.append(StageTrace(str(fused), names, rankings, None if known is None else known.n_scored))
         return rankings
 
     def _term(self, term: Term) -> list[tuple[Int32s, Floats]]:

@@ -166,12 +166,15 @@ class StageExplanation:
     score : float
     fields : sequence of FieldExplanation
         Of the fields that the stage names.
+    n_scored : int or None
+        Documents that the stage scored for the query, where it walked from document to document.
     """
 
     stage: str
     rank: int | None
     score: float
     fields: Sequence[FieldExplanation] = ()
+    n_scored: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ scores some (`net_graph`). A document's score is the same, to the last bit, howe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,13 +24,17 @@ from ..kernels.nets import score_rows
 from ..workers import Workers
 from .common import check_k, checked_doc_nums, checked_field, in_order, parts
 from .explanation import FieldExplanation, sentence_matches
+from .net_graph import Effort, Walked, walk
 
 if TYPE_CHECKING:
     from ..encoders.base import NetEncoder
 
+N_CANDIDATES, MAX_ITERATIONS = 128, 16
 BLOCK_DOCS = 1024
 """Documents whose vectors are in memory at once, as 32-bit floats, in each thread."""
-ALGORITHMS = ("auto", "exhaustive")
+ALGORITHMS = ("auto", "exhaustive", "graph")
+WALKS = ("n_entry", "n_candidates", "max_iterations")
+"""Options of `algorithm="graph"`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +43,36 @@ class NetOptions:
 
     Attributes
     ----------
-    algorithm : {"auto", "exhaustive"}
-        Both score every document.
+    algorithm : {"auto", "exhaustive", "graph"}
+        "auto" and "exhaustive" score every document. "graph" walks from document to document and may miss some: for fields that
+        keep ``n_neighbours``.
+    n_entry : int or None
+        Documents that a walk begins with, in each segment. None: four times the square root of its documents.
+    n_candidates : int or None
+        Documents whose neighbours it scores in a round, or k if that is more. None: 128.
+    max_iterations : int or None
+        Rounds, at most. None: 16.
     """
 
     algorithm: str = "auto"
+    n_entry: int | None = None
+    n_candidates: int | None = None
+    max_iterations: int | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm is {self.algorithm!r}: it must be {' or '.join(map(repr, ALGORITHMS))}")
+        given = {name: getattr(self, name) for name in WALKS if getattr(self, name) is not None}
+        for name, value in given.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1")
+        if given and self.algorithm != "graph":
+            raise ValueError(f"{', '.join(given)}: for algorithm=graph alone")
+
+    @property
+    def effort(self) -> Effort:
+        """How far a walk goes."""
+        return Effort(self.n_entry, self.n_candidates or N_CANDIDATES, self.max_iterations or MAX_ITERATIONS)
 
 
 class Net:
@@ -101,6 +127,8 @@ class NetSearcher:
         """Return the k documents of the highest scores for each query; `registry.FieldSearcher.search`."""
         check_k(k)
         masks = self.field.masks() if allowed is None else allowed
+        if options is not None and options.algorithm == "graph":
+            return self._walked(queries, k, masks, options.effort, n_threads)
         nets = [Net(self.field, queries, number) for number in range(len(queries))]
         blocks = list(_blocks(self.field.segments, masks))
 
@@ -143,9 +171,32 @@ class NetSearcher:
         return FieldExplanation(field=self.field.name, score=score, contribution=score, sentences=sentences)
 
     def warm(self) -> None:
-        """Compile the kernel."""
+        """Compile the kernel, and read the graphs."""
+        for neighbours in (segment.part.neighbours for segment in self.field.segments):
+            _ = neighbours and (neighbours.entries, neighbours.neighbours)
         dim = self.field.config.dim
         Net(self.field, QueryNets((dim, 1), np.zeros((1, dim + 2), np.float32)), 0).scores(np.zeros((1, dim), np.float32))
+
+    def _walked(
+        self, queries: QueryNets, k: int, masks: Sequence[Mask | None], effort: Effort, n_threads: int
+    ) -> Hits:  # fmt: skip
+        """Search along the graph; `Hits.n_scored` tells how many documents each query met."""
+        if not self.field.config.n_neighbours:
+            where = f"{self.field.path}, field {self.field.name}"
+            raise ValueError(
+                f"{where}: algorithm=graph is for fields that were made with n_neighbours, such as n_neighbours=32"
+            )
+
+        def answer(number: int) -> Walked:
+            net, parts = Net(self.field, queries, number), []
+            for segment, mask in zip(self.field.segments, masks, strict=True):
+                parts.append(walk(segment, partial(net.scores_at, segment.part), mask, k, effort))
+            doc_nums, scores = _merged([NO_HITS, *((part.doc_nums, part.scores) for part in parts)], k)
+            return Walked(doc_nums, scores, sum(part.n_scored for part in parts))
+
+        found = self._workers.map(answer, len(queries), n_threads)
+        hits = Hits.of([(each.doc_nums, each.scores) for each in found])
+        return replace(hits, n_scored=np.array([each.n_scored for each in found], np.int64))
 
 
 def _blocks(segments: Sequence[NetSegment], masks: Sequence[Mask | None]) -> Iterator[tuple[NetSegment, Int64s]]:
