@@ -11,18 +11,17 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...index.arguments import texts_of
 from ...index.arrays import Floats
 from ...index.errors import RepresentationError
 from ...index.representations.multivectors import MultiVectors
 from .base import Side, fingerprint_of
 from .checkpoints.colbert_layout import ColbertLayout, SideFiles
+from .shared_pass import encode_side
 from .token_pooling import pool_tokens
 from .token_sides import SideReader, SideTokens, Span
 from .tower import check_choices, chosen
-from .wordpieces import Wordpieces, batches_by_length
+from .wordpieces import Wordpieces
 
 if TYPE_CHECKING:
     import torch
@@ -147,11 +146,13 @@ class ColbertEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode documents; text ``i`` of the result belongs to ``texts[i]``. The first call loads torch and the network."""
-        return self._encode(self.document_side, texts)
+        found: MultiVectors = encode_side(self.document_side, texts_of(texts), self._batch_size)
+        return found
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
         """Encode queries; text ``i`` of the result belongs to ``texts[i]``, expansion tokens included."""
-        return self._encode(self.query_side, texts)
+        found: MultiVectors = encode_side(self.query_side, texts_of(texts), self._batch_size)
+        return found
 
     def pooled(self, matrix: Floats) -> Floats:
         """Merge a document's vectors as the settings have it."""
@@ -190,16 +191,6 @@ class ColbertEncoder:
 
                 self._network = TokenNetwork(self._layout, device=self._device, dtype=self._config.dtype)
             return self._network
-
-    def _encode(self, side: ColbertSide, texts: Sequence[str]) -> MultiVectors:
-        texts = texts_of(texts)
-        rows, network = side.rows(texts), self.load()
-        results: list[Floats] = [np.empty((0, self.dim), np.float32)] * len(rows)
-        for batch in batches_by_length([row.ids for row in rows], self._batch_size):
-            chosen = [rows[i] for i in batch]
-            for i, result in zip(batch, side.results(chosen, network.trunk.states([row.row for row in chosen])), strict=True):
-                results[i] = result
-        return side.joined(results)
 
     def _document_side(self) -> SideTokens:
         files, length = self._layout.document, self._length("document_length", self._config.document_length)

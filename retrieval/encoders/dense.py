@@ -20,14 +20,15 @@ from ...index.representations.dense import DenseVectors
 from .base import Side, fingerprint_of
 from .checkpoints.colbert_layout import Projection
 from .checkpoints.dense import DenseLayout, Pooling
+from .shared_pass import TextRow, encode_side, text_rows
 from .tower import check_choices, chosen
-from .wordpieces import Wordpieces, batches_by_length
+from .wordpieces import Wordpieces
 
 if TYPE_CHECKING:
     import torch
 
     from .networks.masked_lm import Dtype
-    from .networks.trunk import Row, Trunk
+    from .networks.trunk import Trunk
 
 Layer = tuple["torch.Tensor", "torch.Tensor | None", str]
 """Weight (out, in), bias (out,), activation as torch.nn names it."""
@@ -65,13 +66,6 @@ class SideText(NamedTuple):
 
     max_length: int
     prompt: str
-
-
-class DenseRow(NamedTuple):
-    """One text for the network."""
-
-    row: Row
-    """What the trunk reads."""
 
 
 class DenseEncoder:
@@ -143,11 +137,13 @@ class DenseEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> DenseVectors:
         """Encode documents; inner products with queries are the model's similarity. The first call loads the network."""
-        return self._encode(self.document_side, texts)
+        found: DenseVectors = encode_side(self.document_side, texts_of(texts), self._batch_size)
+        return found
 
     def encode_queries(self, texts: Sequence[str]) -> DenseVectors:
         """Encode queries; row ``i`` belongs to ``texts[i]``."""
-        return self._encode(self.query_side, texts)
+        found: DenseVectors = encode_side(self.query_side, texts_of(texts), self._batch_size)
+        return found
 
     def n_truncated(self, texts: Sequence[str]) -> int:
         """How many of the documents are longer than the encoder reads, and lose their ends."""
@@ -170,15 +166,6 @@ class DenseEncoder:
 
     def _new_network(self) -> DenseNetwork:
         return DenseNetwork(self._layout, device=self._device, dtype=self._config.dtype)
-
-    def _encode(self, side: DenseSide, texts: Sequence[str]) -> DenseVectors:
-        rows, trunk = side.rows(texts_of(texts)), self.load().trunk
-        results = [np.empty(0, np.float32)] * len(rows)
-        for batch in batches_by_length([each.row.ids for each in rows], self._batch_size):
-            picked = [rows[i] for i in batch]
-            for i, result in zip(batch, side.results(picked, trunk.states([each.row for each in picked])), strict=True):
-                results[i] = result
-        return side.joined(results)
 
     def _side(self, length: int | None, stated_length: int, prompt: str | None, stated_prompt: str) -> SideText:
         length = stated_length if length is None else length
@@ -203,14 +190,11 @@ class DenseSide:
         """Whatever changes the vectors."""
         return f"{self._encoder.fingerprint} {self.text}"
 
-    def rows(self, texts: Sequence[str]) -> list[DenseRow]:
+    def rows(self, texts: Sequence[str]) -> list[TextRow]:
         """Rows of tokens of the texts, cut to the side's length."""
-        from .networks.trunk import Row
+        return text_rows(self._encoder.wordpieces, [self.text.prompt + text for text in texts], self.text.max_length)
 
-        rows = self._encoder.wordpieces.encode([self.text.prompt + text for text in texts], max_length=self.text.max_length)
-        return [DenseRow(Row(tuple(row), len(row))) for row in rows]
-
-    def results(self, rows: Sequence[DenseRow], states: Sequence[torch.Tensor]) -> list[Floats]:
+    def results(self, rows: Sequence[TextRow], states: Sequence[torch.Tensor]) -> list[Floats]:
         """One vector (dim,) of each text from the trunk's states."""
         return list(self._encoder.load().vectors_of(states, self._side))
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,15 +21,16 @@ from ...index.representations.dense import DenseVectors
 from ...index.representations.nets import QueryNets, n_numbers
 from .base import fingerprint_of
 from .checkpoints.hypencoder import HypencoderLayout
+from .shared_pass import TextRow, encode_side, text_rows
 from .tower import check_choices, chosen
-from .wordpieces import Wordpieces, batches_by_length
+from .wordpieces import Wordpieces
 
 if TYPE_CHECKING:
     import torch
 
     from .networks.hyper_head import HypencoderNetwork
     from .networks.masked_lm import Dtype
-    from .networks.trunk import Row, Trunk
+    from .networks.trunk import Trunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +54,6 @@ class HypencoderConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-
-
-class HypencoderRow(NamedTuple):
-    """One text for the network."""
-
-    row: Row
-    """What the trunk reads."""
 
 
 class HypencoderEncoder:
@@ -126,13 +120,13 @@ class HypencoderEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> DenseVectors:
         """Encode documents; row ``i`` belongs to ``texts[i]``. The first call loads the network."""
-        results, side = self._results(self.document_side, texts), self.document_side
-        return side.joined(results)
+        found: DenseVectors = encode_side(self.document_side, texts_of(texts), self._batch_size)
+        return found
 
     def encode_queries(self, texts: Sequence[str]) -> QueryNets:
         """Encode queries; network ``i`` belongs to ``texts[i]``. A 6-layer one of 768 numbers is 14 MB: take few at once."""
-        results, side = self._results(self.query_side, texts), self.query_side
-        return side.joined(results)
+        found: QueryNets = encode_side(self.query_side, texts_of(texts), self._batch_size)
+        return found
 
     def n_truncated(self, texts: Sequence[str]) -> int:
         """How many of the documents are longer than the encoder reads, and lose their ends."""
@@ -153,15 +147,6 @@ class HypencoderEncoder:
 
                 self._network = HypencoderNetwork(self.layout, device=self._device, dtype=self._config.dtype)
             return self._network
-
-    def _results(self, side: Side, texts: Sequence[str]) -> list[Floats]:
-        rows, trunk = side.rows(texts_of(texts)), side.trunk
-        results = [np.empty(0, np.float32)] * len(rows)
-        for batch in batches_by_length([each.row.ids for each in rows], self._batch_size):
-            picked = [rows[i] for i in batch]
-            for i, result in zip(batch, side.results(picked, trunk.states([each.row for each in picked])), strict=True):
-                results[i] = result
-        return results
 
     def _length(self, length: int | None, stated: int) -> int:
         length = stated if length is None else length
@@ -186,15 +171,12 @@ class Side(ABC):
         """Whatever changes what texts become."""
         return self._encoder.fingerprint
 
-    def rows(self, texts: Sequence[str]) -> list[HypencoderRow]:
+    def rows(self, texts: Sequence[str]) -> list[TextRow]:
         """Rows of tokens of the texts, cut to the side's length."""
-        from .networks.trunk import Row
-
-        rows = self._encoder.wordpieces.encode(texts, max_length=self.length)
-        return [HypencoderRow(Row(tuple(row), len(row))) for row in rows]
+        return text_rows(self._encoder.wordpieces, texts, self.length)
 
     @abstractmethod
-    def results(self, rows: Sequence[HypencoderRow], states: Sequence[torch.Tensor]) -> list[Floats]:
+    def results(self, rows: Sequence[TextRow], states: Sequence[torch.Tensor]) -> list[Floats]:
         """Numbers of each text from the trunk's states."""
 
 
@@ -206,7 +188,7 @@ class DocumentSide(Side):
         """The documents' trunk, loaded."""
         return self._encoder.load().document_trunk
 
-    def results(self, rows: Sequence[HypencoderRow], states: Sequence[torch.Tensor]) -> list[Floats]:
+    def results(self, rows: Sequence[TextRow], states: Sequence[torch.Tensor]) -> list[Floats]:
         """One vector (dim,) of each text from the trunk's states."""
         return list(self._encoder.load().vectors_of(states))
 
@@ -223,7 +205,7 @@ class QuerySide(Side):
         """The queries' trunk, loaded."""
         return self._encoder.load().query_trunk
 
-    def results(self, rows: Sequence[HypencoderRow], states: Sequence[torch.Tensor]) -> list[Floats]:
+    def results(self, rows: Sequence[TextRow], states: Sequence[torch.Tensor]) -> list[Floats]:
         """Numbers (n_numbers,) of each text's network from the trunk's states."""
         return list(self._encoder.load().nets_of(states))
 

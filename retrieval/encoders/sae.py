@@ -30,7 +30,7 @@ from ...index.sparse.bm25 import Bm25
 from ..kernels.latents import largest, pooled
 from .base import fingerprint_of
 from .checkpoints.sae import SaeLayout, read_latents
-from .shared_pass import NetworkSide, encode_sides
+from .shared_pass import NetworkSide, encode_side
 from .tower import check_choices, chosen, keep_largest
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class SaeEncoder:
         return SparseVectors(vectors.indptr, terms.astype(np.int32), vectors.weights, names)
 
     def _encode(self, side: SaeSide, texts: Sequence[str]) -> SparseVectors:
-        return cast(SparseVectors, encode_sides({self.kind: side}, texts_of(texts))[self.kind])
+        return cast(SparseVectors, encode_side(side, texts_of(texts)))
 
     def _base(self, device: str) -> Any:
         """Make the encoder below, and hold it to what the autoencoder was trained on."""

@@ -8,11 +8,11 @@ Rows that differ in expansion tokens alone, which no other token sees, share the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ...index.representations import Vectors
 from .base import Encoder
-from .wordpieces import batches_by_length
+from .wordpieces import Wordpieces, batches_by_length
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from .networks.trunk import Row, Trunk
 
 BATCH_TEXTS = 32
+
+
+class TextRow(NamedTuple):
+    """One text for the network, of a side that needs nothing but the text's tokens."""
+
+    row: Row
+    """What the trunk reads."""
 
 
 class NetworkSide(Protocol):
@@ -82,6 +89,27 @@ def network_side(encoder: Encoder, side: str) -> NetworkSide | None:
     """Return a side of an encoder that passes through a trunk; None where it does not."""
     found: NetworkSide | None = getattr(encoder, f"{side}_side", None)
     return found if found is not None and found.trunk is not None else None
+
+
+def text_rows(wordpieces: Wordpieces, texts: Sequence[str], max_length: int) -> list[TextRow]:
+    """Rows of the tokens of texts, special ones included, each cut to ``max_length``."""
+    from .networks.trunk import Row
+
+    return [TextRow(Row(tuple(ids), len(ids))) for ids in wordpieces.encode(texts, max_length=max_length)]
+
+
+def encode_side(side: NetworkSide, texts: Sequence[str], batch_size: int = BATCH_TEXTS) -> Any:
+    """Encode texts with one side alone, ``batch_size`` of them at once."""
+    trunk = side.trunk
+    if trunk is None:
+        raise TypeError("the side's network cannot be taken apart")
+    rows = side.rows(texts)
+    results: list[Any] = [None] * len(rows)
+    for batch in batches_by_length([each.row.ids for each in rows], batch_size):
+        picked = [rows[i] for i in batch]
+        for i, result in zip(batch, side.results(picked, trunk.states([each.row for each in picked])), strict=True):
+            results[i] = result
+    return side.joined(results)
 
 
 def encode_sides(sides: Mapping[str, NetworkSide], texts: Sequence[str]) -> dict[str, Vectors]:
