@@ -1,7 +1,8 @@
 """From a trained sparse autoencoder to a model folder: latents are counted in the texts, and named by what activates them.
 
-A latent's label is up to three tokens, those that its activations over all texts add up most for. Over a dense model, which has
-no tokens, it is up to three words that more of the latent's texts have than of others.
+A latent's label is up to three tokens: those that say most about where it is active, by their part of the divergence of its
+tokens from those of all latents, p(token | latent) log(p(token | latent) / p(token)), activations counted by size. Over a dense
+model, which has no tokens, it is up to three words that more of the latent's texts have than of others.
 """
 
 from __future__ import annotations
@@ -194,6 +195,14 @@ def _best(latents: Int64s, others: Int64s, values: Floats, n_latents: int, n: in
     return [ranked[start : min(start + n, end)].tolist() for start, end in zip(starts, ends, strict=True)]
 
 
+def _divergences(survey: _Survey) -> Floats:
+    """What each token adds to the divergence of its latent's tokens from all tokens, up to a factor of the latent."""
+    sums = survey.sums.astype(np.float64)
+    by_latent, by_token = (np.bincount(keys, weights=sums)[keys] for keys in (survey.token_latents, survey.tokens))
+    found: Floats = (sums * np.log(sums * sums.sum() / (by_latent * by_token))).astype(np.float32)
+    return found
+
+
 def _described(survey: _Survey, vectors: TrainingVectors, n_latents: int, n_examples: int) -> list[dict[str, Any]]:
     """Label, tokens and texts of each latent."""
     texts = _best(survey.latents, survey.texts, survey.values, n_latents, max(n_examples, N_LABEL_TEXTS))
@@ -202,7 +211,7 @@ def _described(survey: _Survey, vectors: TrainingVectors, n_latents: int, n_exam
         tokens = labels
     else:
         strings = vectors.base.token_strings
-        ranked = _best(survey.token_latents, survey.tokens, survey.sums, n_latents, N_TOKENS)
+        ranked = _best(survey.token_latents, survey.tokens, _divergences(survey), n_latents, N_TOKENS)
         tokens = [[strings[number] for number in numbers] for numbers in ranked]
         labels = [list(dict.fromkeys(token.removeprefix("##") for token in each))[:N_WORDS] for each in tokens]
     return [

@@ -169,11 +169,14 @@ def test_the_checkpoint_counts_and_names_what_the_texts_activate(whole, base) ->
     np.testing.assert_allclose(stored["idf"], np.log(1 + (len(TEXTS) - counted + 0.5) / (counted + 0.5)), rtol=0.02)
     assert whole.unexplained == pytest.approx(error / total, rel=1e-3)
     assert whole.n_dead == sum(counted == 0)
-    checked = 0
+    checked, all_tokens = 0, sum(by_token.values(), Counter())
     for latent, described in enumerate(latents):
         if frequencies[latent] < 5:
             continue
-        (strongest, _), *_ = by_token[latent].most_common(1)
+        shares = {token: mass / by_token[latent].total() for token, mass in by_token[latent].items()}
+        strongest = max(
+            shares, key=lambda token: shares[token] * np.log(shares[token] * all_tokens.total() / all_tokens[token])
+        )
         assert described["tokens"][0] == base.token_strings[strongest]
         assert described["label"].startswith(described["tokens"][0].removeprefix("##"))
         assert described["texts"][0] == TEXTS[min(best[latent])[1]][:100]
