@@ -1,7 +1,7 @@
 """`lexmax bench nets`: queries that are networks, over generated vectors: exhaustive, along the graph, and beside a flat scan.
 
 The flat scan is faiss's, of inner products over the same vectors: what one vector per query would cost. Vectors lie around
-topics, along a few directions of the topic's own, as embeddings of texts do; networks are random. One thread, one interleaved run.
+topics, along a few directions of each topic, as embeddings of texts do; networks are random. One thread, one interleaved run.
 """
 
 from __future__ import annotations

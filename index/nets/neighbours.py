@@ -27,7 +27,7 @@ FEWEST_DOCS = 1024
 """Smaller segments have no file: they are scored whole."""
 EXACT_DOCS = 1 << 14
 N_PROBE = 16
-SAMPLES_PER_CENTROID, N_ITERATIONS = 64, 8
+SAMPLES_PER_CENTROID, N_ITERATIONS = 32, 6
 BLOCK_DOCS = 4096
 ReadVectors = Callable[[Int64s], Floats]
 """Positions -> vectors (n, dim)."""
