@@ -59,7 +59,7 @@ class FdeField(Field[DenseSegment]):
 
     def info(self) -> dict[str, Any]:
         """Facts about the field, ready for JSON."""
-        trained = None if self.encoding is None else self.encoding.n_docs
+        trained = None if self.encoding is None else self.encoding.n_docs or None
         facts = {**super().info(), "of": self.config.of, "encoding": self.config.options(), "trained_on_documents": trained}
         return {**self.dense.info(), **facts}
 

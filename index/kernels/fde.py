@@ -129,7 +129,7 @@ def simhash_encode(
     n_blocks = -(-longest // LANES)
     columns = np.zeros((n_blocks, dim, LANES), np.float32)
     projected = np.empty((n_blocks, inner, LANES), np.float32)
-    counts = np.empty(n_cells, np.int32)
+    counts, leaders = np.empty(n_cells, np.int32), np.empty(n_cells, np.int64)
     for i in range(len(out)):
         first, n = offsets[i], offsets[i + 1] - offsets[i]
         rows = out[i].reshape(n_repetitions, n_cells, inner)
@@ -143,27 +143,31 @@ def simhash_encode(
             counts[:] = 0
             for t in range(n):
                 cell = cells[r, first + t]
+                if counts[cell] == 0:
+                    leaders[cell] = t
                 counts[cell] += 1
                 row, block, lane = rows[r, cell], projected[t // LANES], t % LANES
                 for j in range(inner):
                     row[j] += block[j, lane]
             if not is_query:
-                _finish_means(rows[r], counts, cells[r, first : first + n], projected)
+                _finish_means(rows[r], counts, leaders, projected)
 
 
 @kernel
-def _finish_means(rows: Floats, counts: Int32s, cells: Int32s, projected: Floats) -> None:
+def _finish_means(rows: Floats, counts: Int32s, leaders: Int64s, projected: Floats) -> None:
+    """Divide sums by counts; a cell without tokens takes the first of those that the fewest bits part from it."""
     for cell in range(len(counts)):
         row = rows[cell]
         if counts[cell] > 0:
             for j in range(len(row)):
                 row[j] /= np.float32(counts[cell])
         else:
-            nearest, fewest = 0, 1 << 30
-            for t in range(len(cells)):
-                apart = _bits_apart(cells[t], np.int32(cell))
-                if apart < fewest:
-                    nearest, fewest = t, apart
+            nearest, fewest = np.int64(0), 1 << 30
+            for other in range(len(counts)):
+                if counts[other] > 0:
+                    apart = _bits_apart(np.int32(other), np.int32(cell))
+                    if apart < fewest or (apart == fewest and leaders[other] < nearest):
+                        nearest, fewest = leaders[other], apart
             for j in range(len(row)):
                 row[j] = projected[nearest // LANES, j, nearest % LANES]
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from damage import flip
+from fde_oracles import learnt_oracle, simhash_oracle
 from token_vectors import clustered, token_vectors
 
 from lexmax.index.errors import IndexFormatError
 from lexmax.index.fde.config import FdeConfig, check_options
 from lexmax.index.fde.encoding import read_encoding, train_encoding, write_encoding
-from lexmax.index.fde.learnt import RIDGE, LearntEncoding
+from lexmax.index.fde.learnt import LearntEncoding
 from lexmax.index.fde.simhash import SimHashEncoding
 from lexmax.index.kernels.dot_products import LANES
 from lexmax.index.kernels.fde import signed_sums, signed_sums_plain
@@ -22,47 +23,6 @@ REFERENCE = Path(__file__).parents[2] / "data" / "fde_reference.npz"
 
 def config(**settings):
     return FdeConfig(of="tokens", token_dim=settings.pop("token_dim", DIM), **settings)
-
-
-def bits_of(token, planes):
-    return [int(plane @ token > 0) for plane in planes]
-
-
-def gray(bits):
-    """Number of a cell: each bit, xor the last of the number so far, is appended."""
-    number = 0
-    for bit in bits:
-        number = 2 * number + (bit ^ (number & 1))
-    return number
-
-
-def simhash_oracle(encoding, tokens, *, is_query):
-    """Sections 2 and 3 of the paper, one token and one cell after the other."""
-    config, blocks = encoding.config, []
-    for r in range(config.n_repetitions):
-        planes = encoding.planes[r * config.n_planes : (r + 1) * config.n_planes]
-        inner = config.inner_dim or config.token_dim
-        projected = np.zeros((len(tokens), inner))
-        for t, token in enumerate(tokens):
-            for d, number in enumerate(token):
-                projected[t, encoding.targets[r, d]] += number * encoding.signs[r, d]
-        bits = [bits_of(token, planes) for token in tokens]
-        for cell in range(1 << config.n_planes):
-            own = [t for t in range(len(tokens)) if gray(bits[t]) == cell]
-            if is_query or not len(tokens):
-                blocks.append(projected[own].sum(axis=0))
-            elif own:
-                blocks.append(projected[own].mean(axis=0))
-            else:
-                wanted = next(each for each in np.ndindex(*[2] * config.n_planes) if gray(each) == cell)
-                apart = [sum(a != b for a, b in zip(each, wanted, strict=True)) for each in bits]
-                blocks.append(projected[int(np.argmin(apart))])
-    whole = np.concatenate(blocks)
-    if config.final_dim is None:
-        return whole
-    final = np.zeros(config.final_dim)
-    np.add.at(final, encoding.final_targets, encoding.final_signs * whole)
-    return final
 
 
 @pytest.mark.parametrize("settings", [
@@ -105,30 +65,6 @@ def test_signed_sums_do_what_plain_loops_do():
     signed_sums(columns, starts, order, signs, out)
     signed_sums_plain(columns, starts, order, signs, plain)
     assert np.array_equal(out, plain)
-
-
-def learnt_oracle(encoding, tokens, *, is_query):
-    """What a text says of each cell, (n_cells, dim), the mean of documents not yet subtracted."""
-    centroids, dim = encoding.centroids.astype(float), tokens.shape[1]
-    near = (tokens - encoding.token_mean) @ centroids.T
-    values = np.zeros((len(centroids), dim))
-    for cell in range(len(centroids) if len(tokens) else 0):
-        own = near.argmax(axis=1) == cell
-        if is_query:
-            values[cell] = tokens[own].sum(axis=0)
-        else:
-            values[cell] = tokens[own].mean(axis=0) if own.any() else tokens[near[:, cell].argmax()]
-    if is_query or not len(tokens) or not len(encoding.samples):
-        return values
-    samples = encoding.samples.astype(float)
-    cells, best = ((samples - encoding.token_mean) @ centroids.T).argmax(axis=1), (samples @ tokens.T).max(axis=1)
-    for cell in range(len(centroids)):
-        x, wanted = samples[cells == cell], best[cells == cell]
-        # Least squares with RIDGE * |w - mean|^2: rows of the identity ask for no move.
-        matrix = np.concatenate([x, RIDGE**0.5 * np.eye(dim)])
-        moved = np.linalg.lstsq(matrix, np.concatenate([wanted - x @ values[cell], np.zeros(dim)]), rcond=None)[0]
-        values[cell] += moved
-    return values
 
 
 @pytest.mark.parametrize("settings", [{"values": "mean", "n_cells": 5}, {"n_cells": 6, "n_samples": 300}, {"n_cells": 3}])
