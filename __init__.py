@@ -63,10 +63,10 @@ if TYPE_CHECKING:
     from .retrieval.searchers.slim import SlimOptions
 
 _HOMES = {
+    "Audit": "retrieval.searchers.audit",
     "BadRecords": "retrieval.corpora.reading",
     "BufferLimits": "index.collection",
     "BuildReport": "retrieval.build",
-    "Audit": "retrieval.searchers.audit",
     "Calibration": "retrieval.searchers.calibration_record",
     "CalibrationWarning": "retrieval.searchers.calibration_record",
     "CentroidOptions": "retrieval.searchers.centroid",
@@ -136,6 +136,7 @@ _HOMES = {
 _RENAMED = {"parse_search": "parse"}
 
 __all__ = [
+    "Audit",
     "BadRecords",
     "BufferLimits",
     "BuildReport",

@@ -260,8 +260,8 @@ def _dense(options: argparse.Namespace) -> int:
     from .dense import DenseBench, run_dense_bench
 
     bench = DenseBench(
-        n_docs=options.docs, dim=options.dim, n_queries=options.queries, ks=options.k, n_passes=options.passes, seed=options.seed,
-        storage=settings_of(DenseFieldConfig, options.field, "--field", without=("dim",)),
+        n_docs=options.docs, dim=options.dim, n_queries=options.queries, ks=options.k, n_passes=options.passes,
+        seed=options.seed, storage=settings_of(DenseFieldConfig, options.field, "--field", without=("dim",)),
         options=settings_of(DenseOptions, options.option, "--option", without=("algorithm",)),
     )  # fmt: skip
     return _write(run_dense_bench(bench, say), options)

@@ -113,7 +113,8 @@ def run_dense_bench(bench: DenseBench, say: Callable[[str], None] = lambda messa
             rows += [_row(name, k, stream, streams["faiss"], oracle) for name, stream in streams.items()]
     setup = {
         "documents": f"generated, seed {bench.seed}", "n_docs": bench.n_docs, "dim": bench.dim,
-        **bench.storage, **bench.options, "queries": bench.n_queries, "passes": bench.n_passes, "threads": 1, "times": "CPU of the calling thread",
+        **bench.storage, **bench.options, "queries": bench.n_queries, "passes": bench.n_passes, "threads": 1,
+        "times": "CPU of the calling thread",
         "faiss": import_module("faiss").__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
     }  # fmt: skip

@@ -4,6 +4,7 @@ Arrays of the field's ``codec-*.lex``; d numbers are coded, in m bytes::
 
     n_trained (1,) i64                    documents that lists and codebooks were made for
     centroids (n_lists, coarse_dim) f32
+    spreads (n_lists,) f32                root of the mean square of what a list's vectors have beside its centroid
     rotation (search_dim, d) f32          of OPQ (Ge et al., 2014): what is coded is turned by it
     codebooks (m, 256, d / m) f32         of PQ and OPQ
 
@@ -37,6 +38,7 @@ class Quantiser:
     Attributes
     ----------
     centroids : (n_lists, coarse_dim) float32
+    spreads : (n_lists,) float32
     n_trained : int
     rotation : (search_dim, d) float32 or None
     codebooks : (m, 256, d / m) float32 or None
@@ -45,6 +47,7 @@ class Quantiser:
     """
 
     centroids: Floats
+    spreads: Floats
     n_trained: int
     rotation: Floats | None = None
     codebooks: Floats | None = None
@@ -106,6 +109,7 @@ class Quantiser:
         with ArrayFileWriter(path, KIND) as out:
             out.add("n_trained", np.array([self.n_trained], np.int64))
             out.add("centroids", self.centroids)
+            out.add("spreads", self.spreads)
             if self.rotation is not None:
                 out.add("rotation", self.rotation)
             if self.codebooks is not None:
@@ -130,7 +134,8 @@ class Quantiser:
             file.require(n_numbers > 0 and (config.quantise == "opq" or n_numbers >= config.scan_dim))
         if config.quantise == "opq" and codebooks is not None:
             rotation = file.array("rotation", "float32", (config.scan_dim, codebooks.shape[0] * codebooks.shape[2]))
-        arrays = [each for each in (centroids, rotation, codebooks) if each is not None]
+        spreads = file.array("spreads", "float32", (len(centroids),))
+        arrays = [each for each in (centroids, spreads, rotation, codebooks) if each is not None]
         file.require(len(centroids) > 0 and all(bool(np.isfinite(each).all()) for each in arrays), "finite numbers")
-        read = [None if each is None else read_only(np.array(each)) for each in (centroids, rotation, codebooks)]
-        return cls(read[0] if read[0] is not None else centroids, n_trained, read[1], read[2], file.n_bytes)
+        rotation, codebooks = (None if each is None else read_only(np.array(each)) for each in (rotation, codebooks))
+        return cls(read_only(np.array(centroids)), np.array(spreads), n_trained, rotation, codebooks, file.n_bytes)

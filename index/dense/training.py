@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Floats
+from ..arrays import Floats, Int64s
 from .config import DenseFieldConfig
 from .quantiser import LEVELS, Quantiser
 
 SEED = 1
 POINTS_PER_LIST = 64
-POINTS_PER_CODEBOOK = 1 << 14
+POINTS_PER_CODEBOOK = 1 << 15
+POINTS_PER_ROTATION = 1 << 14
 MAX_NUMBERS = 1 << 26
 """Numbers of a sample: 256 MB of 32-bit floats."""
 ITERATIONS = 10
@@ -40,14 +42,17 @@ def train(sample: Floats, n_lists: int, n_docs: int, config: DenseFieldConfig) -
     config : DenseFieldConfig
     """
     coarse = np.ascontiguousarray(sample[:, : config.list_dim])
-    quantiser = Quantiser(_centroids(coarse, min(n_lists, len(sample))), n_docs)
+    centroids = _centroids(coarse, min(n_lists, len(sample)))
+    quantiser = Quantiser(centroids, np.zeros(len(centroids), np.float32), n_docs)
+    lists = quantiser.assign(sample)
+    rest = quantiser.left_over(sample, lists, config.scan_dim)
+    quantiser = replace(quantiser, spreads=_spreads(rest, lists, len(centroids)))
     if config.quantise not in ("pq", "opq"):
         return quantiser
-    rest = quantiser.left_over(sample, quantiser.assign(sample), config.scan_dim)
     rotation = _rotation(rest, config.code_bytes) if config.quantise == "opq" else None
     n_numbers = -(-config.scan_dim // config.code_bytes) * config.code_bytes
     coded = rest @ rotation if rotation is not None else np.pad(rest, ((0, 0), (0, n_numbers - config.scan_dim)))
-    return Quantiser(quantiser.centroids, n_docs, rotation, _codebooks(coded, config.code_bytes))
+    return replace(quantiser, rotation=rotation, codebooks=_codebooks(coded, config.code_bytes))
 
 
 def _centroids(points: Floats, k: int) -> Floats:
@@ -62,6 +67,13 @@ def _centroids(points: Floats, k: int) -> Floats:
     return np.asarray(means.centroids, np.float32)
 
 
+def _spreads(rest: Floats, lists: Int64s, n_lists: int) -> Floats:
+    """Root mean squares of what lists leave over; of a list without vectors that of all."""
+    squares, counts = np.einsum("nd,nd->n", rest, rest), np.bincount(lists, minlength=n_lists)
+    means = np.bincount(lists, squares, n_lists) / np.maximum(counts, 1)
+    return np.sqrt(np.where(counts > 0, means, squares.mean())).astype(np.float32)
+
+
 def _coder(n_numbers: int, n_parts: int, iterations: int = ITERATIONS) -> Any:
     import faiss
 
@@ -74,7 +86,7 @@ def _coder(n_numbers: int, n_parts: int, iterations: int = ITERATIONS) -> Any:
 def _codebooks(points: Floats, n_parts: int) -> Floats:
     import faiss
 
-    coder = _coder(points.shape[1], n_parts)
+    coder = _coder(points.shape[1], n_parts, 2 * ITERATIONS)
     coder.train(np.ascontiguousarray(points))
     return np.asarray(faiss.vector_to_array(coder.centroids), np.float32).reshape(n_parts, LEVELS, -1)
 
@@ -90,7 +102,7 @@ def _rotation(points: Floats, n_parts: int) -> Floats:
     opq.niter, opq.niter_pq, opq.niter_pq_0 = ROTATIONS, 2, ITERATIONS
     opq.pq = coder = _coder(n_numbers, n_parts)
     faiss.copy_array_to_vector(np.ascontiguousarray(_principal(points, n_numbers).T).reshape(-1), opq.A)
-    opq.train(np.ascontiguousarray(points))
+    opq.train(np.ascontiguousarray(points[:: -(-len(points) // POINTS_PER_ROTATION)]))
     del coder
     return np.ascontiguousarray(faiss.vector_to_array(opq.A).reshape(n_numbers, dim).T)
 

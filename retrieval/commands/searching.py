@@ -61,7 +61,7 @@ def add_searching_commands(command: Command) -> None:
     audit.add_argument("--queries", metavar="FILE", help="real queries, a hundred or more (default: passages of documents)")
     audit.add_argument("-k", type=int, default=10, help="number of results that recall is measured of (default 10)")
     audit.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
-                       help="an option of the search, such as n_probe=32 (default: as the field has it); repeatable")  # fmt: skip
+                       help="an option of the search, such as n_probe=32 (default: the defaults); repeatable")  # fmt: skip
     audit.add_argument("--json", action="store_true", help="JSON instead of text")
     add_model_options(audit)
 

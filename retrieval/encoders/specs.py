@@ -17,7 +17,8 @@ from .registry import load_encoder
 STORAGE = {
     "tokens": ("nbits", "exact", "n_centroids"),
     "dense": (
-        "keep", "structure", "quantise", "pq_bytes", "n_lists", "coarse_dim", "search_dim", "n_links", "ef_construction", "order",
+        "keep", "structure", "quantise", "pq_bytes", "n_lists", "coarse_dim", "search_dim", "n_links", "ef_construction",
+        "order",
     ),
     "nets": ("keep", "n_neighbours"),
 }  # fmt: skip

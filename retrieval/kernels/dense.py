@@ -116,7 +116,7 @@ def search_graph(
     visited: npt.NDArray[np.uint32], stamp: Any, frontier: Int64s, found: Int64s, wanted: Any, keys: Int64s, k: Any,
     state: Int64s,
 ) -> bool:  # fmt: skip
-    """Walk along a graph, see `graphs.walk`; when fewer than ``wanted`` documents are found, none is kept, and False returned."""
+    """Walk along a graph, see `graphs.walk`; keep no document, and return False, when fewer than ``wanted`` are found."""
     extra, extras = np.float32(0), np.empty(0, np.float32)
     at = descend(checked, rows, query, extra, extras, links, np.int64(links.levels[entry]), 0, entry)
     n_found = walk(checked, rows, query, extra, extras, links, 0, at, allowed, visited, stamp, frontier, found)

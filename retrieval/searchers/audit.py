@@ -1,7 +1,7 @@
 """Audits: measure how much of the exact answer a field's search finds, and store the record in the index.
 
-The truth is ``algorithm="exhaustive"`` over the vectors that the field keeps. A record holds for the vectors that it was measured
-on: `Field.info` calls it outdated once they have changed.
+The truth is ``algorithm="exhaustive"`` over the vectors that the field keeps. A record holds for the vectors that it was
+measured on: `Field.info` calls it outdated once they have changed.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ def test_a_quantiser_that_does_not_fit_is_refused(tmp_path):
         Quantiser.read(file, DenseFieldConfig(dim=24, quantise="pq"))
     with pytest.raises(IndexFormatError, match="centroids"):
         Quantiser.read(file, DenseFieldConfig(dim=24, structure="ivf", coarse_dim=8))
-    Quantiser(np.full((2, 24), np.nan, np.float32), 1).write(tmp_path / "codec.lex")
+    Quantiser(np.full((2, 24), np.nan, np.float32), np.zeros(2, np.float32), 1).write(tmp_path / "codec.lex")
     with pytest.raises(IndexFormatError, match="finite"):
         Quantiser.read(tmp_path / "codec.lex", DenseFieldConfig(dim=24))
 
