@@ -19,6 +19,7 @@ from typing import Any
 
 from .errors import IndexFormatError, IndexNotFoundError, StorageError
 from .preludes import ADVICE, FileRecord, read_record
+from .refusals import storage_errors
 from .storage import replace_file
 from .typed import typed
 
@@ -213,16 +214,17 @@ def read(folder: Path) -> Manifest:
         No manifest there.
     IndexFormatError
         The manifest is damaged, foreign, or of another format version.
+    StorageError
+        The system refuses to read it.
     """
     path = folder / FILE_NAME
-    try:
-        record = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise IndexNotFoundError(folder) from None
-    except (ValueError, RecursionError) as failure:
-        raise IndexFormatError(path, expected="JSON", found=failure, advice=ADVICE) from failure
-    except OSError as failure:
-        raise StorageError(f"{path}: cannot be read: {failure.strerror}") from failure
+    with storage_errors(path):
+        try:
+            record = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            raise IndexNotFoundError(folder) from None
+        except (ValueError, RecursionError) as failure:
+            raise IndexFormatError(path, expected="JSON", found=failure, advice=ADVICE) from failure
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise IndexFormatError(path, expected=f"format {FORMAT!r}", found="something else", advice="not a lexmax index")
     crc, version, body = record.pop("crc32", None), record.get("version"), record.get("body")

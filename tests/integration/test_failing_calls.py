@@ -39,6 +39,7 @@ def trials(tmp_path_factory):
         ("change", "memory", ("mmap", "open"), 40),
         ("fill on", "interrupt", ("write", "rename", "fsync"), 90),
         ("build", "lasting", ("fsync", "open"), 40),
+        ("build", "memory", ("open",), 40),
         ("build on", "once", ("rename", "fsync", "unlink"), 30),
     ],
 )
