@@ -46,7 +46,7 @@ class DenseOptions:
         "auto": as the field's structure has it; ``info`` tells whether that is exact. "exhaustive": the oracle, which scores
         every document and takes no other option.
     n_probe : int or None
-        Lists that are scanned. None: twice the square root of their number.
+        Lists that are scanned. None: four times the square root of their number.
     ef_search : int or None
         Best documents that a walk along a graph keeps. None: 128, or 2 k.
     n_candidates : int or None
@@ -84,7 +84,7 @@ class DenseOptions:
 
     def probes(self, n_lists: int) -> int:
         """Return how many of so many lists are scanned."""
-        return self.n_probe or round(2 * n_lists**0.5)
+        return self.n_probe or round(4 * n_lists**0.5)
 
     def ef(self, k: int) -> int:
         """Return how many documents a walk along a graph keeps for k answers."""
