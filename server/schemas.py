@@ -165,6 +165,7 @@ _TERM: dict[str, Any] = {"term": "solar", "score": 2.5, "query_weight": 1.25, "d
 _TERM |= {"query_expanded": False, "document_expanded": False}
 _HIT: dict[str, Any] = {"doc_id": "4983", "score": 2.5, "title": "Solar cells", "text": "Cells that ..."}
 _FIELD: dict[str, Any] = {"field": "bm25", "score": 2.5, "contribution": 2.5, "terms": [_TERM], "tokens": [], "sentences": []}
+_FIELD |= {"measure": ""}
 _STAGE: dict[str, Any] = {"stage": "bm25", "rank": 1, "score": 2.5, "fields": [_FIELD]}
 _HIT |= {"metadata": {"year": 2021}, "explanation": {"score": 2.5, "stages": [_STAGE]}}
 
