@@ -84,7 +84,7 @@ class HypencoderEncoder:
     def __init__(self, config: HypencoderConfig, layout: HypencoderLayout, *, device: str, batch_size: int) -> None:
         self._config, self.layout = config, layout
         self._device, self._batch_size = device, batch_size
-        self.wordpieces = Wordpieces(layout.tokenizer)
+        self.wordpieces = Wordpieces(layout.tokenizer, lowercase=layout.lowercase)
         self.wordpieces.vocabulary(layout.n_tokens)  # refuses the tokenizer of another model
         self._network: HypencoderNetwork | None = None
         self._lock = threading.Lock()

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 DATA_HELP = "training files, JSON lines of {query, positive}, with {negative}, or {query, passages, scores, positive}, also .gz"
 MOST_PASSAGES = 8  # of a query in a batch, where nothing is said
 N_QUERIES = 2_000  # on which a new projection starts
-METHODS = ("splade", "inference-free", "colbert", "dense", "gaussian", "sae")
+METHODS = ("splade", "inference-free", "colbert", "dense", "gaussian", "hypencoder", "sae")
 LOSSES: dict[str, dict[str, float]] = {
     "splade": {"flops_queries": 5e-5, "flops_documents": 3e-5},
     "inference-free": {"flops_documents": 3e-5},
     "colbert": {},
     "dense": {"temperature": 0.05},
     "gaussian": {},
+    "hypencoder": {},
 }
 """What is not `Objective`'s default: without a penalty sparse vectors are not sparse, and cosines want a low temperature."""
 

@@ -23,6 +23,8 @@ ARCHITECTURE = "HypencoderDualEncoder"
 QUERY, PASSAGE = "query_encoder.", "passage_encoder."
 TRANSFORMER = "transformer."
 DOCUMENT_LENGTH, QUERY_LENGTH = 512, 64
+OPTIONS = "sentence_bert_config.json"
+"""Lengths, in folders that ``lexmax train`` writes."""
 BERT_BASE: Mapping[str, Any] = {
     "model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
@@ -59,6 +61,8 @@ class HypencoderLayout:
         Rows of the embedding table.
     document_length, query_length, length_limit : int
         Tokens a text is cut to by default, and at most, special tokens included.
+    lowercase : bool
+        Lower-case the text before the tokenizer does its own.
     """
 
     folder: Path
@@ -70,6 +74,7 @@ class HypencoderLayout:
     document_length: int
     query_length: int
     length_limit: int
+    lowercase: bool
 
 
 def is_hypencoder(root: Path) -> bool:
@@ -107,6 +112,10 @@ def read_hypencoder_layout(root: Path) -> HypencoderLayout:
     if not has_tokenizer(root):
         raise RepresentationError(f"{root}: no tokenizer: save that of {base} there (AutoTokenizer...save_pretrained)")
     limit = int(transformer["max_position_embeddings"])
+    options = read_json(root / OPTIONS)
+    check_keys(root / OPTIONS, options, ("max_seq_length", "query_length", "do_lower_case"))
+    document_length = whole_number(root / OPTIONS, options, "max_seq_length")
+    query_length = whole_number(root / OPTIONS, options, "query_length") or document_length
     return HypencoderLayout(
         folder=root,
         tokenizer=root,
@@ -114,9 +123,10 @@ def read_hypencoder_layout(root: Path) -> HypencoderLayout:
         shared=bool(config.get("shared_encoder", False)),
         sizes=sizes,
         n_tokens=int(transformer["vocab_size"]),
-        document_length=min(DOCUMENT_LENGTH, limit),
-        query_length=min(QUERY_LENGTH, limit),
+        document_length=min(document_length or DOCUMENT_LENGTH, limit),
+        query_length=min(query_length or QUERY_LENGTH, limit),
         length_limit=limit,
+        lowercase=bool(options.get("do_lower_case", False)),
     )
 
 

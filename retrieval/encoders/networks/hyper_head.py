@@ -13,15 +13,12 @@ all.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from ....index.arrays import Floats
 from ....index.errors import RepresentationError
-from ....index.representations.nets import QueryNets
 from ..checkpoints.hypencoder import PASSAGE, QUERY, TRANSFORMER, HypencoderLayout, matrix_shapes, weight_shapes
 from .loading import BUFFERS, check_libraries, quiet_transformers, read_tensors
 from .trunk import shared_trunk
@@ -70,35 +67,22 @@ class HypencoderNetwork:
     """
 
     def __init__(self, layout: HypencoderLayout, *, device: str, dtype: str) -> None:
-        check_libraries()
-        root, tensors = layout.folder, dict(read_tensors(layout.folder))
-        shapes = {QUERY + name: shape for name, shape in weight_shapes(layout.sizes, layout.transformer["hidden_size"]).items()}
-        towers = [QUERY + TRANSFORMER, PASSAGE + TRANSFORMER]
-        copied = any(name.startswith(towers[1]) for name in tensors)  # safetensors leaves out a copy that shares its memory
-        for prefix in towers if copied or not layout.shared else towers[:1]:
-            shapes |= {prefix + name: shape for name, shape in _bert_shapes(layout).items()}
-        _check_tensors(root, tensors, shapes, towers)
-        names = [name.removeprefix(towers[0]) for name in shapes if name.startswith(towers[0])]
-        if copied and layout.shared:
-            _check_copies(root, tensors, names, towers)
-        made = [_bert(layout, {name: tensors[prefix + name] for name in names}) for prefix in towers[: 2 - layout.shared]]
-        trunks = [shared_trunk(network, root, device=device, dtype=dtype) for network in made]
+        tensors = checked_tensors(layout)
+        prefixes = [QUERY + TRANSFORMER, *([] if layout.shared else [PASSAGE + TRANSFORMER])]
+        networks = [bert_of(layout, part_of(tensors, prefix)) for prefix in prefixes]
+        trunks = [shared_trunk(network, layout.folder, device=device, dtype=dtype) for network in networks]
         self.query_trunk, self.document_trunk = trunks[0], trunks[-1]
-        self._sizes = layout.sizes
-        self._generators = _generators({name: tensors[name].float().to(device) for name in shapes}, layout.sizes)
+        self._generators = generators_of(
+            {name: tensor.float().to(device) for name, tensor in part_of(tensors, QUERY).items()}, layout.sizes
+        )
 
     def nets_of(self, states: Sequence[torch.Tensor]) -> Floats:
         """Numbers of each text's network, (n_texts, n_numbers) float32 as in `QueryNets`; states are (n_tokens, hidden)."""
         import torch
 
-        n_matrices = len(self._sizes)
-        nets = []
         with torch.inference_mode():
-            for each in states:
-                made = [generator.made(each.float()).cpu().numpy() for generator in self._generators]
-                *matrices, outputs = (matrix[None] for matrix in made[:n_matrices])
-                nets.append(QueryNets.of(matrices, made[n_matrices:], outputs[0]).numbers)
-        return np.concatenate(nets)
+            nets: Floats = torch.stack([numbers_of(self._generators, each.float()) for each in states]).cpu().numpy()
+        return nets
 
     def vectors_of(self, states: Sequence[torch.Tensor]) -> Floats:
         """State of each text's first token, (n_texts, hidden) float32, as it is."""
@@ -108,24 +92,54 @@ class HypencoderNetwork:
         return vectors
 
 
-def _generators(tensors: Tensors, sizes: Sequence[int]) -> list[Generator]:
-    """Generators of the matrices, that of the output last, then of the biases."""
+def generators_of(head: Tensors, sizes: Sequence[int]) -> list[Generator]:
+    """Generators of the matrices, that of the output last, then of the biases; ``head`` has names after ``query_encoder.``."""
     kinds = [("weight", "hyper_base_matrices", i) for i in range(len(matrix_shapes(sizes)))]
     kinds += [("bias", "hyper_base_vectors", i) for i in range(len(sizes) - 1)]
 
     def pair(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        return tensors[f"{QUERY}{name}.weight"], tensors[f"{QUERY}{name}.bias"]
+        return head[f"{name}.weight"], head[f"{name}.bias"]
 
     return [
         Generator(
-            rows=tensors[f"{QUERY}{kind}_query_embeddings.{i}"][0],
-            base=tensors[f"{QUERY}{base}.{i}"].flatten(0, -2),
+            rows=head[f"{kind}_query_embeddings.{i}"][0],
+            base=head[f"{base}.{i}"].flatten(0, -2),
             key=pair(f"key_projections.{number}"),
             value=pair(f"value_projections.{number}"),
             projection=pair(f"{kind}_hyper_projection.{i}"),
         )
         for number, (kind, base, i) in enumerate(kinds)
     ]
+
+
+def numbers_of(generators: Sequence[Generator], states: torch.Tensor) -> torch.Tensor:
+    """Numbers (n_numbers,) of the network of one text with the states (n_tokens, hidden), in the order of `QueryNets`."""
+    import torch
+
+    made = [generator.made(states).flatten() for generator in generators]
+    n_layers = len(made) // 2
+    layers = [part for pair in zip(made[:n_layers], made[n_layers + 1 :], strict=True) for part in pair]
+    return torch.cat([*layers, made[n_layers]])
+
+
+def checked_tensors(layout: HypencoderLayout) -> dict[str, torch.Tensor]:
+    """Read the tensors of a Hypencoder, by their published names; errors are those of `HypencoderNetwork`."""
+    check_libraries()
+    root, tensors = layout.folder, dict(read_tensors(layout.folder))
+    shapes = {QUERY + name: shape for name, shape in weight_shapes(layout.sizes, layout.transformer["hidden_size"]).items()}
+    towers = [QUERY + TRANSFORMER, PASSAGE + TRANSFORMER]
+    copied = any(name.startswith(towers[1]) for name in tensors)  # safetensors leaves out a copy that shares its memory
+    for prefix in towers if copied or not layout.shared else towers[:1]:
+        shapes |= {prefix + name: shape for name, shape in _bert_shapes(layout).items()}
+    _check_tensors(root, tensors, shapes, towers)
+    if copied and layout.shared:
+        _check_copies(root, *(part_of(tensors, prefix) for prefix in towers))
+    return {name: tensors[name] for name in shapes}
+
+
+def part_of(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:
+    """Tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _check_tensors(root: Path, tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], towers: Sequence[str]) -> None:
@@ -145,9 +159,9 @@ def _check_tensors(root: Path, tensors: Tensors, shapes: Mapping[str, tuple[int,
             raise RepresentationError(f"{root}: {len(names)} tensors {what}: {_some(names)}")
 
 
-def _check_copies(root: Path, tensors: Tensors, names: Collection[str], towers: Sequence[str]) -> None:
+def _check_copies(root: Path, queries: Tensors, passages: Tensors) -> None:
     """Refuse a shared BERT that is not the same for both sides."""
-    other = [name for name in names if not tensors[towers[0] + name].equal(tensors[towers[1] + name])]
+    other = [name for name, tensor in passages.items() if name in queries and not tensor.equal(queries[name])]
     if other:
         raise RepresentationError(
             f"{root}: config.json states shared_encoder, and {len(other)} tensors of {PASSAGE} differ from those of {QUERY}: "
@@ -169,8 +183,8 @@ def _bert_shapes(layout: HypencoderLayout) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if not name.endswith(BUFFERS)}
 
 
-def _bert(layout: HypencoderLayout, tensors: dict[str, torch.Tensor]) -> Any:
-    """Make a BERT of tensors that were checked, in float32."""
+def bert_of(layout: HypencoderLayout, tensors: dict[str, torch.Tensor]) -> Any:
+    """Make a BERT, without pooler, of `checked_tensors` after their prefix, in float32."""
     import torch
     from transformers import BertModel
 

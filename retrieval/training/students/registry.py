@@ -20,18 +20,21 @@ from .base import Student
 from .colbert import ColbertStudent, ColbertStudentConfig
 from .dense import DenseStudent, DenseStudentConfig
 from .gaussian import GaussianStudent, GaussianStudentConfig
+from .hypencoder import HypencoderStudent, HypencoderStudentConfig
 from .idf import document_idf
 from .splade import SpladeStudent, SpladeStudentConfig
 from .splade_head import N_TEXTS, start_head
 from .starts import network_folder, takes_layout
 from .trunk_states import StateCache
 
-CONFIGS: dict[str, type[SpladeStudentConfig | ColbertStudentConfig | DenseStudentConfig | GaussianStudentConfig]] = {
+Config = SpladeStudentConfig | ColbertStudentConfig | DenseStudentConfig | GaussianStudentConfig | HypencoderStudentConfig
+CONFIGS: dict[str, type[Config]] = {
     "splade": SpladeStudentConfig,
     "inference-free": SpladeStudentConfig,
     "colbert": ColbertStudentConfig,
     "dense": DenseStudentConfig,
     "gaussian": GaussianStudentConfig,
+    "hypencoder": HypencoderStudentConfig,
 }
 
 
@@ -44,7 +47,7 @@ def make_student(
 
     Parameters
     ----------
-    method : {"splade", "inference-free", "colbert", "dense", "gaussian"}
+    method : {"splade", "inference-free", "colbert", "dense", "gaussian", "hypencoder"}
     folder : Path or str
         The checkpoint to start from.
     idf : Path or str, optional
@@ -102,6 +105,10 @@ def make_student(
         gaussian = GaussianStudent(folder, GaussianStudentConfig(**options))
         gaussian.to(device).cache = _cache(gaussian, states)
         return gaussian
+    if method == "hypencoder":
+        hypencoder = HypencoderStudent(folder, HypencoderStudentConfig(**options))
+        hypencoder.to(device).cache = _cache(hypencoder, states)
+        return hypencoder
     raise ValueError(f"unknown method {method!r}: choose from {', '.join(CONFIGS)}")
 
 

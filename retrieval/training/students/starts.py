@@ -15,7 +15,7 @@ from ...encoders.loader import is_own, recognised
 
 TAKEN = {
     "splade": ("splade",), "inference-free": ("inference-free", "splade"), "colbert": ("colbert",), "dense": ("dense",),
-    "gaussian": ("gaussian",),
+    "gaussian": ("gaussian",), "hypencoder": ("hypencoder",),
 }  # fmt: skip
 
 

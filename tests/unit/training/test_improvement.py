@@ -25,7 +25,7 @@ from .conftest import VOCABULARY, WORDS, write_lines
 
 TOPICS = WORDS[4:20]
 OTHERS = [TOPICS[(5 * i + 3) % 16] for i in range(16)]  # what a topic is asked for by: never its own name
-FLOORS = {"splade": 0.5, "inference-free": 0.7, "colbert": 0.9, "dense": 0.5, "gaussian": 0.5}
+FLOORS = {"splade": 0.5, "inference-free": 0.7, "colbert": 0.9, "dense": 0.5, "gaussian": 0.5, "hypencoder": 0.5}
 
 
 @pytest.fixture(scope="module")

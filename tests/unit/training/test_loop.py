@@ -120,7 +120,7 @@ def test_another_student_is_refused(checkpoint: Path, lists: Path, tmp_path: Pat
             train(other, data, CONFIG, tmp_path)
 
 
-@pytest.mark.parametrize("method", ["splade", "colbert", "dense", "gaussian"])
+@pytest.mark.parametrize("method", ["splade", "colbert", "dense", "gaussian", "hypencoder"])
 def test_the_loss_falls(checkpoint: Path, lists: Path, tmp_path: Path, method: str) -> None:
     made: Student
     if method == "splade":
