@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .retrieval.encoders.registry import load_encoder
     from .retrieval.encoders.specs import EncoderSpec
     from .retrieval.exchange.ciff import export_ciff, import_ciff
+    from .retrieval.exchange.dense_files import import_dense
     from .retrieval.exchange.importing import import_vectors
     from .retrieval.exchange.plaid import import_plaid
     from .retrieval.exchange.semantic_search import SemanticIndex, semantic_search_lexmax
@@ -124,6 +125,7 @@ _HOMES = {
     "drop_field": "retrieval.fields",
     "export_ciff": "retrieval.exchange.ciff",
     "import_ciff": "retrieval.exchange.ciff",
+    "import_dense": "retrieval.exchange.dense_files",
     "import_plaid": "retrieval.exchange.plaid",
     "import_vectors": "retrieval.exchange.importing",
     "load_encoder": "retrieval.encoders.registry",
@@ -198,6 +200,7 @@ __all__ = [
     "drop_field",
     "export_ciff",
     "import_ciff",
+    "import_dense",
     "import_plaid",
     "import_vectors",
     "load_encoder",

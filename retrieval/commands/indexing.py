@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..models import DEFAULT_ENCODERS
-from ..terminal import compiling, progress_bar, require_models, say
+from ..terminal import compiling, progress_bar, require_models, say, settings_of
 from .options import (
     EXPRESSION_HELP,
     SPEC_HELP,
@@ -36,7 +36,8 @@ CORPUS_HELP = (
 )
 VECTORS_HELP = (
     'vectors: JSON lines of {"id": ..., "vector": {"term": weight}} (.jsonl, also .gz), Parquet of id, indices, values or of '
-    "id and a map vector (.parquet), SciPy's CSR (.npz); or an inverted index (.ciff), whose order of documents is kept; or "
+    "id and a map vector (.parquet), SciPy's CSR (.npz), or a NumPy matrix of dense vectors (.npy); or an inverted index "
+    "(.ciff), whose order of documents is kept; or "
     "an index folder of Stanford's ColBERT (PLAID) or of fast-plaid, whose token vectors are decoded and encoded again"
 )
 
@@ -97,20 +98,24 @@ def _add_field_command(command: Command) -> None:
 def _add_import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="+", metavar="FILE", help=VECTORS_HELP)
     parser.add_argument("--out", required=True, metavar="IDX", help="folder of the new index")
-    parser.add_argument("--field", metavar="NAME", help="name of the field (default vectors, of a PLAID folder tokens)")
+    parser.add_argument(
+        "--field", metavar="NAME", help="name of the field (default vectors, of a PLAID folder tokens, of NPY files dense)"
+    )
     parser.add_argument("--documents", nargs="+", default=[], metavar="CORPUS", help="corpora with the texts, found by id")
     parser.add_argument("--vocabulary", metavar="FILE", help="the terms, one line per number, or JSON of term -> number")
-    parser.add_argument("--ids", metavar="FILE", help="one line with the id of each row of an NPZ file, or of each passage "
-                        "of a folder (default: their numbers, from 0)")  # fmt: skip
+    parser.add_argument("--ids", metavar="FILE", help="one line with the id of each row of an NPZ or NPY file, or of each "
+                        "passage of a folder (default: their numbers, from 0)")  # fmt: skip
     parser.add_argument("--term-numbers", action="store_true", help="keys of JSON vectors are term numbers, not strings")
     parser.add_argument("--tf", choices=["counts", "impacts"], help="what the tf of a CIFF file are, where it does not say: "
                         "term counts for BM25, or impacts of an encoder")  # fmt: skip
     parser.add_argument("--k1", type=float, default=1.2, help="of BM25, for counts (default 1.2)")
     parser.add_argument("--b", type=float, default=0.75, help="of BM25, for counts (default 0.75)")
     parser.add_argument("--name", default="vectors", help="what made the vectors, for the fingerprint (default vectors)")
-    parser.add_argument("--encoder", metavar="SPEC", help="of a folder: the ColBERT model that made its vectors, which lexmax "
-                        "cannot verify, and how they are kept, as in colbert-ir/colbertv2.0,nbits=2; it encodes queries "
+    parser.add_argument("--encoder", metavar="SPEC", help="of a folder or NPY files: the model that made the vectors, which "
+                        "lexmax cannot verify, and how they are kept, as in colbert-ir/colbertv2.0,nbits=2; it encodes queries "
                         "(default: none, search with vectors alone)")  # fmt: skip
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of a dense field that has "
+                        "no --encoder, such as structure=ivf; repeatable")  # fmt: skip
     add_device(parser)
     add_reorder(parser)
 
@@ -193,8 +198,10 @@ def _import(options: argparse.Namespace) -> int:
     with progress_bar("documents") as bar, compiling():
         if any(Path(file).is_dir() for file in options.file):
             report = _import_plaid(options, bar, common)
-        elif options.encoder:
-            raise ValueError("--encoder is for a folder of ColBERT or fast-plaid")
+        elif all(file.endswith(".npy") for file in options.file):
+            report = _import_dense(options, bar, common)
+        elif options.encoder or options.set:
+            raise ValueError("--encoder is for a folder of ColBERT or fast-plaid and for NPY files, --set for NPY files")
         elif any(file.endswith(".ciff") for file in options.file):
             if len(options.file) > 1 or options.vocabulary or options.ids or options.term_numbers:
                 raise ValueError("a CIFF file is imported alone, and has its own terms and ids")
@@ -229,6 +236,25 @@ def _import_plaid(options: argparse.Namespace, bar: Bar | None, common: dict[str
         say(f"queries will be encoded by {spec.model}: that it made these vectors cannot be verified")
     return import_plaid(options.file[0], options.out, encoder=encoder, ids=options.ids, storage=storage,
                         field=options.field or "tokens", progress=bar, **common)  # fmt: skip
+
+
+def _import_dense(options: argparse.Namespace, bar: Bar | None, common: dict[str, Any]) -> BuildReport:
+    from ...index.dense.config import DenseFieldConfig
+    from ..encoders.specs import load_spec, parse_encoder_spec
+    from ..exchange.dense_files import import_dense
+
+    if options.vocabulary or options.term_numbers or options.reorder is not None:
+        raise ValueError("dense vectors have no terms and are not reordered")
+    encoder, storage = None, settings_of(DenseFieldConfig, options.set, "--set", without=("dim",))
+    if options.encoder:
+        require_models("an encoder with a model")
+        spec = parse_encoder_spec(options.encoder)
+        encoder, storage = load_spec(spec, device=options.device), {**spec.storage, **storage}
+        if encoder.representation != "dense":
+            raise ValueError(f"{options.encoder}: makes {encoder.representation} vectors, {options.file[0]} holds dense ones")
+        say(f"queries will be encoded by {spec.model}: that it made these vectors cannot be verified")
+    return import_dense(options.file, options.out, encoder=cast(Any, encoder), ids=options.ids, storage=storage,
+                        field=options.field or "dense", progress=bar, **common)  # fmt: skip
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ def add_searching_commands(command: Command) -> None:
                      "lexmax search IDX 'heart attack' -k 5 --filter 'year >= 2015' --explain")  # fmt: skip
     add_index(search)
     search.add_argument("query", nargs="?", metavar="QUERY")
-    search.add_argument("--vector", metavar="JSON", help="""search one sparse field with this vector, as in '{"term": 1.2}'""")
+    search.add_argument("--vector", metavar="JSON", help="""search one field with this vector: '{"term": 1.2}', '[0.1, 2]'""")
     search.add_argument("--queries", metavar="FILE",
                         help="many queries: JSON lines or CSV of id and text, TSV, or one text per line")  # fmt: skip
     search.add_argument("--run-out", metavar="FILE", help="with --queries: write the rankings as a TREC run file")
@@ -134,23 +134,41 @@ def _boost(options: argparse.Namespace) -> dict[str, float]:
 
 def _vector(options: argparse.Namespace, retriever: Retriever) -> Any:
     """Read ``--vector`` for the one field of the search."""
+    from ...index.dense.field import DenseField
     from ...index.sparse.field import SparseField
     from ..exchange.vectors import to_sparse_vectors
 
+    names = retriever.search_fields()
+    field = retriever.snapshot.field(names[0])
+    if len(names) == 1 and isinstance(field, DenseField):
+        return _dense_vector(options.vector)
     try:
         pairs = json.loads(options.vector).items()
     except (ValueError, AttributeError) as error:
         raise ValueError(f"--vector takes a JSON object of term -> weight: {error}") from error
-    names = retriever.search_fields()
-    field = retriever.snapshot.field(names[0])
     if len(names) != 1 or not isinstance(field, SparseField):
-        raise ValueError(f"--vector searches one sparse field: name it with --search; this search has {', '.join(names)}")
+        raise ValueError(
+            f"--vector searches one sparse or dense field: name it with --search; this search has {', '.join(names)}"
+        )
     if len(field.vocabulary):
         return to_sparse_vectors([dict(pairs)])
     try:  # without a vocabulary the keys are numbers
         return to_sparse_vectors([{int(term): weight for term, weight in pairs}])
     except ValueError as error:
         raise ValueError(f"the field has no vocabulary, --vector takes term numbers: {error}") from error
+
+
+def _dense_vector(text: str) -> Any:
+    """Read the numbers of a dense vector."""
+    import numpy as np
+
+    try:
+        numbers = json.loads(text)
+        if not isinstance(numbers, list) or not all(type(each) in (int, float) for each in numbers):
+            raise ValueError("it is something else")
+        return np.array(numbers, np.float32)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"--vector takes, for a dense field, a JSON list of numbers: {error}") from error
 
 
 def _write_results(options: argparse.Namespace, results: Results) -> None:

@@ -130,3 +130,50 @@ class TokenVectorsEncoder(VectorsEncoder):
     def n_truncated(self, texts: Sequence[str], *, side: Side = "document") -> int:
         """Raise RepresentationError: texts are not read."""
         raise RepresentationError(f"the index has no encoder, it holds ready-made vectors ({self._name!r})")
+
+
+class DenseVectorsEncoder(VectorsEncoder):
+    """Stands where an index made of dense vectors has no encoder; refuses every text.
+
+    Parameters
+    ----------
+    dim : int
+        Numbers of a vector.
+    name : str
+        What the vectors are called: indexes of the same name and dim hold vectors of the same kind.
+    representation : str
+        "dense", as the settings have it.
+
+    Raises
+    ------
+    ValueError
+        An empty name, a dim below 1, or another representation.
+    """
+
+    representation = "dense"
+
+    def __init__(self, *, dim: int, name: str = "vectors", representation: str = "dense") -> None:
+        super().__init__(name=name)
+        if dim < 1 or representation != "dense":
+            raise ValueError(f"dense vectors have a dim of at least 1, not {dim} of {representation}")
+        self.dim = dim
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What makes this encoder again."""
+        return {"name": self._name, "dim": self.dim, "representation": "dense"}
+
+    def encode_documents(self, texts: Sequence[str]) -> NoReturn:
+        """Raise RepresentationError: documents come with their vectors."""
+        self._refuse("documents must bring their vectors: `lexmax import`, or Collection.add with DenseVectors")
+
+    def encode_queries(self, texts: Sequence[str]) -> NoReturn:
+        """Raise RepresentationError: queries come as vectors."""
+        self._refuse(
+            "search it with a matrix (n, dim): Retriever.search_vectors(matrix), or `lexmax search IDX --vector '[0.1, ...]'`; "
+            "or import with the model that made the vectors"
+        )
+
+    def n_truncated(self, texts: Sequence[str]) -> int:
+        """Raise RepresentationError: texts are not read."""
+        raise RepresentationError(f"the index has no encoder, it holds ready-made vectors ({self._name!r})")

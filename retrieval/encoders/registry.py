@@ -75,9 +75,10 @@ def _made(kind: str | None, model: str | None, device: str, settings: dict[str, 
     if kind not in KINDS:
         raise ValueError(f"unknown encoder {kind!r}; there are {', '.join(KINDS)}")
     if kind == "vectors" and "dim" in settings:
-        from .precomputed import TokenVectorsEncoder
+        from .precomputed import DenseVectorsEncoder, TokenVectorsEncoder
 
-        return cast(Encoder, TokenVectorsEncoder(**settings))
+        made = DenseVectorsEncoder if settings.get("representation") == "dense" else TokenVectorsEncoder
+        return cast(Encoder, made(**settings))
     check_settings(kind, settings)
     return cast(Encoder, imported(method_of(kind).encoder)(**settings))
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...index.collection import BufferLimits, Collection, NewField
 from ...index.documents import Document
@@ -17,6 +17,8 @@ from ..encoders.precomputed import VectorsEncoder
 from ..fields import encoder_record
 from ..progress import Progress
 from .vector_files import Batch, DocumentCheck, read_vectors, read_vocabulary
+
+VectorsT = TypeVar("VectorsT")
 
 
 def import_vectors(
@@ -78,7 +80,7 @@ def import_vectors(
     if documents:
         batches = DocumentsById(documents, fields).of(batches)
     if ids is not None:
-        batches = chain(batches, _none_left(lines, Path(ids)))
+        batches = chain(batches, none_left(lines, Path(ids)))
     new = NewField(encoder=encoder_record(encoder), vocabulary=list(strings or []))
     return write_index(out, field, new, batches, progress=progress, limits=limits, reorder=reorder)
 
@@ -114,7 +116,7 @@ class DocumentsById:
         self._passed: dict[str, Document] = {}
         self._check = DocumentCheck()
 
-    def of(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def of(self, batches: Iterator[tuple[list[Document], VectorsT]]) -> Iterator[tuple[list[Document], VectorsT]]:
         """Put the corpus's documents in the place of those in ``batches``; raises DatasetError where there is none."""
         for documents, vectors in batches:
             yield [self._find(document.doc_id) for document in documents], vectors
@@ -141,7 +143,7 @@ def read_ids(path: Path) -> Iterator[str]:
         raise DatasetError(f"no list of ids: {error}", path=path) from error
 
 
-def _none_left(lines: Iterator[str], path: Path) -> Iterator[Batch]:
+def none_left(lines: Iterator[str], path: Path) -> Iterator[Batch]:
     """Raise DatasetError when there are more ids than rows; yields nothing."""
     extra = next(lines, None)
     if extra is not None:
