@@ -98,3 +98,24 @@ def test_a_field_is_added_and_what_does_not_fit_ends_in_one_line(place, tmp_path
         assert "Traceback" not in error
     assert main(["search", str(tmp_path / "idx"), QUERY, "--search", "hyp", "--option", "hyp.algorithm=fast"]) == 2
     assert "algorithm is 'fast'" in capsys.readouterr().err
+
+
+def test_a_walk_from_the_command_line(place, tmp_path, capsys):
+    with gzip.open(SCIFACT / "corpus.jsonl.gz", "rt") as file:
+        (tmp_path / "corpus.jsonl").write_text("".join(islice(file, 1100)))
+    spec = f"hyp={place / 'm'},document_length=12,n_neighbours=8"
+    assert main(["build", str(tmp_path / "corpus.jsonl"), "--out", str(tmp_path / "idx"), "--encoder", spec]) == 0
+    capsys.readouterr()
+    options = ["--option", "hyp.algorithm=graph", "--option", "hyp.n_candidates=40"]
+    assert main(["search", str(tmp_path / "idx"), QUERY, "-k", "5", "--json", "--explain", *options]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    n_scored = found[0]["explanation"]["stages"][0]["n_scored"]
+    assert 30 < n_scored < 900
+    assert main(["search", str(tmp_path / "idx"), QUERY, "-k", "1100", "--json"]) == 0
+    every = {hit["doc_id"]: hit["score"] for hit in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert all(hit["score"] == every[hit["doc_id"]] for hit in found)
+    assert found[0]["score"] >= sorted(every.values())[-5]
+    assert main(["search", str(tmp_path / "idx"), QUERY, "-k", "5", "--explain", *options]) == 0
+    assert f"of {n_scored:,} documents scored" in capsys.readouterr().out
+    assert main(["search", str(place / "idx"), QUERY, "--search", "hyp", "--option", "hyp.algorithm=graph"]) == 2
+    assert "algorithm=graph is for fields that were made with" in capsys.readouterr().err
