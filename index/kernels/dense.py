@@ -130,6 +130,13 @@ def read_row(rows: Rows, row: Any, out: Floats) -> None:
 
 
 @kernel
+def read_rows(rows: Rows, out: Floats) -> None:
+    """Write all rows' numbers to ``out`` (n, dim)."""
+    for i in range(len(rows)):
+        read_row(rows, i, out[i])
+
+
+@kernel
 def verify_row(checked: HasChecked, first: Any, row_bytes: Any, row: Any) -> None:
     """Verify a row of a matrix that begins at byte ``first`` of the content."""
     start = first + row * row_bytes

@@ -208,7 +208,10 @@ def _blocks(segments: Sequence[NetSegment], masks: Sequence[Mask | None]) -> Ite
 
 
 def _merged(found: Sequence[tuple[Int32s, Floats]], k: int) -> tuple[Int32s, Floats]:
-    """The k best of several hits."""
+    """The k best of several hits, of which the first are ranked."""
+    first = found[0][1]
+    if len(first) == k and all(scores.max(initial=-np.inf) < first[-1] for _, scores in found[1:]):
+        return found[0]
     doc_nums, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     if len(scores) > 4 * k:  # few of a block's documents come near
         near = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
