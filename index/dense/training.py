@@ -10,6 +10,7 @@ import numpy as np
 from ..arrays import Floats, Int64s
 from .config import DenseFieldConfig
 from .quantiser import LEVELS, Quantiser
+from .rows import block_rows
 
 SEED = 1
 POINTS_PER_LIST = 64
@@ -35,7 +36,7 @@ def train(sample: Floats, n_lists: int, n_docs: int, config: DenseFieldConfig) -
     Parameters
     ----------
     sample : (n, dim) float32
-        About `sample_size` vectors. The same sample gives the same quantiser.
+        About `sample_size` vectors, which are overwritten. The same sample gives the same quantiser.
     n_lists : int
     n_docs : int
         Documents that it is made for.
@@ -45,7 +46,10 @@ def train(sample: Floats, n_lists: int, n_docs: int, config: DenseFieldConfig) -
     centroids = _centroids(coarse, min(n_lists, len(sample)))
     quantiser = Quantiser(centroids, np.zeros(len(centroids), np.float32), n_docs)
     lists = quantiser.assign(sample)
-    rest = quantiser.left_over(sample, lists, config.scan_dim)
+    rest = sample[:, : config.scan_dim]
+    for first in range(0, len(rest), block_rows(config.dim)):
+        block = slice(first, first + block_rows(config.dim))
+        rest[block, : config.list_dim] -= centroids[lists[block]]
     quantiser = replace(quantiser, spreads=_spreads(rest, lists, len(centroids)))
     if config.quantise not in ("pq", "opq"):
         return quantiser
@@ -92,19 +96,24 @@ def _codebooks(points: Floats, n_parts: int) -> Floats:
 
 
 def _rotation(points: Floats, n_parts: int) -> Floats:
-    """Rotation (dim, d) after which product quantisation loses least, d a multiple of ``n_parts``."""
+    """Rotation (dim, d) after which product quantisation loses least, d a multiple of ``n_parts``.
+
+    In turn codebooks are trained for the rotation, and the rotation that suits them best is computed.
+    """
     import faiss
 
     dim = points.shape[1]
     wanted = dim if dim <= 2 * ROTATED_DIM else max(ROTATED_DIM, n_parts)
-    n_numbers = wanted // n_parts * n_parts
-    opq: Any = faiss.OPQMatrix(dim, n_parts, n_numbers)
-    opq.niter, opq.niter_pq, opq.niter_pq_0 = ROTATIONS, 2, ITERATIONS
-    opq.pq = coder = _coder(n_numbers, n_parts)
-    faiss.copy_array_to_vector(np.ascontiguousarray(_principal(points, n_numbers).T).reshape(-1), opq.A)
-    opq.train(np.ascontiguousarray(points[:: -(-len(points) // POINTS_PER_ROTATION)]))
-    del coder
-    return np.ascontiguousarray(faiss.vector_to_array(opq.A).reshape(n_numbers, dim).T)
+    points = points[:: -(-len(points) // POINTS_PER_ROTATION)]
+    rotation = _principal(points, wanted // n_parts * n_parts)
+    coder = _coder(rotation.shape[1], n_parts)
+    for _ in range(ROTATIONS):
+        turned = np.ascontiguousarray(points @ rotation)
+        coder.train(turned)
+        left, _, right = np.linalg.svd(points.T @ coder.decode(coder.compute_codes(turned)), full_matrices=False)
+        rotation = np.ascontiguousarray(left @ right)
+        coder.train_type, coder.cp.niter = faiss.ProductQuantizer.Train_hot_start, 2
+    return rotation
 
 
 def _principal(points: Floats, n: int) -> Floats:

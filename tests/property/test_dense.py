@@ -154,7 +154,9 @@ def test_structures_find_allowed_documents_with_the_scores_of_scoring_and_all_of
     pairs = zip(field.segments, masks, strict=True)
     allowed = np.concatenate([np.ones(s.n_docs, bool) if mask is None else mask for s, mask in pairs])
     queries = dense_vectors(rng, 3, 12)
-    names = {"ivf": ["n_probe", "n_candidates"], "hnsw": ["ef_search"]}.get(field.config.structure, ["n_candidates"])
+    names = {"ivf": ["n_probe", "n_candidates"], "hnsw": ["ef_search", "n_candidates"]}.get(
+        field.config.structure, ["n_candidates"]
+    )
     searcher = DenseSearcher(field)
     with few_docs(0):
         options = DenseOptions(**dict.fromkeys(names, effort))
