@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from corpora import ENCODER
 from dense_vectors import dense_vectors, new_dense_field
+from net_queries import new_net_field, random_nets
 from sparse_token_vectors import SLIM_ENCODER
 from token_vectors import TOKEN_ENCODER
 
 from lexmax import Collection, SparseVectors
 from lexmax.index.collection import NewField
 from lexmax.index.documents import Document
+from lexmax.index.fde.config import FdeConfig
 from lexmax.index.representations import MultiVectors, SparseMultiVectors
 from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.searchers.registry import field_searcher, make_options
@@ -21,6 +23,26 @@ from lexmax.retrieval.searchers.registry import field_searcher, make_options
 BM25 = {"bm25": {"k1": 1.2, "b": 0.75}}
 DIM, DENSE_DIM = 64, 256
 N_TERMS = 2000
+ENCODING = FdeConfig(of="colbert", token_dim=DIM, n_cells=4, n_samples=256)
+FIELDS = {
+    "bm25": NewField(encoder=ENCODER, options=BM25),
+    "splade": NewField(encoder=ENCODER),
+    "colbert": NewField(encoder=TOKEN_ENCODER, representation="tokens", options={"dim": DIM, "nbits": 8, "n_centroids": 64}),
+    "slim": NewField(encoder=SLIM_ENCODER, representation="sparse-tokens"),
+    "dense": new_dense_field(DENSE_DIM, keep="float32"),
+}
+STRUCTURES = {
+    "lists": new_dense_field(DENSE_DIM, structure="ivf", quantise="opq"),
+    "bytes": new_dense_field(DENSE_DIM, quantise="int8"),
+    "graph": new_dense_field(DENSE_DIM, structure="hnsw", ef_construction=32),
+    "nets": new_net_field(DENSE_DIM, n_neighbours=8),
+    "fde": NewField(
+        encoder=TOKEN_ENCODER,
+        representation="fde",
+        options={"encoding": ENCODING.options(), "vectors": {"dim": ENCODING.dim, "keep": "float16"}},
+    ),
+}
+"""More ways to keep and search vectors; some are only made of 1,024 documents or more."""
 
 
 def sparse_rows(rng: np.random.Generator, n: int, width: int) -> SparseVectors:
@@ -42,21 +64,14 @@ def vectors_of(rng: np.random.Generator, n: int, width: int, n_tokens: int) -> d
         "splade": sparse_rows(rng, n, width),
         "colbert": MultiVectors(offsets, tokens),
         "slim": SparseMultiVectors(offsets, rows),
-        "dense": dense_vectors(rng, n, DENSE_DIM),
+        **dict.fromkeys(("dense", "lists", "bytes", "graph", "nets"), dense_vectors(rng, n, DENSE_DIM)),
     }
 
 
-def build(path: Path, *, n: int, width: int, n_tokens: int, text_bytes: int, id_bytes: int) -> None:
-    """Build an index of two segments, with deleted documents."""
+def build(path: Path, *, n: int, width: int, n_tokens: int, text_bytes: int, id_bytes: int, structures: bool = False) -> None:
+    """Build an index of two segments, with deleted documents; ``structures``: with those fields too."""
     rng = np.random.default_rng(5)
-    options = {"dim": DIM, "nbits": 8, "n_centroids": 64}
-    fields = {
-        "bm25": NewField(encoder=ENCODER, options=BM25),
-        "splade": NewField(encoder=ENCODER),
-        "colbert": NewField(encoder=TOKEN_ENCODER, representation="tokens", options=options),
-        "slim": NewField(encoder=SLIM_ENCODER, representation="sparse-tokens"),
-        "dense": new_dense_field(DENSE_DIM, keep="float32"),
-    }
+    fields = {**FIELDS, **(STRUCTURES if structures else {})}
     with Collection.create(path, fields) as collection:
         for first, last in ((0, n - n // 8), (n - n // 8, n)):
             documents = [
@@ -66,7 +81,8 @@ def build(path: Path, *, n: int, width: int, n_tokens: int, text_bytes: int, id_
                 )
                 for i in range(first, last)
             ]  # fmt: skip
-            collection.add(documents, vectors_of(rng, last - first, width, n_tokens))
+            vectors = vectors_of(rng, last - first, width, n_tokens)
+            collection.add(documents, {name: vectors[name] for name in fields if name in vectors})
             collection.commit()
         collection.delete([f"d{i}".ljust(id_bytes, "-") for i in range(0, n, 50)])
         collection.commit()
@@ -75,7 +91,9 @@ def build(path: Path, *, n: int, width: int, n_tokens: int, text_bytes: int, id_
 def queries_of(n: int, k: int, *, exhaustive: bool) -> dict[str, Any]:
     """Queries of each field, and how deep they go."""
     rng = np.random.default_rng(6)
-    return {"vectors": vectors_of(rng, n, 6, 4), "k": k, "algorithms": ["auto", "exhaustive"] if exhaustive else ["auto"]}
+    vectors = vectors_of(rng, n, 6, 4)
+    vectors |= {"fde": vectors["colbert"], "nets": random_nets(rng, n, (DENSE_DIM, 16))}
+    return {"vectors": vectors, "k": k, "algorithms": ["auto", "exhaustive"] if exhaustive else ["auto"]}
 
 
 def use(path: Path, queries: dict[str, Any]) -> list[Any]:
@@ -87,7 +105,7 @@ def use(path: Path, queries: dict[str, Any]) -> list[Any]:
     for name, field in snapshot.fields.items():
         searcher = field_searcher(field)
         vectors = searcher.vectors(queries["vectors"][name])
-        for algorithm in queries["algorithms"]:
+        for algorithm in [*queries["algorithms"], *(["graph"] if name == "nets" else [])]:
             options = make_options(searcher, {"algorithm": algorithm})
             for allowed in (None, masks):
                 hits = searcher.search(vectors, queries["k"], allowed=allowed, options=options)

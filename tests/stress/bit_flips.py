@@ -28,7 +28,7 @@ from trials import run_trials
 from lexmax import IndexFormatError
 from lexmax.index.snapshot import Snapshot
 
-SMALL = {"n": 600, "width": 20, "n_tokens": 4, "text_bytes": 400, "id_bytes": 10}
+SMALL = {"n": 1200, "width": 20, "n_tokens": 4, "text_bytes": 400, "id_bytes": 10, "structures": True}
 LARGE = {"n": 90_000, "width": 160, "n_tokens": 14, "text_bytes": 900, "id_bytes": 900}
 
 

@@ -36,7 +36,7 @@ from lexmax.index.documents import Document
 from lexmax.index.kernels.checksums import CHUNK_BYTES
 from lexmax.index.preludes import PRELUDE_BYTES, parse_prelude
 
-INDEX = {"n": 120, "width": 12, "n_tokens": 3, "text_bytes": 60, "id_bytes": 6}
+INDEX = {"n": 1200, "width": 12, "n_tokens": 3, "text_bytes": 60, "id_bytes": 6, "structures": True}
 DTYPES = ["bool", "uint8", "uint16", "uint32", "uint64", "int32", "int64", "float32"]
 JUNK = [
     None,
