@@ -101,11 +101,6 @@ class NetField(Field[NetSegment]):
         super().__init__(path, name, record, segments)
         self.dense = dense
 
-    @property
-    def has_graph(self) -> bool:
-        """Whether nearest documents are kept."""
-        return self.config.n_neighbours > 0
-
     def document_vector(self, doc_num: int) -> Floats:
         """One document's vector as it is kept, (dim,) float32."""
         return self.dense.document_vector(doc_num)

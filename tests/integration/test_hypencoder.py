@@ -117,5 +117,8 @@ def test_a_walk_from_the_command_line(place, tmp_path, capsys):
     assert found[0]["score"] >= sorted(every.values())[-5]
     assert main(["search", str(tmp_path / "idx"), QUERY, "-k", "5", "--explain", *options]) == 0
     assert f"of {n_scored:,} documents scored" in capsys.readouterr().out
+    arguments = ["--queries", str(place / "data" / "queries.jsonl"), "--option", "algorithm=graph", "--json"]
+    assert main(["audit", str(tmp_path / "idx"), "hyp", *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["recall"] > 0.5
     assert main(["search", str(place / "idx"), QUERY, "--search", "hyp", "--option", "hyp.algorithm=graph"]) == 2
     assert "algorithm=graph is for fields that were made with" in capsys.readouterr().err
