@@ -59,7 +59,7 @@ class Quantiser:
         return len(self.centroids)
 
     def assign(self, vectors: Floats) -> Int64s:
-        """The nearest centroid of each vector, (n,)."""
+        """The nearest centroid of each vector, (n,); the first one where no distance is finite."""
         if self.n_lists == 1:
             return np.zeros(len(vectors), np.int64)
         import faiss
@@ -67,7 +67,7 @@ class Quantiser:
         nearest: Any = faiss.IndexFlatL2(self.centroids.shape[1])
         nearest.add(np.ascontiguousarray(self.centroids))
         found: Int64s = nearest.search(np.ascontiguousarray(vectors[:, : self.centroids.shape[1]]), 1)[1][:, 0]
-        return found
+        return np.maximum(found, 0)  # faiss says -1 where distances overflow
 
     def left_over(self, vectors: Floats, lists: Int64s, scan_dim: int) -> Floats:
         """What the first dimensions of vectors have beside the centroids of their lists, (n, scan_dim)."""

@@ -227,6 +227,11 @@ def test_a_quantiser_that_does_not_fit_is_refused(tmp_path):
         Quantiser.read(tmp_path / "codec.lex", DenseFieldConfig(dim=24))
 
 
+def test_vectors_whose_distances_overflow_have_a_list():
+    quantiser = Quantiser(np.eye(3, 4, dtype=np.float32), np.ones(3, np.float32), 3)
+    assert quantiser.assign(np.array([[0, 0, 1, 0], [1e30] * 4], np.float32)).tolist() == [2, 0]
+
+
 def test_local_dimensionality_is_that_of_what_vectors_lie_on(tmp_path):
     """Points of a line and of a ten-dimensional ball, far apart."""
     rng = np.random.default_rng(4)
