@@ -29,7 +29,7 @@ from .net_graph import Effort, Walked, walk
 if TYPE_CHECKING:
     from ..encoders.base import NetEncoder
 
-N_CANDIDATES, MAX_ITERATIONS = 128, 16
+N_CANDIDATES, MAX_ITERATIONS = 256, 16
 BLOCK_DOCS = 1024
 """Documents whose vectors are in memory at once, as 32-bit floats, in each thread."""
 ALGORITHMS = ("auto", "exhaustive", "graph")
@@ -49,7 +49,7 @@ class NetOptions:
     n_entry : int or None
         Documents that a walk begins with, in each segment. None: four times the square root of its documents.
     n_candidates : int or None
-        Documents whose neighbours it scores in a round, or k if that is more. None: 128.
+        Documents whose neighbours it scores in a round, or k if that is more. None: 256.
     max_iterations : int or None
         Rounds, at most. None: 16.
     """
