@@ -285,6 +285,8 @@ def _parse(path: Path, body: Any) -> Manifest:
     """Check types and names, on which paths and further reading depend."""
     try:
         manifest = typed(Manifest, body, "body")
+        if "build_id" not in body:  # a new one at each reading would look like commits that never end
+            raise ValueError("body has no build_id")
         for problem in _problems(manifest):
             raise ValueError(problem)
     except (ValueError, RecursionError) as failure:

@@ -112,6 +112,7 @@ def seal(path, change):
         lambda body: body.update(generation=-1),
         lambda body: body.update(generation=True),
         lambda body: body.update(build_id=None),
+        lambda body: body.pop("build_id"),
         lambda body: body.update(segments={}),
         lambda body: body.update(extra=1),
         lambda body: body.pop("fields"),
