@@ -12,6 +12,7 @@ from token_vectors import TOKEN_ENCODER, clustered, make_token_field, token_vect
 
 from lexmax import MultiVectorConfig, MultiVectors, RepresentationError, SparseVectors
 from lexmax.index.collection import NewField
+from lexmax.index.fde.config import FdeConfig
 from lexmax.index.representations.sparse_multivectors import SparseMultiVectors
 from lexmax.retrieval.searchers.blockmax import SparseOptions
 from lexmax.retrieval.searchers.centroid import CentroidOptions
@@ -20,14 +21,18 @@ from lexmax.retrieval.searchers.registry import SEARCHERS, field_searcher, make_
 from lexmax.retrieval.searchers.slim import SlimOptions
 
 DIM, N_DOCS = 32, 60
+ENCODING = FdeConfig(of="tokens", token_dim=DIM, n_cells=3)
+ENCODED = {"encoding": ENCODING.options(), "vectors": {"dim": ENCODING.dim, "keep": "float32"}}
 
 
 @pytest.fixture(scope="module")
 def batches():
     rng = np.random.default_rng(1)
+    tokens = token_vectors(rng, rng.integers(0, 12, N_DOCS), DIM), token_vectors(rng, [6, 0, 33, 1, 2], DIM)
     return {
         "sparse": (random_vectors(rng, N_DOCS, 40, 12), random_vectors(rng, 5, 40, 12)),
-        "tokens": (token_vectors(rng, rng.integers(0, 12, N_DOCS), DIM), token_vectors(rng, [6, 0, 33, 1, 2], DIM)),
+        "tokens": tokens,
+        "fde": tokens,
         "sparse-tokens": (sparse_tokens(rng, rng.integers(0, 9, N_DOCS)), sparse_tokens(rng, [3, 0, 1, 8, 2])),
         "dense": (dense_vectors(rng, N_DOCS), dense_vectors(rng, 5)),
         "nets": (dense_vectors(rng, N_DOCS), random_nets(rng, 5, (24, 24, 7))),
@@ -43,6 +48,7 @@ def snapshot(tmp_path_factory, batches):
         "sparse-tokens": NewField(encoder=SLIM_ENCODER, representation="sparse-tokens"),
         "dense": new_dense_field(24),
         "nets": new_net_field(24),
+        "fde": NewField(encoder=TOKEN_ENCODER, representation="fde", options=ENCODED),
     }
     documents = {name: batch for name, (batch, _) in batches.items()}
     return write_index(tmp_path_factory.mktemp("all") / "idx", fields, documents, (20, 21), (3, 30))
@@ -73,7 +79,7 @@ def test_scores_are_those_of_search_and_explanations_sum_to_them(snapshot, batch
             tolerance = 2e-2 * max(1, len(explained.tokens) / 32) if kind == "tokens" else 1e-5 * abs(score)
             assert explained.score == pytest.approx(score, abs=tolerance)
             parts = [match.score for match in (*explained.terms, *explained.tokens)]
-            assert sum(parts) == pytest.approx(score, abs=tolerance) or (kind in ("dense", "nets") and not parts)
+            assert sum(parts) == pytest.approx(score, abs=tolerance) or (kind in ("dense", "nets", "fde") and not parts)
             assert not any(match.query_expanded or match.document_expanded for match in explained.terms)
             assert {match.document_token for match in explained.tokens} <= {""}
 
