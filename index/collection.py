@@ -335,7 +335,7 @@ class Collection:
         ----------
         name : str
         encode : callable or None
-            Texts (`Document.content`) -> vectors, row for row. None for a field of encodings, whose token field gives the vectors.
+            Texts (`Document.content`) -> vectors, row for row. None for a field of encodings: its token field gives them.
         progress : callable or None
             Called with the number of documents that the field has.
         commit_every_s : float
