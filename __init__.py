@@ -26,13 +26,21 @@ if TYPE_CHECKING:
     from .index.multivector.config import MultiVectorConfig
     from .index.representations.dense import DenseVectors
     from .index.representations.multivectors import MultiVectors
+    from .index.representations.nets import QueryNets
     from .index.representations.sparse import SparseVectors
     from .index.representations.sparse_multivectors import SparseMultiVectors
     from .index.snapshot import Snapshot
     from .retrieval.build import BuildReport, add_to_index, build_index
     from .retrieval.corpora.objects import as_documents
     from .retrieval.corpora.reading import BadRecords, Fields, read_corpus
-    from .retrieval.encoders.base import DenseVectorEncoder, Encoder, MultiVectorEncoder, SparseEncoder, SparseTokenEncoder
+    from .retrieval.encoders.base import (
+        DenseVectorEncoder,
+        Encoder,
+        MultiVectorEncoder,
+        NetEncoder,
+        SparseEncoder,
+        SparseTokenEncoder,
+    )
     from .retrieval.encoders.registry import load_encoder
     from .retrieval.encoders.specs import EncoderSpec
     from .retrieval.exchange.ciff import export_ciff, import_ciff
@@ -61,6 +69,7 @@ if TYPE_CHECKING:
         TermMatch,
         TokenMatch,
     )
+    from .retrieval.searchers.nets import NetOptions
     from .retrieval.searchers.slim import SlimOptions
 
 _HOMES = {
@@ -93,9 +102,12 @@ _HOMES = {
     "MissingDependencyError": "index.errors",
     "MultiVectorConfig": "index.multivector.config",
     "MultiVectorEncoder": "retrieval.encoders.base",
+    "NetEncoder": "retrieval.encoders.base",
     "DenseOptions": "retrieval.searchers.dense",
     "DenseVectorEncoder": "retrieval.encoders.base",
     "DenseVectors": "index.representations.dense",
+    "NetOptions": "retrieval.searchers.nets",
+    "QueryNets": "index.representations.nets",
     "MultiVectors": "index.representations.multivectors",
     "NewField": "index.collection",
     "RepresentationError": "index.errors",
@@ -171,7 +183,10 @@ __all__ = [
     "MultiVectorConfig",
     "MultiVectorEncoder",
     "MultiVectors",
+    "NetEncoder",
+    "NetOptions",
     "NewField",
+    "QueryNets",
     "RepresentationError",
     "Result",
     "Results",
