@@ -73,13 +73,14 @@ class SparseStatistics:
         scales = sorted({part.scale for part in parts})
         if len(scales) != 1:
             raise RepresentationError(f"parts of a collection need one scale, given when they are created, not {scales}")
-        strings = [part.terms.to_arrow().to_pylist() for part in parts if part.terms is not None]
-        if strings and len(strings) < len(parts):
+        filled = [part for part in parts if len(part.reaches)]  # one without terms names them in neither way
+        strings = [part.terms.to_arrow().to_pylist() for part in filled if part.terms is not None]
+        if strings and len(strings) < len(filled):
             raise RepresentationError("some parts name terms as strings, and some as numbers")
         terms = StringTable.of(list(dict.fromkeys(chain.from_iterable(strings)))) if strings else None
-        n_terms = max((len(part.reaches) for part in parts), default=0) if terms is None else len(terms)
+        n_terms = max((len(part.reaches) for part in filled), default=0) if terms is None else len(terms)
         frequencies, reaches = np.zeros(n_terms, np.int64), np.zeros(n_terms, np.int64)
-        for i, part in enumerate(parts):
+        for i, part in enumerate(filled):
             at = np.arange(len(part.reaches)) if terms is None else terms.find(strings[i])
             frequencies[at] += part.frequencies
             reaches[at] = np.maximum(reaches[at], part.reaches)

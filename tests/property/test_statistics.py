@@ -94,6 +94,21 @@ def test_parts_merged_by_score_equal_the_whole(tmp_path_factory, bm25, seed, n, 
     check(whole, parts, named(queries, rng) if bm25 else queries, k)
 
 
+@pytest.mark.parametrize("bm25", [True, False])
+def test_a_part_whose_documents_are_all_deleted_changes_nothing(tmp_path, bm25):
+    strings = ["a", "b"] if bm25 else None
+    rows = SparseVectors(np.array([0, 1, 2], np.int64), np.array([0, 1], np.int32), np.ones(2, np.float32), strings)
+    new = {"options": BM25} if bm25 else {"scale": 100.0}
+    full = write(tmp_path / "full", rows, ["1", "2"], [], **new)
+    empty = write(tmp_path / "empty", rows, ["3", "4"], [], {"3", "4"}, **new)
+    merged = SparseStatistics.merged([each.field("f").statistics() for each in (empty, full)])
+    assert (merged.n_docs, merged.frequencies.tolist()) == (2, [1, 1])
+    queries = SparseVectors(np.array([0, 1], np.int64), np.array([0], np.int32), np.ones(1, np.float32), strings)
+    for snapshot, expected in ((full, ["1"]), (empty, [])):
+        found = answers(snapshot.field("f").with_statistics(merged), snapshot, queries, 10, BlockMaxSearcher)
+        assert [doc_id for _, doc_id in found[0]] == expected
+
+
 def test_statistics_that_do_not_fit_are_refused(tmp_path):
     rows = SparseVectors(np.array([0, 1], np.int64), np.array([0], np.int32), np.ones(1, np.float32), ["a"])
     one = write(tmp_path / "a", rows, ["1"], [], options=BM25).field("f")
