@@ -301,6 +301,11 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     for name, each in manifest.fields.items():
         problems = [*_state_problems(each.state), *_option_problems(each)]
         yield from (f"the field {name} with {problem}" for problem in problems)
+    if not _FILE_NAME.fullmatch(f"x{manifest.build_id}"):  # names of new files contain it
+        yield f"the build_id {manifest.build_id!r}"
+    for name in manifest.identities:
+        if not all(_FILE_NAME.fullmatch(part) for part in name.split("/")):
+            yield f"the file name {name!r}"
     for name in manifest.files():
         if not _FILE_NAME.fullmatch(name):
             yield f"the file name {name!r}"
