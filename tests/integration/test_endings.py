@@ -142,6 +142,7 @@ def test_a_build_that_fails_leaves_neither_lock_nor_folders(tmp_path, capsys, ba
 )
 def test_a_signal_ends_a_build_in_order_and_it_goes_on(tmp_path, corpus, capsys, monkeypatch, number, status, word):
     real = LexicalEncoder.encode_documents
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without
     with monkeypatch.context() as patch:
         patch.setattr(LexicalEncoder, "encode_documents", lambda *_: os.kill(os.getpid(), number))
         assert build_to(tmp_path / "a" / "idx", corpus) == status
