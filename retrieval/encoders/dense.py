@@ -21,7 +21,7 @@ from .base import Side, fingerprint_of
 from .checkpoints.colbert_layout import Projection
 from .checkpoints.dense import DenseLayout, Pooling
 from .shared_pass import TextRow, encode_side, text_rows
-from .tower import check_choices, chosen
+from .tower import check_choices, chosen, length_of
 from .wordpieces import Wordpieces
 
 if TYPE_CHECKING:
@@ -168,10 +168,9 @@ class DenseEncoder:
         return DenseNetwork(self._layout, device=self._device, dtype=self._config.dtype)
 
     def _side(self, length: int | None, stated_length: int, prompt: str | None, stated_prompt: str) -> SideText:
-        length = stated_length if length is None else length
-        if not 3 <= length <= self._layout.length_limit:
-            raise ValueError(f"a length is {length}: this model reads 3 to {self._layout.length_limit} tokens")
-        return SideText(length, stated_prompt if prompt is None else prompt)
+        return SideText(
+            length_of(length, stated_length, self._layout.length_limit), stated_prompt if prompt is None else prompt
+        )
 
 
 class DenseSide:

@@ -140,10 +140,9 @@ class GaussianEncoder(DenseEncoder):
         return lengths
 
     def _facts(self) -> dict[str, Any]:
-        from .networks.loading import weight_files
+        from .networks.loading import weights_digest
 
-        digests = [_sha256(path.read_bytes()) for path in weight_files(self._gaussian.head)]
-        return {**super()._facts(), "head": digests, "n_dims": self._gaussian.n_dims, "beta": self._gaussian.beta}
+        return {**super()._facts(), "head": weights_digest(self._gaussian.head)}  # with its config.json
 
     def _new_network(self) -> GaussianNetwork:
         return GaussianNetwork(self._gaussian, len(self.wordpieces.head), device=self._device, dtype=self._config.dtype)
@@ -193,9 +192,3 @@ class GaussianNetwork(DenseNetwork):
         """Vectors (n_texts, dim) float32 of texts whose trunk states are known."""
         make = document_vectors if side == "document" else query_vectors
         return make(self.distributions(states), self._standard)
-
-
-def _sha256(content: bytes) -> str:
-    from hashlib import sha256
-
-    return sha256(content).hexdigest()

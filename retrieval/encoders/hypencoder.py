@@ -22,7 +22,7 @@ from ...index.representations.nets import QueryNets, n_numbers
 from .base import fingerprint_of
 from .checkpoints.hypencoder import HypencoderLayout
 from .shared_pass import TextRow, encode_side, text_rows
-from .tower import check_choices, chosen
+from .tower import check_choices, chosen, length_of
 from .wordpieces import Wordpieces
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class HypencoderEncoder:
         self.wordpieces.vocabulary(layout.n_tokens)  # refuses the tokenizer of another model
         self._network: HypencoderNetwork | None = None
         self._lock = threading.Lock()
-        self.document_side = DocumentSide(self, self._length(config.document_length, layout.document_length))
-        self.query_side = QuerySide(self, self._length(config.query_length, layout.query_length))
+        self.document_side = DocumentSide(self, length_of(config.document_length, layout.document_length, layout.length_limit))
+        self.query_side = QuerySide(self, length_of(config.query_length, layout.query_length, layout.length_limit))
         """The two sides' ways through the network; see `.shared_pass`."""
 
     @property
@@ -147,12 +147,6 @@ class HypencoderEncoder:
 
                 self._network = HypencoderNetwork(self.layout, device=self._device, dtype=self._config.dtype)
             return self._network
-
-    def _length(self, length: int | None, stated: int) -> int:
-        length = stated if length is None else length
-        if not 3 <= length <= self.layout.length_limit:
-            raise ValueError(f"a length is {length}: this model reads 3 to {self.layout.length_limit} tokens")
-        return length
 
 
 class Side(ABC):

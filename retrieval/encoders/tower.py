@@ -315,6 +315,14 @@ def check_choices(config: Any) -> None:
             raise ValueError(f"{name} is {value!r}: choose from {', '.join(choices)}")
 
 
+def length_of(length: int | None, stated: int, limit: int) -> int:
+    """Tokens of a text that are read: those chosen, else the checkpoint's; raises ValueError beyond 3 to ``limit``."""
+    length = stated if length is None else length
+    if not 3 <= length <= limit:
+        raise ValueError(f"a length is {length}: this model reads 3 to {limit} tokens")
+    return length
+
+
 def chosen(config: Any) -> dict[str, Any]:
     """Fields of a configuration that differ from their defaults, and those without one."""
     values = {field.name: getattr(config, field.name) for field in fields(config)}

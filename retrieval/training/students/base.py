@@ -87,6 +87,13 @@ class Student(nn.Module):
         if longest > self.limit:
             raise ValueError(f"a length is {longest}, but the model reads {self.limit} tokens at most")
 
+    def freeze(self) -> None:
+        """Keep what the configuration has kept: the word embeddings, or the whole trunk."""
+        if self.config.freeze_embeddings:
+            self.trunk.get_input_embeddings().weight.requires_grad_(False)
+        if self.config.freeze_trunk:
+            self.trunk.requires_grad_(False)
+
     def length_options(self) -> dict[str, Any]:
         """How texts are cut and lower-cased, as sentence_bert_config.json has it."""
         query, document = self.config.query_length, self.config.document_length

@@ -109,12 +109,9 @@ class DenseStudent(Student):
             width = self.layers[-1].files.out_features if len(self.layers) else self.trunk.config.hidden_size
             layer = ProjectionLayer(linear_files(width, self.config.projection, root))
             self.layers.append(orthonormal(layer, self.config.seed))
-        if self.config.freeze_embeddings:
-            self.trunk.get_input_embeddings().weight.requires_grad_(False)
-        if self.config.freeze_trunk:
-            if not len(self.layers):
-                raise ValueError("nothing would learn: freeze_trunk needs a projection")
-            self.trunk.requires_grad_(False)
+        if self.config.freeze_trunk and not len(self.layers):
+            raise ValueError("nothing would learn: freeze_trunk needs a projection")
+        self.freeze()
         self.cache: StateCache | None = None
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:

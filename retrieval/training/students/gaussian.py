@@ -117,10 +117,7 @@ class GaussianStudent(Student):
         self.register_buffer("square", torch.ones(2 * n_dims + 1))
         self.register_buffer("n_seen", torch.zeros((), dtype=torch.long))
         self._start(layout)
-        if self.config.freeze_embeddings:
-            self.trunk.get_input_embeddings().weight.requires_grad_(False)
-        if self.config.freeze_trunk:
-            self.trunk.requires_grad_(False)
+        self.freeze()
         self.cache: StateCache | None = None
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:

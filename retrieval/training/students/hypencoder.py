@@ -112,10 +112,7 @@ class HypencoderStudent(Student):
         self.head = nn.ParameterDict()
         for name, tensor in self._start().items() if layout is None else _head_of(held, self.sizes, hidden).items():
             self.head[name.replace(".", "/")] = nn.Parameter(tensor)  # a parameter's name holds no dot
-        if self.config.freeze_embeddings:
-            self.trunk.get_input_embeddings().weight.requires_grad_(False)
-        if self.config.freeze_trunk:
-            self.trunk.requires_grad_(False)
+        self.freeze()
         self.cache: StateCache | None = None
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
