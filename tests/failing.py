@@ -18,11 +18,13 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from all_kinds import FIELDS, STRUCTURES, queries_of, vectors_of
 from several_fields import Fields
 
 from lexmax import Collection, StorageError, build_index
 from lexmax.index import filling, mapping, segment_store
 from lexmax.index.collection import BufferLimits
+from lexmax.index.documents import Document
 from lexmax.index.errors import IndexNotFoundError
 from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.encoders.lexical import LexicalEncoder
@@ -364,4 +366,49 @@ def scenarios(folder):
         Scenario("drop", drop, queries, grown),
         Scenario("build", build, texts, resumes=True),
         Scenario("build on", build, texts, half_built, resumes=True),
+    ]
+
+
+def structures(folder):
+    """The changes that make lists, graphs, quantised vectors and encodings, which few documents do not have."""
+    del folder
+    n, n_more = 1100, 40
+    rows = [f"text {i}" for i in range(n + n_more)]
+    documents = [Document(doc_id=f"d{i}", text=text) for i, text in enumerate(rows)]
+    vectors = vectors_of(np.random.default_rng(7), n + n_more, 4, 2)
+    plain = {name: FIELDS[name] for name in ("bm25", "colbert")}
+    queries = queries_of(3, 10, exhaustive=False)["vectors"]
+
+    def add(collection, first, last):
+        part = {name: vectors[name].select(np.arange(first, last)) for name in collection.manifest.fields if name in vectors}
+        collection.add(documents[first:last], part)
+        collection.commit()
+
+    def made(path, fields):
+        with Collection.create(path, fields) as collection:
+            add(collection, 0, n)
+
+    def change(path):
+        with Collection.open(path) as collection:
+            add(collection, n, n + n_more)
+            collection.delete(["d3", f"d{n + 1}"])
+            collection.commit()
+            collection.compact()
+            collection.commit()
+
+    def fill(path):
+        with Collection.open(path) as collection:
+            for name, new in STRUCTURES.items():
+                if name not in collection.manifest.fields:
+                    collection.add_field(name, new)
+                    collection.commit()
+                of = vectors.get(name)
+                encode = (
+                    None if of is None else (lambda texts, of=of: of.select(np.array([rows.index(each) for each in texts])))
+                )
+                collection.fill(name, encode, commit_every_s=0)
+
+    return [
+        Scenario("structures", change, queries, partial(made, fields={**plain, **STRUCTURES})),
+        Scenario("fill structures", fill, queries, partial(made, fields=plain), resumes=True),
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from failing import HOWS, Trials, scenarios
+from failing import HOWS, Trials, scenarios, structures
 
 
 def main():
@@ -24,7 +24,7 @@ def main():
     options = parser.parse_args()
     n_all = n_wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        for scenario in scenarios(folder):
+        for scenario in [*scenarios(folder), *structures(folder)]:
             if options.scenario and scenario.name not in options.scenario:
                 continue
             trials = Trials(scenario, Path(folder) / scenario.name)
@@ -38,7 +38,7 @@ def main():
                     for problem in problems:
                         print(f"  {scenario.name}, {how}, call {n - options.step}, {call}: {problem}", flush=True)
                 took = time.monotonic() - start
-                print(f"{scenario.name:10} {how:10} {n_failed:5} failures {wrong:3} wrong {took:6.0f} s", flush=True)
+                print(f"{scenario.name:15} {how:10} {n_failed:5} failures {wrong:3} wrong {took:6.0f} s", flush=True)
                 n_all, n_wrong = n_all + n_failed, n_wrong + wrong
     print(f"{n_all} failing calls, {n_wrong} with something wrong")
     return 1 if n_wrong else 0

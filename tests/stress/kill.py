@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import faiss
 from failing import Scenario, Trials, errors_told
 from hashed_tokens import HashedTexts, HashedTokens, add_method
 
@@ -32,24 +33,28 @@ EXIT = {"KILL": -9, "TERM": 143, "INT": 130}
 
 
 def scenarios(folder):
-    """Commands on indexes of BM25, of token vectors, of dense vectors, and of several fields."""
-    corpus, more = Path(folder) / "corpus.jsonl", Path(folder) / "more.jsonl"
+    """Commands on indexes of BM25, of token vectors, of dense vectors, of several fields, and of lists, graphs and encodings."""
+    corpus, more, many = (Path(folder) / f"{name}.jsonl" for name in ("corpus", "more", "many"))
     row = '{{"id": "d{i}", "text": "word{a} word{b} ship sea{c}", "year": {i}}}\n'
     corpus.write_text("".join(row.format(i=i, a=i % 97, b=i % 31, c=i % 7) for i in range(600)))
     more.write_text("".join(row.format(i=i, a=i % 89, b=i % 37, c=i % 5) for i in range(500, 800)))
+    many.write_text("".join(row.format(i=i, a=i % 97, b=i % 31, c=i % 7) for i in range(1100)))
     text = [{"word1": 1.0, "ship": 0.5, "sea3": 1.0}, {"word5": 1.0}]
     texts = ["word1 sea3", "ship word5 word7"]
     queries = {"bm25": text, "other": text, "hashed": HashedTokens().encode_queries(texts)}
-    queries["hashed-dense"] = HashedTexts().encode_queries(texts)
+    queries["fde"] = queries["hashed"]
+    queries |= dict.fromkeys(("hashed-dense", "lists", "graph"), HashedTexts().encode_queries(texts))
     several = ["bm25", "other=bm25,b=0.1", "hashed", "hashed-dense"]
     encoders = {"bm25": ["bm25"], "tokens": ["hashed"], "dense": ["hashed-dense"], "several": several}
+    encoders["structures"] = ["bm25", "hashed", "fde=muvera,of=hashed"]
+    encoders["structures"] += ["lists=hashed-dense,structure=ivf,quantise=opq", "graph=hashed-dense,structure=hnsw"]
     flags = {name: [part for spec in specs for part in ("--encoder", spec)] for name, specs in encoders.items()}
 
     def run(*arguments):
         return lambda path: command([str(path) if each == "IDX" else each for each in arguments])
 
     def made(name):
-        return run("build", str(corpus), "--out", "IDX", *flags[name])
+        return run("build", str(many if name == "structures" else corpus), "--out", "IDX", *flags[name])
 
     def half_built(path):
         """A build that was killed when it had committed twice."""
@@ -58,15 +63,18 @@ def scenarios(folder):
 
     found = [Scenario(f"build-{name}", made(name), queries, resumes=True) for name in encoders]
     adding = [run("field", "add", "IDX", name, "--search", f"bm25 > {name}") for name in ("hashed", "hashed-dense")]
-    deleted = _after(made("several"), run("delete", "IDX", "d7", "d8"))
+    adding.append(run("field", "add", "IDX", "fde=muvera,of=hashed", "--search", "bm25 > fde"))
+    deleted, more_deleted = (_after(made(name), run("delete", "IDX", "d7", "d8")) for name in ("several", "structures"))
     found += [
         Scenario("resume", made("several"), queries, half_built, resumes=True),
         Scenario("field-add", adding[0], queries, made("bm25"), resumes=True),
         Scenario("field-add-dense", adding[1], queries, made("bm25"), resumes=True),
+        Scenario("field-add-fde", adding[2], queries, made("several"), resumes=True),
         Scenario("field-drop", run("field", "drop", "IDX", "hashed", "--search", "bm25"), queries, made("several")),
         Scenario("add-replace", run("add", "IDX", str(more), "--replace"), queries, made("several"), resumes=True),
         Scenario("delete", run("delete", "IDX", *(f"d{i}" for i in range(0, 600, 3))), queries, made("several")),
         Scenario("compact", run("compact", "IDX"), queries, deleted, resumes=True),
+        Scenario("compact-structures", run("compact", "IDX"), queries, more_deleted, resumes=True),
     ]
     return found
 
@@ -181,6 +189,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     add_method()
+    faiss.omp_set_num_threads(1)  # OpenMP's threads do not come along when a process is forked
     build.build_index.__kwdefaults__["commit_every_s"] = fields.add_field.__kwdefaults__["commit_every_s"] = 0.0
     rng, n_landed, n_wrong, n_sent = random.Random(options.seed), Counter(), Counter(), 0
     with tempfile.TemporaryDirectory() as folder:
@@ -204,7 +213,7 @@ def main():
             for problem in problems:
                 print(f"  {trials.scenario.name}: {problem}", flush=True)
     for name in n_landed:
-        print(f"{name:15} {n_landed[name]:4} landed, {n_wrong[name]} wrong")
+        print(f"{name:18} {n_landed[name]:4} landed, {n_wrong[name]} wrong")
     print(f"SIG{options.signal}: {sum(n_landed.values())} landed of {n_sent}, {sum(n_wrong.values())} with something wrong")
     return 1 if any(n_wrong.values()) else 0
 
