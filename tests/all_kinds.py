@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ STRUCTURES = {
     ),
 }
 """More ways to keep and search vectors; some are only made of 1,024 documents or more."""
+ALL = (*FIELDS, *STRUCTURES)
 
 
 def sparse_rows(rng: np.random.Generator, n: int, width: int) -> SparseVectors:
@@ -68,10 +70,12 @@ def vectors_of(rng: np.random.Generator, n: int, width: int, n_tokens: int) -> d
     }
 
 
-def build(path: Path, *, n: int, width: int, n_tokens: int, text_bytes: int, id_bytes: int, structures: bool = False) -> None:
-    """Build an index of two segments, with deleted documents; ``structures``: with those fields too."""
+def build(
+    path: Path, *, n: int, width: int, n_tokens: int, text_bytes: int, id_bytes: int, names: Iterable[str] = tuple(FIELDS),
+) -> None:  # fmt: skip
+    """Build an index of two segments, with deleted documents and the fields of these names."""
     rng = np.random.default_rng(5)
-    fields = {**FIELDS, **(STRUCTURES if structures else {})}
+    fields = {name: {**FIELDS, **STRUCTURES}[name] for name in names}
     with Collection.create(path, fields) as collection:
         for first, last in ((0, n - n // 8), (n - n // 8, n)):
             documents = [

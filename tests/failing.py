@@ -396,6 +396,9 @@ def structures(folder):
             collection.compact()
             collection.commit()
 
+    def encode(of, texts):
+        return of.select(np.array([rows.index(text) for text in texts]))
+
     def fill(path):
         with Collection.open(path) as collection:
             for name, new in STRUCTURES.items():

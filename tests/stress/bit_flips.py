@@ -1,6 +1,6 @@
 """Flip single bits in the files of an index and use it: damage is noticed, or no answer changes.
 
-    python tests/stress/bit_flips.py [--flips 1000] [--large] [--tokens N] [--seed 1]
+    python tests/stress/bit_flips.py [--flips 1000] [--large] [--tokens N] [--fields NAME ...] [--documents N] [--seed 1]
 
 With ``--large`` flips are in files larger than 64 MiB, which each kind of file has. Every flip is followed by opening the
 index, searching each field with and without a filter, scoring, explaining and fetching documents. Prints how many flips were
@@ -21,14 +21,14 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from all_kinds import build, queries_of, use
+from all_kinds import ALL, build, queries_of, use
 from damage import flip
 from trials import run_trials
 
 from lexmax import IndexFormatError
 from lexmax.index.snapshot import Snapshot
 
-SMALL = {"n": 1200, "width": 20, "n_tokens": 4, "text_bytes": 400, "id_bytes": 10, "structures": True}
+SMALL = {"n": 1200, "width": 20, "n_tokens": 4, "text_bytes": 400, "id_bytes": 10, "names": ALL}
 LARGE = {"n": 90_000, "width": 160, "n_tokens": 14, "text_bytes": 900, "id_bytes": 900}
 
 
@@ -37,6 +37,10 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--tokens", type=int, help="token vectors of a document; with fewer their files are not large")
+    parser.add_argument(
+        "--fields", nargs="+", choices=ALL, help="which the index has (default: all; of a large one the first five)"
+    )
+    parser.add_argument("--documents", type=int, help="of the index")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--index", type=Path, help="keep the index here, and use it again")
     options = parser.parse_args()
@@ -44,7 +48,8 @@ def main() -> None:
         path = options.index or Path(folder) / "idx"
         if not path.exists():
             sizes = LARGE if options.large else SMALL
-            build(path, **{**sizes, "n_tokens": options.tokens or sizes["n_tokens"]})
+            chosen = {"n_tokens": options.tokens, "names": options.fields, "n": options.documents}
+            build(path, **{**sizes, **{name: value for name, value in chosen.items() if value}})
         queries = queries_of(2, 20, exhaustive=not options.large)
         sound = use(path, queries)
         limit = 64 << 20 if options.large else 0

@@ -25,7 +25,7 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from all_kinds import build, queries_of, use, vectors_of
+from all_kinds import ALL, build, queries_of, use, vectors_of
 from damage import recommit
 from trials import run_trials
 
@@ -36,7 +36,7 @@ from lexmax.index.documents import Document
 from lexmax.index.kernels.checksums import CHUNK_BYTES
 from lexmax.index.preludes import PRELUDE_BYTES, parse_prelude
 
-INDEX = {"n": 1200, "width": 12, "n_tokens": 3, "text_bytes": 60, "id_bytes": 6, "structures": True}
+INDEX = {"n": 1200, "width": 12, "n_tokens": 3, "text_bytes": 60, "id_bytes": 6, "names": ALL}
 DTYPES = ["bool", "uint8", "uint16", "uint32", "uint64", "int32", "int64", "float32"]
 JUNK = [
     None,

@@ -33,7 +33,7 @@ EXIT = {"KILL": -9, "TERM": 143, "INT": 130}
 
 
 def scenarios(folder):
-    """Commands on indexes of BM25, of token vectors, of dense vectors, of several fields, and of lists, graphs and encodings."""
+    """Commands on indexes of BM25, of tokens, of dense vectors, of several fields, and of lists, graphs and encodings."""
     corpus, more, many = (Path(folder) / f"{name}.jsonl" for name in ("corpus", "more", "many"))
     row = '{{"id": "d{i}", "text": "word{a} word{b} ship sea{c}", "year": {i}}}\n'
     corpus.write_text("".join(row.format(i=i, a=i % 97, b=i % 31, c=i % 7) for i in range(600)))
