@@ -17,7 +17,7 @@ from .arguments import path_of, texts_of
 from .arrays import Int64s, Mask
 from .documents import Document
 from .errors import IndexFormatError, RepresentationError
-from .filters import Filter, filter_key
+from .filters.filter import Filter, filter_key
 from .manifest import Manifest
 from .nearest import did_you_mean
 from .refusals import storage_errors

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, RootModel, Tag, create_model
 
-from ..index.filter_expressions import MAX_CHARS
+from ..index.filters.expressions import MAX_CHARS
 from ..retrieval.searchers.explanation import Explanation
 from .limits import Limits
 

@@ -22,7 +22,7 @@ from filter_oracle import ANY, NAMES, mutated, random_filter, random_rows, tree_
 
 from lexmax.index.documents import Document, DocumentBuffer, DocumentStore
 from lexmax.index.errors import FilterError
-from lexmax.index.filters import Filter, filter_key
+from lexmax.index.filters.filter import Filter, filter_key
 from lexmax.index.metadata import extend_fields
 
 HOSTILE = {

@@ -10,12 +10,12 @@ import pytest
 from corpora import make_index, random_vectors
 from filter_oracle import FIELDS, mutated, random_filter, random_rows, tree_holds
 
-from lexmax.index import filters
 from lexmax.index.documents import Document, DocumentBuffer, DocumentStore
 from lexmax.index.errors import DatasetError, FilterError, LexmaxError
-from lexmax.index.filter_expressions import MAX_CHARS
-from lexmax.index.filter_plans import MAX_NESTING, MAX_PARTS
-from lexmax.index.filters import Filter
+from lexmax.index.filters import filter as filters
+from lexmax.index.filters.expressions import MAX_CHARS
+from lexmax.index.filters.filter import Filter
+from lexmax.index.filters.plans import MAX_NESTING, MAX_PARTS
 from lexmax.index.metadata import extend_fields
 
 ROWS = [

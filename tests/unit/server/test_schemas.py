@@ -4,7 +4,7 @@ import json
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from lexmax.index.filter_expressions import MAX_CHARS
+from lexmax.index.filters.expressions import MAX_CHARS
 from lexmax.retrieval.searchers.explanation import Explanation, FieldExplanation, StageExplanation, TermMatch, TokenMatch
 from lexmax.server import schemas
 from lexmax.server.app import create_app

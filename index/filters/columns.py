@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .documents import DocumentStore
+from ..documents import DocumentStore
 
 _ROW_BYTES = 32
 _NESTED_ROW_BYTES = 800

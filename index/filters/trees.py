@@ -17,8 +17,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import FilterError
-from .filter_plans import Plan, Planner, joined, negated, shown
+from ..errors import FilterError
+from .plans import Plan, Planner, joined, negated, shown
 
 OPERATORS = {
     "==": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">=", "in": "in", "not in": "not in", "contains": "contains",

@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .errors import FilterError
-from .filter_columns import Columns, FieldRef, class_of
+from ..errors import FilterError
+from .columns import Columns, FieldRef, class_of
 
 Plan = Callable[[Columns], Any]
 """Columns -> which rows match, with nulls."""

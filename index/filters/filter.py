@@ -1,8 +1,8 @@
 """Filters over metadata, evaluated into one bitmap per segment.
 
-An expression (`filter_expressions`) has comparisons, also chained, ``in`` and ``not in`` with a list, ``"x" in tags`` for list
+An expression (`expressions`) has comparisons, also chained, ``in`` and ``not in`` with a list, ``"x" in tags`` for list
 fields, ``is None``, ``and``, ``or``, ``not`` and parentheses: ``year >= 2015 and lang in ("en", "de")``. A tree
-(`filter_trees`) is the same as JSON: ``{"year": {">=": 2015}, "lang": {"in": ["en", "de"]}}``. ``doc_id``, ``title`` and
+(`trees`) is the same as JSON: ``{"year": {">=": 2015}, "lang": {"in": ["en", "de"]}}``. ``doc_id``, ``title`` and
 ``text`` are fields too; metadata of the same name is ``metadata.title``. ``author.name`` is a key of the objects in ``author``.
 
 A comparison with an absent value does not match, and neither does its ``not``, as in SQL: ``is None`` finds absent values. A
@@ -19,13 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .arrays import Mask
-from .documents import DocumentStore
-from .errors import FilterError
-from .filter_columns import Columns
-from .filter_expressions import parse_expression
-from .filter_plans import Planner
-from .filter_trees import parse_tree, tree_key, tree_of
+from ..arrays import Mask
+from ..documents import DocumentStore
+from ..errors import FilterError
+from .columns import Columns
+from .expressions import parse_expression
+from .plans import Planner
+from .trees import parse_tree, tree_key, tree_of
 
 __all__ = ["Filter", "filter_key"]
 

@@ -20,8 +20,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .errors import FilterError
-from .filter_plans import MAX_PARTS, Plan, Planner, joined, negated, shown
+from ..errors import FilterError
+from .plans import MAX_PARTS, Plan, Planner, joined, negated, shown
 
 MAX_CHARS = 32 * MAX_PARTS
 _TOKEN = re.compile(
