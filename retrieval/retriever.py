@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -245,7 +245,7 @@ class Retriever:
     def search_vectors(
         self, queries: Any, texts: Sequence[str] | None = None, k: int = 10, *, search: str | None = None,
         filter: Filter | None = None, options: Options | None = None, boost: Boost | None = None, explain: bool = False,
-        timings: bool = False, n_threads: int | None = 1,
+        timings: bool = False, n_threads: int | None = 1, checkpoint: Callable[[], None] | None = None,
     ) -> list[Results]:  # fmt: skip
         """Answer queries that are vectors already.
 
@@ -256,6 +256,8 @@ class Retriever:
             `exchange.vectors.to_sparse_vectors` takes, `MultiVectors` or matrices (n_tokens, dim).
         texts : sequence of str or None
             What they were made from, which explanations compare with; None: unknown.
+        checkpoint : callable or None
+            Called before each explanation, the dearest part of a search; what it raises ends it.
 
         Other parameters and errors are those of `search_batch`.
 
@@ -282,7 +284,7 @@ class Retriever:
             explanations: Sequence[Any] = [None] * len(documents)
             if explain:
                 contents = [document.content for document in documents]
-                explanations = explain_hits(pipeline, answer, ready, number, text, contents)
+                explanations = explain_hits(pipeline, answer, ready, number, text, contents, checkpoint)
             results = (
                 Result(doc_id=document.doc_id, score=score, title=document.title, text=document.text,
                        metadata=document.metadata, explanation=explanation)

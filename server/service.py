@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -37,7 +38,8 @@ class Service:
 
     Every call to the retriever that takes long runs in one of two thread pools, the encoder's and ``_threads``, so that
     ``close`` can wait for all of them before the files under them are unmapped. A thread cannot be stopped, so a request of
-    many queries goes piece by piece: one that is out of time, or whose client left, ends with the piece at hand.
+    many queries goes piece by piece: one that is out of time, or whose client left, ends with the piece at hand, or with the
+    explanation.
 
     Attributes
     ----------
@@ -69,22 +71,24 @@ class Service:
         fields = check_search(self._retriever, search, body, len(texts), self._limits)
         written = WrittenAnswer(body, len(texts), self._limits.max_answer_bytes, held)
         async with self._in_time(body.timeout_s):
-            with self._admitted(len(texts), body.timeout_s or self._limits.deadline_s):
+            with self._admitted(len(texts), body.timeout_s or self._limits.deadline_s), _ending() as checkpoint:
                 if body.filter is not None:
                     await self._in_thread(lambda: check_filter(self._retriever, body.filter))
                 for piece in _pieces(texts, body.k):
                     encoding = time.perf_counter()
                     vectors = await self._batcher.encode(piece, fields, search)
                     encode_ms = (time.perf_counter() - encoding) * 1000
-                    written.add(await self._in_thread(partial(self._search_piece, body, search, piece, vectors, encode_ms)))
+                    work = partial(self._search_piece, body, search, piece, vectors, encode_ms, checkpoint)
+                    written.add(await self._in_thread(work))
         return written.parts()
 
     def _search_piece(
-        self, body: SearchOne | SearchMany, search: str, texts: Sequence[str], vectors: Encoded, encode_ms: float
-    ) -> Piece:
+        self, body: SearchOne | SearchMany, search: str, texts: Sequence[str], vectors: Encoded, encode_ms: float,
+        checkpoint: Callable[[], None],
+    ) -> Piece:  # fmt: skip
         found = self._retriever.search_vectors(
             vectors, texts, body.k, search=search, filter=body.filter, options=body.options, boost=body.boost,
-            explain=body.explain, timings=body.timings,
+            explain=body.explain, timings=body.timings, checkpoint=checkpoint,
         )  # fmt: skip
         return write_piece(body, found, encode_ms)
 
@@ -201,6 +205,21 @@ class Service:
         self._running.add(running)
         running.add_done_callback(self._running.discard)
         return await asyncio.wrap_future(running)
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[Callable[[], None]]:
+    """What a thread calls between steps of its work; it raises CancelledError once nobody waits for the answer."""
+    over = threading.Event()
+
+    def checkpoint() -> None:
+        if over.is_set():
+            raise CancelledError
+
+    try:
+        yield checkpoint
+    finally:
+        over.set()
 
 
 def _pieces(texts: Sequence[str], k: int) -> Iterator[Sequence[str]]:

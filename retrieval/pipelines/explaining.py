@@ -14,8 +14,9 @@ from .pipeline import Answer, Pipeline, StageTrace
 
 
 def explain_hits(
-    pipeline: Pipeline, answer: Answer, queries: Mapping[str, Vectors], number: int, text: str, contents: Sequence[str]
-) -> list[Explanation]:
+    pipeline: Pipeline, answer: Answer, queries: Mapping[str, Vectors], number: int, text: str, contents: Sequence[str],
+    checkpoint: Callable[[], None] | None = None,
+) -> list[Explanation]:  # fmt: skip
     """Explain the hits of one query of a batch that ran with ``trace``.
 
     Parameters
@@ -28,10 +29,14 @@ def explain_hits(
         What it was made from.
     contents : sequence of str
         `Document.content` of its hits.
+    checkpoint : callable or None
+        Called before each explanation, which may run networks; what it raises ends the work.
     """
     doc_nums, scores = answer.hits.query(number)
     explanations = []
     for doc_num, score, content in zip(doc_nums.tolist(), scores.tolist(), contents, strict=True):
+        if checkpoint is not None:
+            checkpoint()
 
         @cache
         def explain(name: str, doc_num: int = doc_num, content: str = content) -> FieldExplanation:

@@ -99,6 +99,23 @@ def test_explanations_sum_to_the_score_stage_by_stage(index):
     assert reranked.score == best.score
 
 
+def test_a_checkpoint_ends_explanations(index):
+    called = []
+
+    def checkpoint():
+        called.append(1)
+        if len(called) == 2:
+            raise TimeoutError
+
+    with Retriever.open(index) as retriever:
+        texts = ["cats bark sleep"]
+        assert len(retriever.search(texts[0])) >= 2
+        with pytest.raises(TimeoutError):
+            retriever.search_vectors(retriever.encode(texts), texts, explain=True, checkpoint=checkpoint)
+        retriever.search_vectors(retriever.encode(texts), texts, checkpoint=checkpoint)
+    assert len(called) == 2, "without explanations there is nothing to end"
+
+
 def test_timings_on_request(index):
     with Retriever.open(index, search="bm25 > flat") as retriever:
         assert retriever.search("cats").timings_ms == {}

@@ -93,10 +93,13 @@ class FakeRetriever:
         return dict.fromkeys(self.search_fields(search), vectors)
 
     def search_vectors(
-        self, queries, texts, k=10, *, search=None, filter=None, options=None, boost=None, explain=False, timings=False
+        self, queries, texts, k=10, *, search=None, filter=None, options=None, boost=None, explain=False, timings=False,
+        checkpoint=None,
     ):  # fmt: skip
         self.searched.append(list(texts))
         self._use(self.search_open)
+        if checkpoint is not None:
+            checkpoint()
         if self.search_error is not None:
             raise self.search_error
         for i, text in enumerate(texts):

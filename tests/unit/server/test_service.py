@@ -69,6 +69,22 @@ def test_close_leaves_the_index_open_under_a_thread_that_does_not_end(retriever)
     asyncio.run(asyncio.wait_for(run(), 20))
 
 
+def test_a_thread_ends_at_its_next_step_when_nobody_waits_for_it(retriever):
+    async def run():
+        service = await opened(retriever)
+        retriever.search_open.clear()
+        late = asyncio.create_task(service.search(SearchOne(query="q", **QUERY | {"timeout_s": 0.1}), Share(Budget(10**6))))
+        with pytest.raises(RefusedError, match=r"no answer within 0\.1 s"):
+            await late
+        n_answered = len(retriever.options)
+        retriever.search_open.set()
+        while service.busy:
+            await asyncio.sleep(0.001)
+        assert (len(retriever.searched), len(retriever.options)) == (1, n_answered), "the rest of the work was not done"
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
 def test_a_request_that_would_be_too_late_is_refused_at_once(retriever):
     async def run():
         service = await opened(retriever)
