@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from ...encoders.checkpoints.files import read_json
 from ...encoders.checkpoints.tokenizer_files import has_tokenizer
 from ...encoders.checkpoints.transformer import length_limit
 from ...encoders.wordpieces import Wordpieces
+from .folders import copy_tokenizer
 
 TEXTS_PER_PASS = 32  # of like length, so that padding costs little
 
@@ -74,6 +76,7 @@ class Student(nn.Module):
         self.tokenizer = tokenizer or (folder if has_tokenizer(folder) else root)
         self.wordpieces = Wordpieces(self.tokenizer, lowercase=lowercase)
         self.limit = length_limit(folder, read_json(folder / "config.json"))
+        self._has_markers = False
 
     @property
     def device(self) -> torch.device:
@@ -93,6 +96,19 @@ class Student(nn.Module):
             self.trunk.get_input_embeddings().weight.requires_grad_(False)
         if self.config.freeze_trunk:
             self.trunk.requires_grad_(False)
+
+    def register_markers(self, *prompts: str | None) -> None:
+        """Read tokens of the vocabulary that stand in a prompt in square brackets whole, as "[unused0]", and save them so."""
+        found = re.findall(r"\[[^\]\s]+\]", "".join(prompt or "" for prompt in prompts))
+        if markers := [token for token in dict.fromkeys(found) if token in self.wordpieces.tokens]:
+            self.wordpieces.add_specials(markers)
+            self._has_markers = True
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer into ``folder``, which is made, with the markers that it reads whole."""
+        copy_tokenizer(self.tokenizer, folder)
+        if self._has_markers:
+            self.wordpieces.save(folder / "tokenizer.json")
 
     def length_options(self) -> dict[str, Any]:
         """How texts are cut and lower-cased, as sentence_bert_config.json has it."""

@@ -19,7 +19,7 @@ from ...encoders.base import Side
 from ...encoders.checkpoints.dense import DenseLayout, read_dense_layout
 from ...encoders.networks.loading import quiet_transformers
 from .base import Encoded, Student, filled, hidden_states
-from .folders import copy_tokenizer, load_trunk, write_json, write_modules
+from .folders import load_trunk, write_json, write_modules
 from .projections import ProjectionLayer, linear_files, orthonormal, read_projections
 from .starts import network_folder, takes_layout
 from .trunk_states import StateCache, frozen_states
@@ -104,6 +104,7 @@ class DenseStudent(Student):
         self.trunk = load_trunk(self.folder)
         self.config = filled(config, PLAIN if layout is None else _stated(root, layout), self.limit)
         self.check_lengths()
+        self.register_markers(config.query_prompt, config.document_prompt)  # those of a checkpoint are read as it reads them
         self.layers = read_projections(() if layout is None else layout.projections)
         if self.config.projection:
             width = self.layers[-1].files.out_features if len(self.layers) else self.trunk.config.hidden_size
@@ -125,7 +126,7 @@ class DenseStudent(Student):
 
     def save(self, folder: Path) -> None:
         """Write a SentenceTransformer: Transformer, Pooling, and perhaps Dense layers and Normalize."""
-        copy_tokenizer(self.tokenizer, folder)
+        self.save_tokenizer(folder)
         with quiet_transformers():
             self.trunk.save_pretrained(folder)
         write_json(folder / "sentence_bert_config.json", self.length_options())

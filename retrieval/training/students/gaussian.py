@@ -19,7 +19,7 @@ from ...encoders.checkpoints.gaussian import HEAD, GaussianLayout, read_gaussian
 from ...encoders.gaussian import MIN_VARIANCE
 from ...encoders.networks.loading import quiet_transformers, read_tensors
 from .base import Encoded, Student, filled, hidden_states
-from .folders import copy_tokenizer, load_trunk, write_json
+from .folders import load_trunk, write_json
 from .starts import network_folder, takes_layout
 from .trunk_states import StateCache, frozen_states
 
@@ -147,7 +147,7 @@ class GaussianStudent(Student):
 
     def save(self, folder: Path) -> None:
         """Write the folder that `checkpoints.gaussian` reads."""
-        copy_tokenizer(self.tokenizer, folder)
+        self.save_tokenizer(folder)
         with quiet_transformers():
             self.trunk.save_pretrained(folder)
         write_json(folder / "sentence_bert_config.json", self.length_options())

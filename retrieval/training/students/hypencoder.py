@@ -26,7 +26,7 @@ from ...encoders.checkpoints.hypencoder import (
 )
 from ...encoders.networks.hyper_head import bert_of, checked_tensors, generators_of, numbers_of, part_of
 from .base import Encoded, Student, filled, hidden_states
-from .folders import copy_tokenizer, load_trunk, write_json
+from .folders import load_trunk, write_json
 from .starts import network_folder, takes_layout
 from .trunk_states import StateCache, frozen_states
 
@@ -139,7 +139,7 @@ class HypencoderStudent(Student):
 
     def save(self, folder: Path) -> None:
         """Write the published layout; the BERT's settings are in ``base/config.json``."""
-        copy_tokenizer(self.tokenizer, folder)
+        self.save_tokenizer(folder)
         self.trunk.config.save_pretrained(folder / BASE)
         write_json(folder / "sentence_bert_config.json", self.length_options())
         write_json(folder / "config.json", {

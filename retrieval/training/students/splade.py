@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +157,7 @@ class SpladeStudent(Student):
             self.trunk.requires_grad_(False)
         self.cache: StateCache | None = None
         self._take_apart()
-        self._markers = self._register_markers()
+        self.register_markers(self.config.query_prompt, self.config.document_prompt)
         self.idf = self._idf(idf) if self.config.query_side == "idf" else None
 
     def encode(self, texts: Sequence[str], side: Side) -> Encoded:
@@ -206,9 +205,7 @@ class SpladeStudent(Student):
 
         An inference-free student is a Router with the network in the root, and has an idf.json beside.
         """
-        copy_tokenizer(self.tokenizer, folder)
-        if self._markers:
-            self.wordpieces.save(folder / "tokenizer.json")
+        self.save_tokenizer(folder)
         self.network.set_submodule(self._trunk_name, self.trunk)
         self.network.set_submodule(self._decoder_name, self.decoder)
         try:
@@ -253,13 +250,6 @@ class SpladeStudent(Student):
         self._given = _Given()
         self.network.set_submodule(self._trunk_name, self._given)
         self.network.set_submodule(self._decoder_name, nn.Identity())
-
-    def _register_markers(self) -> list[str]:
-        """Make the tokenizer read tokens of the vocabulary whole that stand in a prompt in square brackets."""
-        found = re.findall(r"\[[^\]\s]+\]", self.config.query_prompt + self.config.document_prompt)
-        markers = [token for token in dict.fromkeys(found) if token in self.wordpieces.tokens]
-        self.wordpieces.add_specials(markers)
-        return markers
 
     def _save_idf(self, root: Path, folder: Path) -> None:
         assert self.idf is not None  # noqa: S101 -- only called then

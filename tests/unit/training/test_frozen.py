@@ -160,3 +160,20 @@ def test_similarity_trains_and_is_refused_without_states(checkpoint: Path, lists
     assert not torch.equal(student.layers[0].linear.weight, before)
     with pytest.raises(ValueError, match="frozen trunk"):
         train(ColbertStudent(checkpoint, ColbertStudentConfig(dim=8)), TrainingSet([lists]), config, tmp_path / "other")
+
+
+def test_a_marker_in_a_dense_prompt_is_one_token_also_when_saved(checkpoint: Path, tmp_path: Path) -> None:
+    config = DenseStudentConfig(projection=8, freeze_trunk=True, query_prompt="[unused0]", document_prompt="[unused1]")
+    student = DenseStudent(checkpoint, config).eval()
+    assert student.wordpieces.encode(["[unused0]sun"], max_length=9)[0][1] == student.wordpieces.token_id("[unused0]")
+    student.save(tmp_path / "saved")
+    encoder = load_model_encoder(str(tmp_path / "saved"))
+    (row,) = encoder.document_side.rows(["sun"])
+    assert row.row.ids[1] == student.wordpieces.token_id("[unused1]")
+    with torch.no_grad():
+        expected = student.encode(TEXTS, "query").vectors.numpy()
+    np.testing.assert_allclose(
+        encoder.encode_queries(TEXTS).vectors, expected, atol=1e-3
+    )  # a frozen trunk's states are float16
+    again = DenseStudent(tmp_path / "saved")
+    assert again.wordpieces.encode(["[unused0]sun"], max_length=9)[0][1] == student.wordpieces.token_id("[unused0]")
