@@ -22,6 +22,7 @@ from .fde.writer import documents_at
 from .fields import FieldSegment, Part
 from .manifest import PartRecord
 from .multivector.codes import MultiVectorIndex
+from .refusals import storage_errors
 from .registry import TABLE
 from .representations import Vectors
 
@@ -67,7 +68,8 @@ class _Filling:
     def fill(self, segment: OpenSegment) -> None:
         """Give one segment its part."""
         collection, name, writer = self._collection, self._name, self._writer
-        parts = [writer.open(piece) for piece in self._pieces]
+        with storage_errors(collection.path):
+            parts = [writer.open(piece) for piece in self._pieces]
         position, n_docs = sum(part.n_docs for part in parts), segment.record.n_docs
         self.n_filled += position
         while position < n_docs:

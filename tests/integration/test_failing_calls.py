@@ -54,6 +54,18 @@ def test_the_index_is_old_or_new(trials, name, how, kinds, step):
     assert n_failed >= 2
 
 
+def test_pieces_of_a_field_that_is_half_filled_and_cannot_be_mapped(trials):
+    filling = trials("fill on")
+    filling.fresh()
+    with FailingCalls(filling.path, kinds=("mmap",)) as counted:
+        filling.scenario.act(filling.path)
+    numbers = [n for n, call in enumerate(counted.calls, 1) if "field-splade" in call]
+    for number in numbers[:3]:  # a part, the piece, and what is written next
+        call, problems = filling.trial(number, "memory", ("mmap",))
+        assert "field-splade" in call
+        assert problems == []
+
+
 @pytest.fixture
 def idx(tmp_path):
     (tmp_path / "c.jsonl").write_text('{"id": "a", "text": "cats purr"}\n{"id": "b", "text": "dogs bark"}\n')
