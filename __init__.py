@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from .index.manifest import EncoderRecord
     from .index.multivector.config import MultiVectorConfig
+    from .index.multivector.placement import TokenStorage
     from .index.representations.dense import DenseVectors
     from .index.representations.multivectors import MultiVectors
     from .index.representations.nets import QueryNets
@@ -128,6 +129,7 @@ _HOMES = {
     "StorageError": "index.errors",
     "TermMatch": "retrieval.searchers.explanation",
     "TokenMatch": "retrieval.searchers.explanation",
+    "TokenStorage": "index.multivector.placement",
     "add_field": "retrieval.fields",
     "add_to_index": "retrieval.build",
     "as_documents": "retrieval.corpora.objects",
@@ -205,6 +207,7 @@ __all__ = [
     "StorageError",
     "TermMatch",
     "TokenMatch",
+    "TokenStorage",
     "__version__",
     "add_field",
     "add_to_index",

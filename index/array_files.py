@@ -31,7 +31,7 @@ from .arrays import Bytes
 from .errors import IndexFormatError, StorageError
 from .kernels import read_only
 from .kernels.checksums import CHUNK_BYTES, DAMAGED, SOUND, UNREAD, Checked, verify_span
-from .mapping import map_file, release_pages
+from .mapping import advise_random, map_file, release_pages
 from .preludes import ADVICE, PRELUDE_BYTES, new_prelude, parse_prelude, unreadable
 
 ALIGNMENT = PRELUDE_BYTES
@@ -219,6 +219,14 @@ class ArrayFile:
         """Size of the file in bytes."""
         return len(self._bytes)
 
+    def release(self) -> None:
+        """Let the system take the file's pages out of this process's memory; they are read again when they are needed."""
+        release_pages(self._bytes)
+
+    def advise_random(self) -> None:
+        """Tell the system that the file will be read here and there."""
+        advise_random(self._bytes)
+
     def origin(self, name: str) -> int:
         """Byte of the content that an array begins at."""
         return self._entries[name].offset - ALIGNMENT
@@ -239,7 +247,7 @@ class ArrayFile:
             states = self.checked.states[:-1]
             states[states == SOUND] = UNREAD  # it may have been damaged since
             verify_span(self.checked, 0, len(self.checked.content))
-            release_pages(self._bytes)  # what was only checked need not stay in this process's memory
+            self.release()  # what was only checked need not stay in this process's memory
             self.raise_damage()
         elif part.nbytes:
             self.verify_memory(part.ctypes.data, part.nbytes)

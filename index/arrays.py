@@ -18,6 +18,15 @@ def is_indptr(offsets: Int64s, n_entries: int) -> bool:
     return len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == n_entries and bool(np.all(offsets[1:] >= offsets[:-1]))
 
 
+def is_permutation(numbers: Int32s) -> bool:
+    """Whether the numbers are 0 to n - 1, each once."""
+    seen = np.zeros(len(numbers), np.bool_)
+    if not len(numbers) or not 0 <= int(numbers.min()) <= int(numbers.max()) < len(numbers):
+        return not len(numbers)
+    seen[numbers] = True
+    return bool(seen.all())
+
+
 def joined_offsets(parts: Sequence[Int64s]) -> Int64s:
     """Offsets of the rows of all parts end to end; each part's offsets start at 0."""
     widths = np.concatenate([np.empty(0, np.int64), *(np.diff(part) for part in parts)])

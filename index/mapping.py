@@ -48,3 +48,9 @@ def release_pages(mapped: Bytes) -> None:
     """Let the system drop the pages of a map that `map_file` made; they are read again when they are needed."""
     if len(mapped):
         _libc.madvise(mapped.ctypes.data, mapped.nbytes, mmap.MADV_DONTNEED)
+
+
+def advise_random(mapped: Bytes) -> None:
+    """Tell the system that a map is read here and there, so that it reads no more than what is touched."""
+    if len(mapped):
+        _libc.madvise(mapped.ctypes.data, mapped.nbytes, mmap.MADV_RANDOM)

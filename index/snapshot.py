@@ -19,6 +19,7 @@ from .documents import Document
 from .errors import IndexFormatError, RepresentationError
 from .filters.filter import Filter, filter_key
 from .manifest import Manifest
+from .multivector.placement import TokenStorage, place_tokens
 from .nearest import did_you_mean
 from .refusals import storage_errors
 from .registry import AnyField, Opening, open_field
@@ -50,7 +51,9 @@ class Snapshot:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path | str, *, previous: Snapshot | None = None, verify: bool = False) -> Snapshot:
+    def open(
+        cls, path: Path | str, *, previous: Snapshot | None = None, verify: bool = False, storage: TokenStorage | None = None
+    ) -> Snapshot:
         """Open the newest commit.
 
         Parameters
@@ -61,6 +64,8 @@ class Snapshot:
             An earlier snapshot of this index: segments that did not change are taken from it.
         verify : bool
             Verify every checksum now, not when something is first read.
+        storage : TokenStorage or None
+            Where records of token vectors are to be; None: where they are, which is mapped at first.
 
         Raises
         ------
@@ -71,10 +76,10 @@ class Snapshot:
         """
         folder = path_of(path)
         with storage_errors(folder):
-            return cls._open(folder, previous, verify)
+            return cls._open(folder, previous, verify, storage)
 
     @classmethod
-    def _open(cls, folder: Path, previous: Snapshot | None, verify: bool) -> Snapshot:
+    def _open(cls, folder: Path, previous: Snapshot | None, verify: bool, storage: TokenStorage | None) -> Snapshot:
         manifest = manifests.read(folder)
         while True:
             known = previous if previous is not None and previous.manifest.build_id == manifest.build_id else None
@@ -83,6 +88,8 @@ class Snapshot:
                 segments = open_segments(folder, manifest, known.segments if known else ())
                 fields = open_fields(folder, manifest, segments, known.fields if known else {})
                 snapshot = cls(folder, manifest, segments, fields)
+                if storage is not None:
+                    place_tokens(fields.values(), storage)
                 if verify:
                     snapshot.verify()
                 return snapshot

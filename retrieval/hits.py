@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +12,45 @@ import numpy.typing as npt
 from ..index.arrays import Floats, Int32s, Int64s
 
 Score = TypeVar("Score", np.float32, np.float64, np.int64)
+
+
+@dataclass(kw_only=True)
+class ReadCounts:
+    """What a stage read from disk, for a batch of queries.
+
+    Attributes
+    ----------
+    n_records, n_reads, n_bytes : int
+        Documents whose records were read, reads, and their bytes.
+    n_unreadable : int
+        Documents whose records could not be read, and that kept the score of the stage before.
+    """
+
+    n_records: int = 0
+    n_reads: int = 0
+    n_bytes: int = 0
+    n_unreadable: int = 0
+
+    def add(self, other: ReadCounts) -> None:
+        """Count others too."""
+        for name, count in asdict(other).items():
+            setattr(self, name, getattr(self, name) + count)
+
+    @classmethod
+    def total(cls, counts: Iterable[ReadCounts]) -> ReadCounts:
+        """Sum counts."""
+        found = cls()
+        for each in counts:
+            found.add(each)
+        return found
+
+
+class Scores(list[Floats]):
+    """Scores of a batch, one array per query, and what was read from disk for them."""
+
+    def __init__(self, scores: Sequence[Floats], reads: ReadCounts) -> None:
+        super().__init__(scores)
+        self.reads = reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +65,15 @@ class Hits:
     scores : (total,) float32
     n_scored : (n,) int64 or None
         Documents that were scored for each query, of a search that chooses them one by one.
+    reads : ReadCounts or None
+        What was read from disk, of a search that reads records.
     """
 
     offsets: Int64s
     doc_nums: Int32s
     scores: Floats
     n_scored: Int64s | None = None
+    reads: ReadCounts | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -60,6 +102,8 @@ NO_HITS = (np.empty(0, np.int32), np.empty(0, np.float32))
 """doc_nums and scores of a query that nothing matches."""
 NO_SCORE = np.float32(-np.inf)
 """Score of a document that is no answer, whatever its rivals score: one without tokens in a field of token vectors."""
+UNREADABLE = np.float32(np.nan)
+"""Score of a candidate whose record cannot be read, where that is no error: it keeps that of the stage before."""
 
 
 def best(doc_nums: npt.NDArray[np.integer[Any]], scores: npt.NDArray[Score], k: int) -> tuple[Int32s, npt.NDArray[Score]]:

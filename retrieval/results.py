@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .hits import ReadCounts
 from .searchers.explanation import Explanation
 
 
@@ -22,6 +23,9 @@ class Result:
     metadata : mapping
     explanation : Explanation or None
         Given when asked for.
+    unreadable : bool
+        A reranking could not read the document's tokens, and was told to go on: the score is that of the stage before, which
+        cannot be compared with others, and the document comes after them.
     """
 
     doc_id: str
@@ -30,6 +34,7 @@ class Result:
     text: str
     metadata: Mapping[str, Any]
     explanation: Explanation | None = None
+    unreadable: bool = False
 
 
 class Results(list[Result]):
@@ -39,8 +44,13 @@ class Results(list[Result]):
     ----------
     timings_ms : dict of str to float
         Stage -> milliseconds, of the whole batch that the query was part of; empty unless asked for.
+    reads : dict of str to ReadCounts
+        Stage -> what it read from disk, likewise; of stages that did.
     """
 
-    def __init__(self, results: Iterable[Result] = (), timings_ms: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, results: Iterable[Result] = (), timings_ms: Mapping[str, float] | None = None,
+        reads: Mapping[str, ReadCounts] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(results)
-        self.timings_ms = dict(timings_ms or {})
+        self.timings_ms, self.reads = dict(timings_ms or {}), dict(reads or {})

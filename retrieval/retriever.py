@@ -21,6 +21,7 @@ from ..index.documents import Document
 from ..index.errors import RepresentationError
 from ..index.fde.field import source_of
 from ..index.manifest import FieldRecord
+from ..index.multivector.placement import TokenStorage
 from ..index.nearest import did_you_mean
 from ..index.representations import Vectors
 from ..index.snapshot import Snapshot
@@ -62,12 +63,14 @@ class Retriever:
     def __init__(
         self, snapshot: Snapshot, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
         models: Mapping[str, str] | None = None, device: str = "cpu", options: Options | None = None, exhaustive: bool = False,
+        storage: TokenStorage | None = None,
     ) -> None:  # fmt: skip
         if not isinstance(snapshot, Snapshot):
             raise TypeError(f"a Retriever is made of a Snapshot, not {type(snapshot).__name__}: use Retriever.open(path)")
         self._given = mapping_of(encoders, "encoders", "{FIELD: encoder}")
         self._models, self._device = mapping_of(models, "models", "{FIELD: folder or id}"), device
         self._search, self._options, self._exhaustive = search, mapping_of(options, "options", OPTIONS_FORM), exhaustive
+        self._storage = storage
         self._encoders: dict[str, Encoder] = {}
         self._lock, self._encoder_lock, self._reload_lock = threading.RLock(), threading.Lock(), threading.Lock()
         self._state: _State | None = _State(snapshot)
@@ -91,7 +94,7 @@ class Retriever:
     def open(
         cls, path: Path | str, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
         models: Mapping[str, str] | None = None, device: str = "cpu", options: Options | None = None, exhaustive: bool = False,
-        verify: bool = False, warm: bool = False,
+        verify: bool = False, warm: bool = False, storage: TokenStorage | str | None = None,
     ) -> Retriever:  # fmt: skip
         """Open the newest commit of an index and the encoders of its default search.
 
@@ -115,20 +118,26 @@ class Retriever:
             See `Snapshot.open`.
         warm : bool
             Load the kernels and models now, not at the first query.
+        storage : TokenStorage, str or None
+            Where records of token vectors are, or the name of the place; None: `TokenStorage`'s defaults.
 
         Raises
         ------
         IndexNotFoundError, IndexFormatError
             No index there, or a damaged one.
+        StorageError
+            The system refuses something, such as the backend that ``storage`` names.
         EncoderMismatchError
             An encoder is not the one that made its field.
         RepresentationError, ValueError
             A search that does not fit the fields, or unknown options.
         """
-        snapshot = Snapshot.open(path_of(path), verify=verify)
+        chosen = storage if isinstance(storage, TokenStorage) else TokenStorage(place="auto" if storage is None else storage)
+        snapshot = Snapshot.open(path_of(path), verify=verify, storage=chosen)
         retriever = cls(
-            snapshot, search=search, encoders=encoders, models=models, device=device, options=options, exhaustive=exhaustive
-        )
+            snapshot, search=search, encoders=encoders, models=models, device=device, options=options, exhaustive=exhaustive,
+            storage=chosen,
+        )  # fmt: skip
         if warm:
             retriever.warm()
         return retriever
@@ -200,7 +209,7 @@ class Retriever:
         explain : bool
             Explain each score, stage by stage.
         timings : bool
-            Give the milliseconds of each stage, of the whole batch.
+            Give the milliseconds of each stage, of the whole batch, and what it read from disk.
         n_threads : int or None
             Queries searched in parallel; None: one per core.
 
@@ -276,21 +285,24 @@ class Retriever:
         if len(texts) != n_queries:
             raise ValueError(f"{n_queries} queries with {len(texts)} texts")
         answer = self._run(state, pipeline, ready, k, filter, options, n_threads, trace=explain)
-        timings_ms = answer.timings_ms if timings else None
+        told = (answer.timings_ms, answer.reads) if timings else ()
         found = []
         for number, text in enumerate(texts):
             doc_nums, scores = answer.hits.query(number)
             documents = state.snapshot.get_many(doc_nums.tolist())
+            unreadable = answer.unreadable[number] if answer.unreadable else ()
             explanations: Sequence[Any] = [None] * len(documents)
             if explain:
                 contents = [document.content for document in documents]
                 explanations = explain_hits(pipeline, answer, ready, number, text, contents, checkpoint)
             results = (
                 Result(doc_id=document.doc_id, score=score, title=document.title, text=document.text,
-                       metadata=document.metadata, explanation=explanation)
-                for document, score, explanation in zip(documents, scores.tolist(), explanations, strict=True)
+                       metadata=document.metadata, explanation=explanation, unreadable=doc_num in unreadable)
+                for document, score, explanation, doc_num in zip(
+                    documents, scores.tolist(), explanations, doc_nums.tolist(), strict=True
+                )
             )  # fmt: skip
-            found.append(Results(results, timings_ms))
+            found.append(Results(results, *told))
         return found
 
     def rank(
@@ -436,7 +448,7 @@ class Retriever:
             current = old.snapshot.manifest
             if (newest.build_id, newest.generation) == (current.build_id, current.generation):
                 return False
-            state = _State(Snapshot.open(old.snapshot.path, previous=old.snapshot))
+            state = _State(Snapshot.open(old.snapshot.path, previous=old.snapshot, storage=self._storage))
             for name, encoder in self._encoders.items():
                 if name in state.snapshot.manifest.fields:
                     check_encoder(state.snapshot.manifest.fields[name].encoder, encoder)
@@ -472,7 +484,7 @@ class Retriever:
             raise TypeError(f"a retriever with {what} cannot be pickled or copied: open it from its path")
         keywords = {
             "search": self._search, "models": self._models, "device": self._device, "options": self._options,
-            "exhaustive": self._exhaustive,
+            "exhaustive": self._exhaustive, "storage": self._storage,
         }  # fmt: skip
         return _reopen, (str(self._current().snapshot.path.resolve()), keywords)
 

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 from pydantic import TypeAdapter
 
+from ..retrieval.hits import ReadCounts
 from .errors import RefusedError
 from .payloads import Share
 from .schemas import Hit, SearchMany, SearchOne
@@ -20,16 +21,17 @@ _HITS = TypeAdapter(list[Hit])
 
 @dataclass(frozen=True)
 class Piece:
-    """Results of some queries of a request: JSON of each query's list, and the milliseconds of each stage."""
+    """Results of some queries of a request: JSON of each query's list, the milliseconds of each stage, and what it read."""
 
     results: list[bytes]
     timings_ms: dict[str, float]
+    reads: dict[str, ReadCounts]
 
 
 def write_piece(body: SearchOne | SearchMany, found: "Sequence[Results]", encode_ms: float) -> Piece:
     """Write results: in a thread, since many take long to write."""
     results = [_HITS.dump_json([_hit(result, include_text=body.include_text) for result in each]) for each in found]
-    return Piece(results, {"encode": encode_ms, **(found[0].timings_ms or {})})
+    return Piece(results, {"encode": encode_ms, **(found[0].timings_ms or {})}, found[0].reads)
 
 
 class WrittenAnswer:
@@ -53,6 +55,7 @@ class WrittenAnswer:
         self._results: list[bytes] = []
         self._n_bytes = 0
         self._timings_ms: dict[str, float] = {}
+        self._reads: dict[str, ReadCounts] = {}
 
     def add(self, piece: Piece) -> None:
         """Take the results of the next queries.
@@ -74,11 +77,16 @@ class WrittenAnswer:
             raise RefusedError(422, "invalid_request", message)
         for stage, elapsed_ms in piece.timings_ms.items():
             self._timings_ms[stage] = self._timings_ms.get(stage, 0.0) + elapsed_ms
+        for stage, reads in piece.reads.items():
+            self._reads.setdefault(stage, ReadCounts()).add(reads)
 
     def parts(self) -> list[bytes]:
         """Return the whole answer in parts, one for the results of each query."""
         took_ms = (time.perf_counter() - self._started) * 1000
-        facts = {"took_ms": took_ms, "timings_ms": self._timings_ms if self._body.timings else None}
+        facts: dict[str, Any] = {"took_ms": took_ms, "timings_ms": None, "reads": None}
+        if self._body.timings:
+            reads = {stage: asdict(each) for stage, each in self._reads.items()}
+            facts |= {"timings_ms": self._timings_ms, "reads": reads}
         end = b"," + pydantic_core.to_json(facts)[1:]
         if isinstance(self._body, SearchOne):
             return [b'{"results":', *self._results, end]
@@ -94,4 +102,5 @@ def _hit(result: "Result", *, include_text: bool) -> Hit:
         text=result.text if include_text else None,
         metadata=dict(result.metadata),
         explanation=result.explanation,
+        unreadable=result.unreadable,
     )

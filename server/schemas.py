@@ -159,6 +159,18 @@ class Hit(BaseModel):
     text: str | None
     metadata: dict[str, Any]
     explanation: Explanation | None
+    unreadable: bool = Field(
+        False, description="Its tokens could not be read (`unreadable: keep`): the score is that of the stage before."
+    )
+
+
+class Reads(BaseModel):
+    """What a stage read from disk: records of documents, in so many reads of so many bytes; and records that it could not."""
+
+    n_records: int
+    n_reads: int
+    n_bytes: int
+    n_unreadable: int
 
 
 _TERM: dict[str, Any] = {"term": "solar", "score": 2.5, "query_weight": 1.25, "document_weight": 2.0}
@@ -167,30 +179,36 @@ _HIT: dict[str, Any] = {"doc_id": "4983", "score": 2.5, "title": "Solar cells", 
 _FIELD: dict[str, Any] = {"field": "bm25", "score": 2.5, "contribution": 2.5, "terms": [_TERM], "tokens": [], "sentences": []}
 _FIELD |= {"measure": ""}
 _STAGE: dict[str, Any] = {"stage": "bm25", "rank": 1, "score": 2.5, "fields": [_FIELD], "n_scored": 120}
-_HIT |= {"metadata": {"year": 2021}, "explanation": {"score": 2.5, "stages": [_STAGE]}}
+_HIT |= {"metadata": {"year": 2021}, "explanation": {"score": 2.5, "stages": [_STAGE]}, "unreadable": False}
 
 
+READS = "When timings are asked for: what each stage read from disk, of stages that did."
 TIMINGS = "When asked for: milliseconds of each stage, for all queries of the request; `encode` includes waiting."
+
+
+_NOT_ASKED: dict[str, Any] = {"timings_ms": None, "reads": None}
 
 
 class OneAnswer(BaseModel):
     """Results of one query, best first."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_HIT], "took_ms": 3.1, "timings_ms": None}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_HIT], "took_ms": 3.1, **_NOT_ASKED}]})
 
     results: list[Hit]
     took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
     timings_ms: dict[str, float] | None = Field(None, description=TIMINGS)
+    reads: dict[str, Reads] | None = Field(None, description=READS)
 
 
 class ManyAnswer(BaseModel):
     """Results of several queries: one list per query, in the order of the queries, each best first."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [[_HIT], []], "took_ms": 4.7, "timings_ms": None}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [[_HIT], []], "took_ms": 4.7, **_NOT_ASKED}]})
 
     results: list[list[Hit]]
     took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
     timings_ms: dict[str, float] | None = Field(None, description=TIMINGS)
+    reads: dict[str, Reads] | None = Field(None, description=READS)
 
 
 _BM25: dict[str, Any] = {"representation": "sparse", "encoder": {"kind": "bm25", "fingerprint": "bm25:0123456789abcdef"}}

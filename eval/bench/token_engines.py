@@ -129,7 +129,7 @@ class LexmaxTokens:
         self._searcher = CentroidSearcher(only_field(index / "index", TokenField, "token vectors"))
         self._options = {name: CentroidOptions()}
         self.rows = {name: name}
-        exact = any(segment.part.exact is not None for segment in self._searcher.field.segments)
+        exact = any(segment.part.small is not None for segment in self._searcher.field.segments)
         for probe, gathered, candidates, n_exact in GRID:
             for last in (n_exact, 0) if exact else (0,):
                 row = f"{name}-{probe}-{gathered}-{candidates}-{last}"

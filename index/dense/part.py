@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..array_files import ArrayFile, ArrayFileWriter
-from ..arrays import Floats, Int32s, Int64s
+from ..arrays import Floats, Int32s, Int64s, is_permutation
 from ..kernels import read_only
 from ..kernels.dense import verify_rows
 from .config import DenseFieldConfig
@@ -68,7 +68,7 @@ class DensePart:
         self.documents: Int32s = EVERY_ROW
         if "documents" in file:
             self.documents = file.array("documents", "int32", (self.n_docs,))
-            file.require(_is_permutation(self.documents))
+            file.require(is_permutation(self.documents))
         self.lists = Lists(folder, config, quantiser, self.n_docs) if (folder / LISTS_NAME).exists() else None
         self.graph = Graph(folder, self.n_docs) if (folder / GRAPH_NAME).exists() else None
         self._config = config
@@ -161,11 +161,3 @@ def write_rows(path: Path, order: Int64s, gather: Gather, config: DenseFieldConf
         out.add("longest", np.array([np.nextafter(longest, np.float32(np.inf))], np.float32))
         if listed:
             out.add("documents", order.astype(np.int32))
-
-
-def _is_permutation(numbers: Int32s) -> bool:
-    seen = np.zeros(len(numbers), np.bool_)
-    if not len(numbers) or not 0 <= int(numbers.min()) <= int(numbers.max()) < len(numbers):
-        return not len(numbers)
-    seen[numbers] = True
-    return bool(seen.all())

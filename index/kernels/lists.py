@@ -1,4 +1,4 @@
-"""Kernels that list the documents of each centroid."""
+"""Kernels that list the documents of each centroid, and tell where a document's centroids are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import numpy.typing as npt
 
 from . import kernel
 
+Bytes = npt.NDArray[np.uint8]
 Codes = npt.NDArray[np.uint16]
+Floats = npt.NDArray[np.float32]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
@@ -40,3 +42,18 @@ def list_documents(offsets: Int64s, codes: Codes, starts: Int64s) -> Int32s:
                 documents[ends[code]] = d
                 ends[code] += 1
     return documents
+
+
+@kernel
+def mean_centroids(offsets: Int64s, codes: Codes, centroids: Bytes, means: Floats) -> None:
+    """Add to each document's row of ``means (n, dim)`` the mean of its tokens' centroids, in their steps."""
+    for d in range(len(offsets) - 1):
+        first, last = offsets[d], offsets[d + 1]
+        for t in range(first, last):
+            centroid = centroids[codes[t]]
+            for i in range(len(centroid)):
+                means[d, i] += np.float32(centroid[i])
+        if last > first:
+            share = np.float32(1) / np.float32(last - first)
+            for i in range(means.shape[1]):
+                means[d, i] *= share

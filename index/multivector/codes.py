@@ -5,11 +5,11 @@ Arrays of ``multivector.lex``; n documents, T tokens, K centroids::
     shape (3,) i64                   n, dim, nbits
     offsets (n+1,) i64               tokens of document d are offsets[d]:offsets[d + 1]
     codes (T,) u16                   centroid of each token
-    scalars (T, 2) u8 | levels (T, dim * nbits / 8) u8    the residual, see `residual`
     list_starts (K+1,) i64 | list_documents (L,) i32      documents with a token of each centroid, ascending
+    scalars (T, 2) u8 | levels (T, dim * nbits / 8) u8    the residual, see `residual`; only beside exact tokens
 
-``tokens.lex``, when the index keeps it, has ``scalars`` and ``levels`` of the same tokens at 8 bits: nearly exact, and read
-for the few documents whose order is to be settled.
+``tokens.lex`` is the token store (`store`), from which documents are scored at last: residuals of 8 bits, nearly exact, where
+the field keeps them, else those of ``nbits``, which are then nowhere else.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ from ..array_files import ArrayFile, ArrayFileWriter
 from ..arrays import Floats, Int32s, Int64s, Mask, is_indptr, joined_offsets, picks_of
 from ..errors import IndexFormatError
 from ..kernels.lists import count_documents, list_documents
+from .locality import locality_order
 from .residual import ENCODE_TOKENS, Codec, Encoded
+from .store import TokenStore, write_store
 
-KIND, TOKENS_KIND = "multivector", "tokens"
-FILE_NAME, TOKENS_NAME = "multivector.lex", "tokens.lex"
+KIND = "multivector"
+FILE_NAME = "multivector.lex"
 EXACT_BITS = 8
 SAMPLED_TOKENS = 1024
+CHECKED_DOCS = 4096
 Codes = npt.NDArray[np.uint16]
 T = TypeVar("T")
 
@@ -143,7 +146,7 @@ def join(parts: Sequence[Encoded], dim: int, nbits: int) -> Encoded:
 
 
 def write_multivector(folder: Path, rows: TokenRows, codec: Codec, nbits: int) -> None:
-    """Write ``multivector.lex`` and, if there are exact tokens, ``tokens.lex``."""
+    """Write ``multivector.lex`` and ``tokens.lex``."""
     n_docs = len(rows.offsets) - 1
     starts = count_documents(rows.offsets, rows.codes, codec.n_centroids)
     with ArrayFileWriter(folder / FILE_NAME, KIND) as out:
@@ -152,17 +155,16 @@ def write_multivector(folder: Path, rows: TokenRows, codec: Codec, nbits: int) -
         out.add("list_starts", starts)
         out.add("list_documents", list_documents(rows.offsets, rows.codes, starts))
         out.add("codes", rows.codes)
-        out.add("scalars", rows.small.scalars)
-        out.add("levels", rows.small.levels)
-    if rows.exact is not None:
-        with ArrayFileWriter(folder / TOKENS_NAME, TOKENS_KIND) as out:
-            out.add("scalars", rows.exact.scalars)
-            out.add("levels", rows.exact.levels)
+        if rows.exact is not None:
+            out.add("scalars", rows.small.scalars)
+            out.add("levels", rows.small.levels)
+    order = locality_order(rows.offsets, rows.codes, codec)
+    write_store(folder, order, rows.offsets, rows.codes, rows.small if rows.exact is None else rows.exact)
 
 
 @dataclass(frozen=True, eq=False)
 class StoredTokens(Encoded):
-    """Residual codes in a file, which whoever reads them verifies: `span`, or a kernel through ``file.checked``."""
+    """Residual codes in a file, which kernels verify as they read them, through ``file.checked``."""
 
     file: ArrayFile
 
@@ -171,12 +173,6 @@ class StoredTokens(Encoded):
         """Map the codes of so many tokens, of ``width`` bytes each."""
         levels = file.unverified("levels", "uint8", (n_tokens, width))
         return cls(levels, file.unverified("scalars", "uint8", (n_tokens, 2)), file)
-
-    def span(self, tokens: slice) -> Encoded:
-        """Return the codes of some tokens, verified."""
-        for array in (self.levels, self.scalars):
-            self.file.verify(array[tokens])
-        return self.take(tokens)
 
 
 class MultiVectorIndex:
@@ -202,14 +198,14 @@ class MultiVectorIndex:
         self.offsets: Int64s = file.array("offsets", "int64", (self.n_docs + 1,))
         self.list_starts: Int64s = file.array("list_starts", "int64", (codec.n_centroids + 1,))
         self.list_documents: Int32s = file.array("list_documents", "int32", (None,))
-        self.small = StoredTokens.of(file, len(self.codes), self.dim * self.nbits // 8)
+        self.small: StoredTokens | None = None
+        if "levels" in file:
+            self.small = StoredTokens.of(file, len(self.codes), self.dim * self.nbits // 8)
         file.require(is_indptr(self.offsets, len(self.codes)) and is_indptr(self.list_starts, len(self.list_documents)))
         file.require(not len(self.codes) or int(self.codes.max()) < codec.n_centroids)
         documents = self.list_documents
         file.require(not len(documents) or 0 <= int(documents.min()) <= int(documents.max()) < self.n_docs)
-        self.exact: StoredTokens | None = None
-        if (folder / TOKENS_NAME).exists():
-            self.exact = StoredTokens.of(ArrayFile(folder / TOKENS_NAME, TOKENS_KIND), len(self.codes), self.dim)
+        self.store = TokenStore(folder, self.offsets, self.dim, EXACT_BITS if self.small else self.nbits, codec.n_centroids)
 
     def totals(self) -> dict[str, int]:
         """Tokens."""
@@ -218,39 +214,42 @@ class MultiVectorIndex:
     @property
     def n_bytes(self) -> int:
         """Size of the files in bytes."""
-        return self.file.n_bytes + (self.exact.file.n_bytes if self.exact else 0)
+        return self.file.n_bytes + self.store.file.n_bytes
 
     def tokens(self, codec: Codec, first: int, last: int, *, rotated: bool = False) -> Floats:
-        """Decode the tokens of documents ``first`` to ``last`` - 1, from 8 bits where they are kept."""
-        span = slice(int(self.offsets[first]), int(self.offsets[last]))
-        return codec.decode(self.codes[span], (self.exact or self.small).span(span), rotated=rotated)
+        """Decode the tokens of documents ``first`` to ``last`` - 1, from the store."""
+        codes, encoded = self.store.unpack(np.arange(first, last))
+        return codec.decode(codes, encoded, rotated=rotated)
 
     def rows(self, live: Mask | None = None) -> TokenRows:
         """Encoded tokens as they were written, those of documents where ``live`` is false left out. Copies."""
-        widths = np.diff(self.offsets)
-        kept = np.ones(self.n_docs, np.bool_) if live is None else live
-        tokens = np.repeat(kept, widths)
-        offsets = np.zeros(int(kept.sum()) + 1, np.int64)
-        np.cumsum(widths[kept], out=offsets[1:])
+        kept = np.arange(self.n_docs) if live is None else np.flatnonzero(live)
         self.verify()
-        exact = None if self.exact is None else self.exact.take(tokens)
-        return TokenRows(offsets, self.codes[tokens], self.small.take(tokens), exact)
+        codes, encoded = self.store.unpack(kept)
+        offsets, tokens = picks_of(self.offsets, kept)
+        if self.small is None:
+            return TokenRows(offsets, codes, encoded, None)
+        return TokenRows(offsets, codes, self.small.take(tokens), encoded)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each array; those of the exact tokens are called ``exact_...``."""
-        exact = self.exact.file.sizes() if self.exact else {}
-        return {**self.file.sizes(), **{f"exact_{name}": n_bytes for name, n_bytes in exact.items()}}
+        """Bytes of each array; those of the token store are called ``store_...``."""
+        return {**self.file.sizes(), **{f"store_{name}": n_bytes for name, n_bytes in self.store.file.sizes().items()}}
 
     def verify(self) -> None:
         """Verify every checksum."""
         self.file.verify()
-        if self.exact is not None:
-            self.exact.file.verify()
+        self.store.file.verify()
 
     def check(self) -> None:
-        """Verify every checksum, and that the lists are what the codes say."""
-        self.verify()
+        """Verify every checksum, that the lists are what the codes say, and that the store has the same codes."""
+        self.file.verify()
+        self.store.check()
         starts = count_documents(self.offsets, self.codes, len(self.list_starts) - 1)
         same = np.array_equal(starts, self.list_starts)
         if not (same and np.array_equal(list_documents(self.offsets, self.codes, starts), self.list_documents)):
             raise IndexFormatError(self.file.path, expected="lists that follow from the codes", found="others")
+        for first in range(0, self.n_docs, CHECKED_DOCS):
+            last = min(first + CHECKED_DOCS, self.n_docs)
+            codes, _ = self.store.unpack(np.arange(first, last))
+            if not np.array_equal(codes, self.codes[self.offsets[first] : self.offsets[last]]):
+                raise IndexFormatError(self.store.file.path, expected=f"the codes of {FILE_NAME}", found="others")

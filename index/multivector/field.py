@@ -70,6 +70,14 @@ class TokenField(Field[TokenSegment]):
         changed = [f"{what} went from {record.get(key)} to {now}" for key, what, now in counts if record.get(key) != now]
         return " and ".join(changed) or None
 
+    def places(self) -> dict[str, int]:
+        """Bytes of records by where they are: "memory", "mmap", or the backend that reads them from disk."""
+        found: dict[str, int] = {}
+        for segment in self.segments:
+            store = segment.part.store
+            found[store.place] = found.get(store.place, 0) + store.records.nbytes
+        return found
+
     def document_tokens(self, doc_num: int) -> Floats:
         """One document's token vectors, decoded, (n_tokens, dim)."""
         segment, position = self.locate(doc_num)
@@ -80,15 +88,14 @@ class TokenField(Field[TokenSegment]):
     def info(self) -> dict[str, Any]:
         """Facts about the field, ready for JSON."""
         n_tokens = sum(segment.record.n_tokens for segment in self.segments)
-        searched = sum(segment.part.file.n_bytes for segment in self.segments)
-        every = sum(segment.part.n_bytes for segment in self.segments)
-        codec_bytes = 0 if self.codec is None else self.codec.n_bytes
+        exact_bytes = sum(segment.part.store.file.n_bytes for segment in self.segments) if self.config.exact else 0
         return {
             **super().info(),
             "n_tokens": n_tokens,
             "tokens_per_doc": round(n_tokens / max(1, self.n_total), 2),
-            "bytes_per_token": round((searched + codec_bytes) / max(1, n_tokens), 2),
-            "exact_bytes_per_token": round((every - searched) / max(1, n_tokens), 2),
+            "bytes_per_token": round((self.n_bytes - exact_bytes) / max(1, n_tokens), 2),
+            "exact_bytes_per_token": round(exact_bytes / max(1, n_tokens), 2),
+            "records": self.places(),
             "token_vectors": {**self.record.options, "n_centroids": self.codec.n_centroids if self.codec else 0},
             "calibration": None if self.calibration is None else {**self.calibration, "stale": self.changes()},
         }

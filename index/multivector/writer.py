@@ -17,11 +17,12 @@ from ..arrays import Floats, Int32s, Int64s, joined_offsets
 from ..errors import IndexFormatError, RepresentationError
 from ..fields import Part
 from ..manifest import FieldRecord, PartRecord
+from ..preludes import ADVICE
 from ..representations import MultiVectors, Vectors
 from ..storage import sync_folder
 from ..writing import BufferLimits, NextName, mean_errors
 from .clustering import default_n_centroids, sample_size, train
-from .codes import TOKENS_NAME, MultiVectorIndex, TokenRows, encode_tokens, write_multivector
+from .codes import FILE_NAME, MultiVectorIndex, TokenRows, encode_tokens, write_multivector
 from .config import MultiVectorConfig
 from .field import TokenSegment
 from .residual import Codec
@@ -184,8 +185,9 @@ class TokenWriter:
 def open_part(folder: Path, codec: Codec, config: MultiVectorConfig) -> MultiVectorIndex:
     """Open a part, and see that it keeps exact tokens when the field does."""
     part = MultiVectorIndex(folder, codec)
-    if config.exact and part.exact is None:
-        raise IndexFormatError(folder / TOKENS_NAME, expected="a file of this index", found="nothing there")
+    if config.exact != (part.small is not None):
+        wanted = "residuals to search by" if config.exact else "no residuals beside the store's"
+        raise IndexFormatError(folder / FILE_NAME, expected=wanted, found="a part of another field", advice=ADVICE)
     return part
 
 

@@ -6,6 +6,7 @@ This module is read at every start of the command line, so whatever is heavy is 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,12 @@ from .parsing import Parser
 
 if TYPE_CHECKING:
     from ...index.manifest import FieldRecord
+    from ...index.multivector.placement import TokenStorage
     from ..corpora.reading import BadRecords, Fields
     from ..encoders.specs import EncoderSpec
     from ..retriever import Retriever
 
+SIZE = re.compile(r"(?P<number>\d+\.?\d*|\.\d+) ?(?P<unit>(?:[kmgt]i?)?b?)", re.IGNORECASE)
 Command = Callable[[str, Callable[[argparse.Namespace], int], str, str], Parser]
 """Makes a sub-command of a name, what it runs, a summary and an example."""
 
@@ -85,6 +88,11 @@ def add_search_options(parser: argparse.ArgumentParser, *, several: bool = False
                        help="of token vectors: the cheapest settings that reach this recall, as calibrated")  # fmt: skip
     group.add_argument("--exhaustive", action="store_true",
                        help="score every document: the slow oracle that the fast searchers are measured by")  # fmt: skip
+    group.add_argument("--token-storage", default="auto", metavar="PLACE",
+                       help="where token vectors are: memory, mmap, or on disk, read by io_uring, libaio, pread or willneed "
+                       "(default auto: mmap if they fit into half of the free memory, else the first that works)")  # fmt: skip
+    group.add_argument("--memory-budget", metavar="SIZE",
+                       help="keep so much of token vectors in memory, as in 500MB, and read the rest from disk")  # fmt: skip
 
 
 def search_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -143,8 +151,25 @@ def open_retriever(options: argparse.Namespace) -> Retriever:
     tell_models(_searched(options.index, options.search), models)
     return Retriever.open(
         options.index, search=options.search, models=models, device=options.device,
-        options=search_options(options), exhaustive=options.exhaustive,
+        options=search_options(options), exhaustive=options.exhaustive, storage=token_storage(options),
     )  # fmt: skip
+
+
+def token_storage(options: argparse.Namespace) -> TokenStorage:
+    """Return where token vectors are to be."""
+    from ...index.multivector.placement import TokenStorage
+
+    budget = None if options.memory_budget is None else bytes_of(options.memory_budget, "--memory-budget")
+    return TokenStorage(place=options.token_storage, memory_budget=budget)
+
+
+def bytes_of(text: str, option: str) -> int:
+    """Read a size: a number of bytes, or of KB, MB, GB or TB, powers of 1,000, or of KiB, MiB, GiB or TiB, of 1,024."""
+    match = SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{option} takes a size, as in 500MB or 1.5GiB, not {text!r}")
+    unit = match["unit"].lower() or "b"
+    return int(float(match["number"]) * (1024 if "i" in unit else 1000) ** "bkmgt".index(unit[0]))
 
 
 def encoder_specs(texts: list[str]) -> list[EncoderSpec]:

@@ -10,6 +10,7 @@ from ..terminal import audited, compiling, progress_bar, say, split_setting, wri
 from .options import Command, add_index, add_model_options, add_search_options, models_of, open_retriever, tell_models
 
 if TYPE_CHECKING:
+    from ..hits import ReadCounts
     from ..results import Result, Results
     from ..retriever import Retriever
 
@@ -36,7 +37,9 @@ def add_searching_commands(command: Command) -> None:
                         "heaviest term of the query; 0 leaves it out; repeatable")  # fmt: skip
     search.add_argument("--json", action="store_true", help="one JSON object per line")
     search.add_argument("--explain", action="store_true", help="which stages, fields, terms and tokens gave each score")
-    search.add_argument("--timings", action="store_true", help="milliseconds of each stage, on stderr")
+    search.add_argument(
+        "--timings", action="store_true", help="milliseconds of each stage and what it read from disk, on stderr"
+    )
     add_search_options(search)
     add_model_options(search)
     get = command("get", _get, "print documents by id", "lexmax get IDX doc1 doc2")
@@ -178,7 +181,13 @@ def _write_results(options: argparse.Namespace, results: Results) -> None:
         else:
             _write_result(rank, result)
     if options.timings and results.timings_ms:
-        say("; ".join(f"{stage} {ms:.2f} ms" for stage, ms in results.timings_ms.items()))
+        say("; ".join(f"{stage} {ms:.2f} ms{_read(results.reads.get(stage))}" for stage, ms in results.timings_ms.items()))
+
+
+def _read(reads: ReadCounts | None) -> str:
+    if reads is None:
+        return ""
+    return f" ({reads.n_records:,} documents in {reads.n_reads:,} reads, {reads.n_bytes:,} bytes)"
 
 
 def _as_json(result: Result) -> dict[str, Any]:
@@ -187,6 +196,8 @@ def _as_json(result: Result) -> dict[str, Any]:
     record = asdict(result)
     if result.explanation is None:
         del record["explanation"]
+    if not result.unreadable:
+        del record["unreadable"]
     return record
 
 
@@ -194,7 +205,8 @@ def _write_result(rank: int, result: Result) -> None:
     from ...index.documents import content_of
 
     title = f"  {result.title}" if result.title else ""
-    write(f"{rank:3}. {result.score:9.4f}  {result.doc_id}{title}")
+    unread = "  (its tokens cannot be read: the score is of the stage before)" if result.unreadable else ""
+    write(f"{rank:3}. {result.score:9.4f}  {result.doc_id}{title}{unread}")
     text = " ".join(result.text.split())
     if text:
         write(f"     {text[:200]}{'...' if len(text) > 200 else ''}")

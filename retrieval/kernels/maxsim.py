@@ -191,6 +191,33 @@ def score_documents(
 
 
 @kernel
+def score_records(
+    numbers: Int64s, source: Bytes, at: Int64s, n_tokens: Int64s, nbits: int, width: int, dots: Int32s,
+    packed: npt.NDArray[np.int8], constants: Floats, weights: Floats, scores: Floats,
+) -> None:  # fmt: skip
+    """Add the MaxSim of one block of lanes to the ``scores`` of the verified records ``numbers``; none for an empty one.
+
+    Parameters
+    ----------
+    source : (n_bytes,) uint8
+        Where records are, each from byte ``at (n,)`` on, of ``n_tokens (n,)`` tokens with ``width`` bytes of levels each.
+    """
+    best = np.empty(LANES, np.float32)
+    for i in numbers:
+        n, first = n_tokens[i], at[i]
+        if n == 0:
+            continue
+        codes = source[first : first + 2 * n].view(np.uint16)
+        scalars = source[first + 2 * n : first + 4 * n].reshape(n, 2)
+        levels = source[first + 4 * n : first + (4 + width) * n].reshape(n, width)
+        maxima(nbits, levels, codes, scalars, 0, n, dots, packed, constants, best)
+        total = np.float32(0)
+        for j in range(LANES):
+            total += best[j] * weights[j]
+        scores[i] += total
+
+
+@kernel
 def round_tokens(
     tokens: Floats, rotation: Floats, mean: Floats, n_lanes: int
 ) -> tuple[npt.NDArray[np.int8], Floats, Floats]:  # fmt: skip

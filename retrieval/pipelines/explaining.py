@@ -31,8 +31,14 @@ def explain_hits(
         `Document.content` of its hits.
     checkpoint : callable or None
         Called before each explanation, which may run networks; what it raises ends the work.
+
+    Returns
+    -------
+    list of Explanation
+        Without stages for a document whose record could not be read.
     """
     doc_nums, scores = answer.hits.query(number)
+    unreadable = answer.unreadable[number] if answer.unreadable else ()
     explanations = []
     for doc_num, score, content in zip(doc_nums.tolist(), scores.tolist(), contents, strict=True):
         if checkpoint is not None:
@@ -42,7 +48,7 @@ def explain_hits(
         def explain(name: str, doc_num: int = doc_num, content: str = content) -> FieldExplanation:
             return pipeline.searchers[name].explain(queries[name], number, text, doc_num, content)
 
-        stages = [_stage(trace, number, doc_num, explain) for trace in answer.trace]
+        stages = [_stage(trace, number, doc_num, explain) for trace in answer.trace if doc_num not in unreadable]
         explanations.append(Explanation(score=score, stages=stages))
     return explanations
 

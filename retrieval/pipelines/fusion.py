@@ -53,6 +53,15 @@ class FusedRanking:
         """A ranking that nothing is fused with."""
         return cls(doc_nums, scores, scores.astype(np.float64)[None])
 
+    def followed_by(self, doc_nums: Int32s, scores: Floats) -> FusedRanking:
+        """Return the ranking with other documents after its own, to which no term contributed."""
+        nothing = np.zeros((len(self.parts), len(doc_nums)))
+        return FusedRanking(
+            np.concatenate([self.doc_nums, doc_nums]),
+            np.concatenate([self.scores, scores]),
+            np.concatenate([self.parts, nothing], axis=1),
+        )
+
 
 def fuse(rankings: Sequence[Ranking], weights: Sequence[float] | None = None) -> FusedRanking:
     """Fuse rankings of one query; documents that a ranking does not hold get nothing from it.

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ...index.arrays import Floats, Int32s, Int64s, Mask
 from ...index.nearest import did_you_mean
 from ...index.representations import Vectors
-from ..hits import Hits
+from ..hits import Hits, ReadCounts, Scores
 from ..searchers.registry import FieldSearcher, make_options
 from .expression import Fused, Reranker, Search, Term
 from .fusion import FusedRanking, fuse, fuse_scores
@@ -65,11 +67,18 @@ class Answer:
         Stage -> milliseconds for the whole batch, in the order of execution.
     trace : list of StageTrace
         With ``trace`` alone.
+    reads : dict of str to ReadCounts
+        Stage -> what it read from disk for the whole batch, of stages that did.
+    unreadable : list of set of int
+        For each query the doc_nums of candidates whose records could not be read: they keep the score of the stage before,
+        after all others. Empty without such.
     """
 
     hits: Hits
     timings_ms: dict[str, float] = field(default_factory=dict)
     trace: list[StageTrace] = field(default_factory=list)
+    reads: dict[str, ReadCounts] = field(default_factory=dict)
+    unreadable: list[set[int]] = field(default_factory=list)
 
 
 class Pipeline:
@@ -129,7 +138,7 @@ class Pipeline:
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
         run = _Run(self.searchers, queries, k, allowed, self.options(options), n_threads, keep=trace)
-        return Answer(run.hits(self.search), run.timings_ms, run.trace)
+        return Answer(run.hits(self.search), run.timings_ms, run.trace, run.reads, run.unreadable)
 
 
 class _Run:
@@ -145,6 +154,8 @@ class _Run:
         self._found: dict[tuple[str, int], Hits] = {}
         self.timings_ms: dict[str, float] = {}
         self.trace: list[StageTrace] = []
+        self.reads: dict[str, ReadCounts] = {}
+        self.unreadable: list[set[int]] = []
 
     def hits(self, search: Search) -> Hits:
         """Return the k best documents of each query."""
@@ -194,7 +205,7 @@ class _Run:
             self._found[name, depth] = self._searchers[name].search(
                 self._queries[name], depth, allowed=self._allowed, options=self._options.get(name), n_threads=self._n_threads
             )
-            self._count(f"{name}:{depth}", start)
+            self._count(f"{name}:{depth}", start, self._found[name, depth].reads)
         return self._found[name, depth]
 
     def _reranked(self, rankings: list[FusedRanking], reranker: Reranker) -> list[FusedRanking]:
@@ -202,11 +213,29 @@ class _Run:
         candidates = [ranking.doc_nums[: reranker.depth] for ranking in rankings]
         names = tuple(str(term.source) for term in reranker.fused.terms)
         by_field = [self._scores(name, candidates) for name in names]
+        lost = self._unreadable(candidates, by_field)
         weights = reranker.fused.weights
-        fused = self._timed(f"> {reranker}", lambda i: fuse_scores(candidates[i], [scores[i] for scores in by_field], weights))
+
+        def fused_of(i: int) -> FusedRanking:
+            if not lost[i].any():
+                return fuse_scores(candidates[i], [scores[i] for scores in by_field], weights)
+            found = fuse_scores(candidates[i][~lost[i]], [scores[i][~lost[i]] for scores in by_field], weights)
+            return found.followed_by(candidates[i][lost[i]], rankings[i].scores[: len(lost[i])][lost[i]])
+
+        fused = self._timed(f"> {reranker}", fused_of)
         if self._keep:
             self.trace.append(StageTrace(f"> {reranker}", names, fused))
         return fused
+
+    def _unreadable(self, candidates: list[Int32s], by_field: list[list[Floats]]) -> list[Mask]:
+        """Which candidates have no score, since a field could not read them; noted."""
+        stacked = (np.stack([scores[i] for scores in by_field]) for i in range(len(candidates)))
+        lost = [np.asarray(np.isnan(scores).any(axis=0), np.bool_) for scores in stacked]
+        if any(each.any() for each in lost):
+            self.unreadable = self.unreadable or [set() for _ in candidates]
+            for numbers, doc_nums, each in zip(self.unreadable, candidates, lost, strict=True):
+                numbers.update(doc_nums[each].tolist())
+        return lost
 
     def _scores(self, name: str, candidates: list[Int32s]) -> list[Floats]:
         """Score candidates with a field."""
@@ -214,7 +243,7 @@ class _Run:
         scores = self._searchers[name].score(
             self._queries[name], candidates, options=self._options.get(name), n_threads=self._n_threads
         )
-        self._count(f"> {name}", start)
+        self._count(f"> {name}", start, scores.reads if isinstance(scores, Scores) else None)
         return scores
 
     def _timed(self, stage: str, work: Callable[[int], FusedRanking]) -> list[FusedRanking]:
@@ -223,5 +252,7 @@ class _Run:
         self._count(stage, start)
         return rankings
 
-    def _count(self, stage: str, start: float) -> None:
+    def _count(self, stage: str, start: float, reads: ReadCounts | None = None) -> None:
         self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1000
+        if reads is not None and (reads.n_reads or reads.n_unreadable):
+            self.reads.setdefault(stage, ReadCounts()).add(reads)

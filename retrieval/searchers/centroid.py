@@ -13,24 +13,25 @@ Documents without tokens are no answers, and queries without tokens have none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...index.arrays import Floats, Int32s, Mask
 from ...index.errors import RepresentationError
 from ...index.kernels import read_only
-from ...index.kernels.dot_products import LANES, SignedBytes, dot_rows, pack_lanes
-from ...index.multivector.codes import EXACT_BITS
+from ...index.kernels.dot_products import LANES
 from ...index.multivector.field import TokenField
 from ...index.multivector.residual import Codec
 from ...index.representations.multivectors import MultiVectors
-from ..hits import NO_HITS, NO_SCORE, Hits, best
+from ..hits import NO_HITS, NO_SCORE, Hits, ReadCounts, Scores, best
 from ..kernels.centroids import best_touched, gather, probe, score_codes
-from ..kernels.maxsim import round_tokens, score_documents
+from ..kernels.maxsim import score_documents
 from ..workers import Workers
 from .calibration_record import calibrated_options
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
+from .lanes import Lanes, lanes_of
+from .stored_tokens import StoreScorer
 
 _EVERYTHING = read_only(np.empty(0, np.bool_))
 MAX_STAMP = (1 << 31) - 1
@@ -51,6 +52,9 @@ class CentroidOptions:
         at least the answers asked for. None: for ``k`` answers 1024 or 20 k, 512 or 10 k, 32 or 2 k. 0 exact ones: none.
     target_recall : float in (0, 1] or None
         In place of the numbers above: the cheapest settings that reached this recall when the field was calibrated.
+    unreadable : "error" or "keep"
+        What a reranking does with a candidate whose tokens cannot be read or are damaged: "keep" leaves it its score of the
+        stage before, after all others, and says so in the result. A search by the field itself always ends with the error.
     """
 
     algorithm: str = "auto"
@@ -59,8 +63,11 @@ class CentroidOptions:
     n_candidates: int | None = None
     n_exact: int | None = None
     target_recall: float | None = None
+    unreadable: str = "error"
 
     def __post_init__(self) -> None:
+        if self.unreadable not in ("error", "keep"):
+            raise ValueError(f"unreadable must be error or keep, not {self.unreadable!r}")
         if self.algorithm not in ("auto", "exhaustive"):
             raise ValueError(f"algorithm must be auto or exhaustive, not {self.algorithm!r}")
         for name, lowest in (("n_probe", 1), ("n_gathered", 1), ("n_candidates", 1), ("n_exact", 0)):
@@ -72,7 +79,7 @@ class CentroidOptions:
         numbers_given = tuple(self.numbers.values()) != (32, None, None, None)
         if self.target_recall is not None and numbers_given:
             raise ValueError("give target_recall or the numbers of centroids and documents, not both")
-        if self.algorithm == "exhaustive" and (numbers_given or self.target_recall is not None):
+        if self.algorithm == "exhaustive" and (numbers_given or self.target_recall is not None or self.unreadable != "error"):
             raise ValueError("an exhaustive search scores every document: leave out the other options")
 
     @property
@@ -91,55 +98,7 @@ class CentroidOptions:
         """Return options with numbers in place of ``target_recall``, for ``k`` answers; see `calibrated_options`."""
         if self.target_recall is None:
             return self
-        return CentroidOptions(**calibrated_options(field, self.target_recall, k))
-
-
-@dataclass(frozen=True, eq=False)
-class Lanes:
-    """32 query tokens, in the form that kernels take.
-
-    Attributes
-    ----------
-    packed : (dim / 4, 32, 4) int8
-    sums : (32,) int32
-        Sum of each lane's bytes.
-    weights : (32,) float32
-        Value of a step of the lane's bytes; 0 for a lane without a token.
-    means : (32,) float32
-        Product with the mean of all tokens, in steps.
-    dots : (n_centroids, 32) int32
-        Products with all centroids, in steps.
-    """
-
-    packed: SignedBytes
-    sums: Int32s
-    weights: Floats
-    means: Floats
-    dots: Int32s
-
-    @property
-    def mean(self) -> float:
-        """Similarity of all tokens to the mean of all tokens; added in one order, so the same on every processor."""
-        return float(np.cumsum(self.weights * self.means)[-1])
-
-    def constants(self, codec: Codec, nbits: int) -> Floats:
-        """Return what `kernels.maxsim.maxima` calls ``constants``."""
-        middles = np.float32(((1 << nbits) - 1) / 2) * self.sums
-        return np.concatenate([self.means, middles, [codec.centroid_scale], codec.ranges[nbits].ravel()]).astype(np.float32)
-
-
-def lanes_of(tokens: Floats, codec: Codec) -> list[Lanes]:
-    """Round query tokens (n, dim) to bytes, each by its own scale, 32 at a time; lanes without a token are zero."""
-    n_lanes = -(-len(tokens) // LANES) * LANES
-    rows, weights, means = round_tokens(read_only(tokens), read_only(codec.rotation), read_only(codec.mean), n_lanes)
-    packed, sums = pack_lanes(rows), rows.sum(axis=1, dtype=np.int32)
-    lanes = []
-    for i in range(n_lanes // LANES):
-        span = slice(i * LANES, (i + 1) * LANES)
-        dots = np.empty((codec.n_centroids, LANES), np.int32)
-        dot_rows(codec.centroids, packed[i], (-128 * sums[span]).astype(np.int32), dots)
-        lanes.append(Lanes(packed[i], sums[span], weights[span], means[span], dots))
-    return lanes
+        return CentroidOptions(**calibrated_options(field, self.target_recall, k), unreadable=self.unreadable)
 
 
 class CentroidSearcher:
@@ -193,10 +152,13 @@ class CentroidSearcher:
         masks = self.field.masks() if allowed is None else allowed
         chosen = (options or self.options).resolved(self.field, k)
 
-        def answer(number: int) -> tuple[Int32s, Floats]:
-            return self._one(queries.row(number), k, masks, chosen)
+        reads = [ReadCounts() for _ in range(len(queries))]
 
-        return Hits.of(self._workers.map(answer, len(queries), n_threads))
+        def answer(number: int) -> tuple[Int32s, Floats]:
+            return self._one(queries.row(number), k, masks, chosen, reads[number])
+
+        hits = Hits.of(self._workers.map(answer, len(queries), n_threads))
+        return replace(hits, reads=ReadCounts.total(reads))
 
     def score(
         self, queries: MultiVectors, doc_nums: Sequence[Int32s], options: CentroidOptions | None = None, n_threads: int = 1
@@ -228,16 +190,18 @@ class CentroidSearcher:
         """
         wanted = checked_doc_nums(self.field, queries, doc_nums)
         check_dim(self.field, queries)
-        exact = (options or self.options).resolved(self.field, None).n_exact != 0
+        chosen = (options or self.options).resolved(self.field, None)
+        keep, exact = chosen.unreadable == "keep", chosen.n_exact != 0
+        reads = [ReadCounts() for _ in range(len(queries))]
 
         def score(number: int) -> Floats:
             tokens, codec = queries.row(number), self.field.codec
             if codec is None or not len(tokens) or not len(wanted[number]):
                 return np.full(len(wanted[number]), NO_SCORE, np.float32)
-            lanes = lanes_of(tokens, codec)
-            return in_order(wanted[number], lambda ascending: self._score(lanes, ascending, codec, exact=exact))
+            scorer = StoreScorer(lanes_of(tokens, codec), codec, reads[number], keep_unreadable=keep)
+            return in_order(wanted[number], lambda ascending: self._score(scorer, ascending, exact=exact))
 
-        return self._workers.map(score, len(queries), n_threads)
+        return Scores(self._workers.map(score, len(queries), n_threads), ReadCounts.total(reads))
 
     def warm(self) -> None:
         """Load or compile every kernel that a query can need."""
@@ -249,11 +213,12 @@ class CentroidSearcher:
         self.search(MultiVectors.of([token], codec.dim), 1, options=CentroidOptions(n_gathered=1, n_candidates=1))
         first, lanes = np.zeros(1, np.int32), lanes_of(token, codec)
         self._score_centroids(lanes, first, codec)
-        self._score(lanes, first, codec, exact=False)
-        self._score(lanes, first, codec, exact=True)
+        scorer = StoreScorer(lanes, codec, ReadCounts())
+        self._score(scorer, first, exact=False)
+        self._score(scorer, first, exact=True)
 
     def _one(
-        self, tokens: Floats, k: int, masks: Sequence[Mask | None], options: CentroidOptions
+        self, tokens: Floats, k: int, masks: Sequence[Mask | None], options: CentroidOptions, reads: ReadCounts
     ) -> tuple[Int32s, Floats]:  # fmt: skip
         codec = self.field.codec
         if codec is None or not len(tokens):
@@ -263,10 +228,11 @@ class CentroidSearcher:
         candidates = self._candidates(lanes, codec, n_gathered, k, masks, options.n_probe)
         if len(candidates) > n_candidates:
             candidates = np.sort(best(candidates, self._score_centroids(lanes, candidates, codec), n_candidates)[0])
-        scores = self._score(lanes, candidates, codec, exact=False)
-        if n_exact and any(segment.part.exact is not None for segment in self.field.segments):
+        scorer = StoreScorer(lanes, codec, reads)
+        scores = self._score(scorer, candidates, exact=False)
+        if n_exact and any(segment.part.small is not None for segment in self.field.segments):
             candidates = np.sort(best(candidates, scores, n_exact)[0])
-            scores = self._score(lanes, candidates, codec, exact=True)
+            scores = self._score(scorer, candidates, exact=True)
         return best(candidates, scores, k)
 
     def _candidates(
@@ -315,18 +281,20 @@ class CentroidSearcher:
                 score_codes(positions, segment.part.offsets, segment.part.codes, lane.dots, scales, lane.mean, scores[span])
         return scores
 
-    def _score(self, lanes: Sequence[Lanes], doc_nums: Int32s, codec: Codec, *, exact: bool) -> Floats:
-        """MaxSim of ascending doc_nums over codes, or over exact tokens where there are any; `NO_SCORE` without tokens."""
+    def _score(self, scorer: StoreScorer, doc_nums: Int32s, *, exact: bool) -> Floats:
+        """MaxSim of ascending doc_nums over residuals to search by, or over the token store; `NO_SCORE` without tokens."""
         scores = np.zeros(len(doc_nums), np.float32)
         for segment, positions, span in parts(self.field.segments, doc_nums):
-            part = segment.part
-            encoded, nbits = (part.exact, EXACT_BITS) if exact and part.exact is not None else (part.small, part.nbits)
-            for lane in lanes:
+            part, small = segment.part, segment.part.small
+            if exact or small is None:
+                scorer.score(part.store, positions, scores[span])
+                continue
+            for lane in scorer.lanes:
                 score_documents(
-                    encoded.file.checked, positions, part.offsets, nbits, encoded.levels, part.codes, encoded.scalars,
-                    lane.dots, lane.packed, lane.constants(codec, nbits), lane.weights, scores[span],
+                    small.file.checked, positions, part.offsets, part.nbits, small.levels, part.codes, small.scalars,
+                    lane.dots, lane.packed, lane.constants(scorer.codec, part.nbits), lane.weights, scores[span],
                 )  # fmt: skip
-            encoded.file.raise_damage()
+            small.file.raise_damage()
             scores[span][part.offsets[positions] == part.offsets[positions + 1]] = NO_SCORE
         return scores
 

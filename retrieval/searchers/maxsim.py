@@ -79,11 +79,9 @@ class MaxSimSearcher:
             scores = np.zeros(len(ascending), np.float32)
             for segment, positions, span in parts(self.field.segments, ascending):
                 part = segment.part
-                offsets, picks = picks_of(part.offsets, positions)
-                encoded = part.exact or part.small
-                if len(picks):
-                    encoded.span(slice(int(picks[0]), int(picks[-1]) + 1))  # verifies those between too
-                tokens = codec.decode(part.codes[picks], encoded.take(picks), rotated=True)
+                offsets, _ = picks_of(part.offsets, positions)
+                codes, encoded = part.store.unpack(positions)
+                tokens = codec.decode(codes, encoded, rotated=True)
                 sums = self._multiply(tokens, offsets, rotated).sum(axis=0)
                 scores[span] = np.where(np.diff(offsets) > 0, sums, NO_SCORE)
             return scores

@@ -26,7 +26,7 @@ from lexmax.index.multivector.clustering import train
 from lexmax.index.multivector.residual import Encoded
 from lexmax.retrieval.kernels.centroids import code_maxima_plain, score_codes
 from lexmax.retrieval.kernels.maxsim import maxima_plain, score_documents
-from lexmax.retrieval.searchers.centroid import lanes_of
+from lexmax.retrieval.searchers.lanes import lanes_of
 
 ROUNDS = 15
 N_SCORED = 200

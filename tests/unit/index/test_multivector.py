@@ -12,14 +12,14 @@ from lexmax.index.multivector.clustering import train
 from lexmax.index.multivector.codes import (
     FILE_NAME,
     KIND,
-    TOKENS_KIND,
-    TOKENS_NAME,
     MultiVectorIndex,
     TokenRows,
     encode_tokens,
     write_multivector,
 )
 from lexmax.index.multivector.residual import Encoded
+from lexmax.index.multivector.store import FILE_NAME as STORE_NAME
+from lexmax.index.multivector.store import KIND as STORE_KIND
 from lexmax.index.representations.multivectors import MultiVectors
 
 WIDTHS = [3, 0, 40, 1, 0, 16]
@@ -76,10 +76,11 @@ def test_the_residual_is_what_centroids_leave_over(tmp_path, vectors, codec):
 def test_without_exact_tokens_the_small_ones_are_decoded(tmp_path, vectors, codec):
     write(tmp_path, vectors, codec, exact=False, nbits=4)
     index = MultiVectorIndex(tmp_path, codec)
-    assert index.exact is None
-    assert not (tmp_path / TOKENS_NAME).exists()
-    assert np.allclose(index.tokens(codec, 0, 6), codec.decode(index.codes, index.small), atol=1e-5)
-    assert index.rows().exact is None
+    assert index.small is None
+    assert index.store.nbits == 4
+    rows = index.rows()
+    assert rows.exact is None
+    assert np.allclose(index.tokens(codec, 0, 6), codec.decode(rows.codes, rows.small), atol=1e-5)
 
 
 def test_rows_of_live_documents(folder, vectors, codec):
@@ -106,12 +107,12 @@ def test_no_documents_and_documents_without_tokens(tmp_path, codec):
         assert len(index.rows().codes) == 0
 
 
-@pytest.mark.parametrize(("name", "kind"), [(FILE_NAME, KIND), (TOKENS_NAME, TOKENS_KIND)])
+@pytest.mark.parametrize(("name", "kind"), [(FILE_NAME, KIND), (STORE_NAME, STORE_KIND)])
 def test_a_flipped_bit_in_any_array_and_a_short_file_are_found(folder, codec, name, kind):
     path = folder / name
     whole = path.read_bytes()
     entries = ArrayFile(path, kind)._entries
-    assert len(entries) == (7 if kind == KIND else 2)
+    assert len(entries) == (7 if kind == KIND else 4)
     for array, entry in entries.items():
         at = (entry.offset + entry.end) // 2
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
@@ -177,7 +178,7 @@ def test_arrays_that_would_lead_kernels_astray_are_refused(folder, codec, name, 
 def test_exact_tokens_of_other_documents_are_refused(folder, tmp_path_factory, vectors, codec):
     other = tmp_path_factory.mktemp("other")
     write(other, vectors.select(np.arange(3)), codec)
-    shutil.copy(other / TOKENS_NAME, folder / TOKENS_NAME)
+    shutil.copy(other / STORE_NAME, folder / STORE_NAME)
     with pytest.raises(IndexFormatError, match="fit each other"):
         MultiVectorIndex(folder, codec)
 
@@ -205,8 +206,10 @@ def test_token_rows_are_written_as_they_are(tmp_path, codec):
     )
     write_multivector(tmp_path, rows, codec, 2)
     index = MultiVectorIndex(tmp_path, codec)
-    assert index.small.levels.tolist() == rows.small.levels.tolist()
-    assert index.small.scalars.tolist() == [[1, 2], [3, 4]]
+    codes, stored = index.store.unpack(np.arange(1))
+    assert codes.tolist() == [31, 31]
+    assert stored.levels.tolist() == rows.small.levels.tolist()
+    assert stored.scalars.tolist() == [[1, 2], [3, 4]]
     assert index.list_documents.tolist() == [0]  # once, however many tokens
     assert index.list_starts.tolist() == [0] * 32 + [1]
 

@@ -6,6 +6,7 @@ from corpora import documents, random_vectors
 from token_vectors import token_vectors
 
 from lexmax import Collection, EncoderRecord, NewField, Snapshot
+from lexmax.retrieval.hits import UNREADABLE, ReadCounts, Scores
 from lexmax.retrieval.pipelines.expression import parse
 from lexmax.retrieval.pipelines.pipeline import DEPTH, Pipeline
 from lexmax.retrieval.searchers.registry import field_searcher
@@ -148,6 +149,44 @@ def test_stages_are_timed_and_traced(searchers, queries):
     for number in range(N_QUERIES):
         last = answer.trace[-1].rankings[number]
         assert last.doc_nums[:10].tolist() == answer.hits.query(number)[0].tolist()
+
+
+class Blind:
+    """A searcher that cannot read some documents."""
+
+    def __init__(self, inner, lost):
+        self._inner, self._lost = inner, lost
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def score(self, queries, doc_nums, **keywords):
+        scores = [each.copy() for each in self._inner.score(queries, doc_nums, **keywords)]
+        for each, numbers in zip(scores, doc_nums, strict=True):
+            each[np.isin(numbers, self._lost)] = UNREADABLE
+        return Scores(scores, ReadCounts(n_records=3, n_reads=2, n_bytes=100, n_unreadable=1))
+
+
+@pytest.mark.parametrize("reranker", ["t", "0.4*t + 0.6*b", "t + b:40"])
+def test_candidates_that_cannot_be_read_keep_their_score_and_come_last(searchers, queries, reranker):
+    search = parse(f"a:60 > {reranker}")
+    first = Pipeline(parse("a:60"), searchers).run(queries, 60)
+    lost = [first.hits.query(number)[0][at] for number in range(N_QUERIES) for at in (0, 7, 30)]
+    blind = {**searchers, "t": Blind(searchers["t"], lost)}
+    answer, whole = Pipeline(search, blind).run(queries, 60, trace=True), Pipeline(search, searchers).run(queries, 60)
+    depth = 40 if ":" in reranker else 60
+    assert answer.reads == {"> t": ReadCounts(n_records=3, n_reads=2, n_bytes=100, n_unreadable=1)}
+    assert not whole.reads
+    assert not whole.unreadable
+    for number in range(N_QUERIES):
+        numbers, scores = first.hits.query(number)
+        unread = [(int(n), float(s)) for n, s in zip(numbers[:depth], scores[:depth], strict=True) if n in lost]
+        found = [(int(n), float(s)) for n, s in zip(*answer.hits.query(number), strict=True)]
+        assert found[len(found) - len(unread) :] == unread
+        assert answer.unreadable[number] == {n for n, _ in unread}
+        if reranker == "t":
+            wanted = [(int(n), float(s)) for n, s in zip(*whole.hits.query(number), strict=True) if n not in lost]
+            assert found[: len(found) - len(unread)] == wanted
 
 
 def test_a_field_that_is_named_twice_is_searched_once(searchers, queries):

@@ -10,7 +10,8 @@ from lexmax.index.representations.multivectors import MultiVectors
 from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.kernels import centroids as kernels
 from lexmax.retrieval.searchers import centroid
-from lexmax.retrieval.searchers.centroid import CentroidOptions, CentroidSearcher, lanes_of
+from lexmax.retrieval.searchers.centroid import CentroidOptions, CentroidSearcher
+from lexmax.retrieval.searchers.lanes import lanes_of
 from lexmax.retrieval.searchers.maxsim import MaxSimSearcher
 
 DIM, N_DOCS = 32, 300
@@ -45,8 +46,9 @@ def maxsim(field, query, *, exact=True):
     scores = []
     for segment in field.segments:
         part = segment.part
-        encoded = part.exact if exact else part.small
-        products = query @ field.codec.decode(part.codes, encoded).T
+        codes, stored = part.store.unpack(np.arange(part.n_docs))
+        assert np.array_equal(codes, part.codes)
+        products = query @ field.codec.decode(codes, stored if exact or part.small is None else part.small).T
         for first, last in zip(part.offsets[:-1], part.offsets[1:], strict=True):
             scores.append(products[:, first:last].max(axis=1).sum() if first < last else -np.inf)
     return np.array(scores)

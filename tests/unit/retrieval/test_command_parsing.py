@@ -3,6 +3,7 @@
 import pytest
 
 from lexmax.__main__ import _parser, main
+from lexmax.retrieval.commands.options import bytes_of
 
 
 def parsed(*arguments):
@@ -73,3 +74,17 @@ def test_what_does_not_fit_ends_in_one_line(arguments, message, capsys):
     assert out == ""
     assert err.count("\n") == 1
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("0", 0), ("12", 12), ("500MB", 500_000_000), ("1.5 GiB", 3 << 29), (".5k", 500), ("2kib", 2048), ("1TB", 10**12)],
+)
+def test_sizes(text, n_bytes):
+    assert bytes_of(text, "--memory-budget") == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1", "1e9", "5 bananas", "1.5.2GB", "1 MBB"])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match="--memory-budget takes a size, as in 500MB"):
+        bytes_of(text, "--memory-budget")

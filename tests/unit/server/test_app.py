@@ -29,14 +29,14 @@ def test_one_query(shared_client):
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     body = response.json()
-    assert sorted(body) == ["results", "timings_ms", "took_ms"]
+    assert sorted(body) == ["reads", "results", "timings_ms", "took_ms"]
     assert body["timings_ms"] is None
     assert body["took_ms"] > 0
     assert body["results"] == [
         {"doc_id": "a", "score": 3.0, "title": "Solar", "text": "Solar cells",
-         "metadata": {"year": 2021, "tags": ["x"]}, "explanation": None},
+         "metadata": {"year": 2021, "tags": ["x"]}, "explanation": None, "unreadable": False},
         {"doc_id": "dir/b c%/ü", "score": 3.0, "title": "", "text": "Wind",
-         "metadata": {"nested": {"ratio": None}}, "explanation": None},
+         "metadata": {"nested": {"ratio": None}}, "explanation": None, "unreadable": False},
     ]  # fmt: skip
 
 
@@ -64,6 +64,7 @@ def test_timings_on_request(shared_client):
     assert list(body["timings_ms"]) == ["encode", "bm25"]
     assert body["timings_ms"]["encode"] > 0
     assert body["timings_ms"]["bm25"] == 1.5
+    assert body["reads"] == {}
 
 
 @pytest.mark.parametrize(
