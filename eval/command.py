@@ -86,7 +86,8 @@ def _eval_suite(options: argparse.Namespace) -> int:
     from .suite.corpora import Workplace
     from .suite.systems import load_fields, parse_searches
 
-    alone = ("dataset", "index", "model", "measures", "run_out", "option", "target_recall")
+    alone = ("dataset", "index", "model", "measures", "run_out", "option", "target_recall",
+             "token_storage", "memory_budget")  # fmt: skip
     other = [name for name in alone if getattr(options, name)]
     if other or options.exhaustive:
         raise ValueError(f"--suite compares searches by nDCG@10: it does not go with {', '.join(other or ['exhaustive'])}")

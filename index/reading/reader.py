@@ -20,7 +20,7 @@ from ..arrays import Int64s
 from ..errors import IndexFormatError, StorageError
 from ..kernels.reading import PAGE, plan_extents
 from ..preludes import ADVICE, PRELUDE_BYTES, FileRecord, parse_prelude, unreadable
-from .sessions import ARENA_BYTES, NO_READS, Ended, Reads, Session, Sessions
+from .sessions import NO_READS, Ended, Reads, Session, Sessions
 
 MAX_GAP = 12 << 10
 """Bytes between two records that cost less to read than another read does: about bandwidth by reads a second."""
@@ -106,7 +106,7 @@ class FileReader:
         session.need(int(n_bytes[0]) + 2 * PAGE)
         offsets, needed, lengths, at, first, record_at = np.empty((6, len(starts) + 1), np.int64)
         n, n_records = plan_extents(
-            starts, n_bytes, self.alignment, MAX_GAP, MAX_EXTENT, max(len(session.arena), ARENA_BYTES),
+            starts, n_bytes, self.alignment, MAX_GAP, MAX_EXTENT, len(session.arena),
             offsets, needed, lengths, at, first, record_at,
         )  # fmt: skip
         return Plan(offsets[:n], needed[:n], lengths[:n], at[:n], first[: n + 1], record_at[:n_records])

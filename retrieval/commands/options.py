@@ -88,7 +88,7 @@ def add_search_options(parser: argparse.ArgumentParser, *, several: bool = False
                        help="of token vectors: the cheapest settings that reach this recall, as calibrated")  # fmt: skip
     group.add_argument("--exhaustive", action="store_true",
                        help="score every document: the slow oracle that the fast searchers are measured by")  # fmt: skip
-    group.add_argument("--token-storage", default="auto", metavar="PLACE",
+    group.add_argument("--token-storage", metavar="PLACE",
                        help="where token vectors are: memory, mmap, or on disk, read by io_uring, libaio, pread or willneed "
                        "(default auto: mmap if they fit into half of the free memory, else the first that works)")  # fmt: skip
     group.add_argument("--memory-budget", metavar="SIZE",
@@ -160,7 +160,7 @@ def token_storage(options: argparse.Namespace) -> TokenStorage:
     from ...index.multivector.placement import TokenStorage
 
     budget = None if options.memory_budget is None else bytes_of(options.memory_budget, "--memory-budget")
-    return TokenStorage(place=options.token_storage, memory_budget=budget)
+    return TokenStorage(place=options.token_storage or "auto", memory_budget=budget)
 
 
 def bytes_of(text: str, option: str) -> int:

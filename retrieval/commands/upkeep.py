@@ -31,10 +31,11 @@ def add_upkeep_commands(command: Command) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
+    from ...index.multivector.placement import TokenStorage
     from ...index.snapshot import Snapshot
 
     with compiling():
-        facts = Snapshot.open(options.index).info()
+        facts = Snapshot.open(options.index, storage=TokenStorage()).info()
     if options.json:
         write(json.dumps(facts, ensure_ascii=False, indent=1))
         return 0

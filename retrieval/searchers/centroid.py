@@ -162,7 +162,7 @@ class CentroidSearcher:
 
     def score(
         self, queries: MultiVectors, doc_nums: Sequence[Int32s], options: CentroidOptions | None = None, n_threads: int = 1
-    ) -> list[Floats]:
+    ) -> Scores:
         """MaxSim of given documents: for any candidates, exactly the scores of `search` with the same options.
 
         Parameters
@@ -179,7 +179,8 @@ class CentroidSearcher:
         Returns
         -------
         list of (n,) float32
-            0 where the query or the document has no tokens.
+            `NO_SCORE` where the query or the document has no tokens; `UNREADABLE`, see `CentroidOptions`. What was read from
+            disk is in its ``reads``.
 
         Raises
         ------

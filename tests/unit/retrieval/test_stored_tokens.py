@@ -111,7 +111,6 @@ def test_neighbours_come_with_one_read(field, queries, candidates):
 
 def test_more_candidates_than_a_session_holds_come_in_waves(field, queries, candidates, sound, monkeypatch):
     monkeypatch.setattr("lexmax.index.reading.sessions.ARENA_BYTES", 1 << 16)
-    monkeypatch.setattr("lexmax.index.reading.reader.ARENA_BYTES", 1 << 16)
     put(field, "pread")
     for segment in field.segments:
         segment.part.store.reader.sessions = Sessions(PoolSession)
@@ -305,6 +304,16 @@ def test_a_budget_is_used_up_and_the_rest_is_read(tmp_path, vectors, caplog):
     assert f"{sum(sizes):,} bytes by pread" in caplog.text
     place_tokens([field], TokenStorage())
     assert field.info()["records"] == {"mmap": sum(sizes)}
+
+
+def test_records_are_read_from_disk_where_memory_is_short(field, monkeypatch):
+    n_bytes = sum(segment.part.store.records.nbytes for segment in field.segments)
+    for free, mapped in ((2 * n_bytes, True), (2 * n_bytes - 1, False)):
+        monkeypatch.setattr("lexmax.index.multivector.placement.free_memory", lambda free=free: free)
+        place_tokens([field], TokenStorage())
+        (place,) = field.places()
+        assert (place == "mmap") == mapped
+        assert mapped or place in READING
 
 
 def test_a_later_snapshot_keeps_the_open_files(path):
