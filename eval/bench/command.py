@@ -42,6 +42,11 @@ def add_commands(comparisons: Any) -> None:
         "Time lexmax's encodings of documents and queries and those of every installed package, in one thread.",
         "lexmax bench fde --json",
     ))  # fmt: skip
+    _add_ssd(_command(
+        comparisons, "ssd", _ssd, "reranking by token vectors from disk beside the same from memory",
+        "Time reranking of the same candidates from memory, a memory map and disk, interleaved query by query, pages dropped.",
+        "lexmax bench ssd --docs 100000 --candidates 1000 128 --json",
+    ))  # fmt: skip
     _add_encode(_command(
         comparisons, "encode", _encode, "encoders alone and in one shared pass, in several precisions",
         "Time encoders on passages and on single queries: each alone, and all in one pass over a shared trunk.",
@@ -138,6 +143,21 @@ def _add_nets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, default=10, help="depth (default 10)")
     parser.add_argument("--passes", type=int, default=2, help="the best of these counts for each query (default 2)")
     parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+
+
+def _add_ssd(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--docs", type=int, default=100_000, help="documents to generate (default 100000)")
+    parser.add_argument("--tokens", type=float, default=70, help="mean of a document's tokens (default 70)")
+    parser.add_argument("--dim", type=int, default=128, help="of token vectors (default 128)")
+    parser.add_argument("--nbits", type=int, default=8, help="of a record: 8, 4, 2 or 1 (default 8)")
+    parser.add_argument("--queries", type=int, default=40, metavar="N", help="queries (default 40)")
+    parser.add_argument("--candidates", type=int, nargs="+", default=[1000, 128], metavar="N", help="depths (default 1000 128)")
+    parser.add_argument("--places", nargs="+", metavar="PLACE", help="places beside memory (default: all that work here)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8], metavar="N", help="who ask at once (default 1 8)")
+    parser.add_argument("--passes", type=int, default=2, help="the best of these counts for each query (default 2)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
+    parser.add_argument("--work", metavar="DIR", help="keep the index here, and take it from here when it is there")
     parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
 
 
@@ -277,6 +297,18 @@ def _nets(options: argparse.Namespace) -> int:
         max_iterations=options.max_iterations, k=options.k, n_passes=options.passes,
     )  # fmt: skip
     return _write(run_net_bench(bench, say), options)
+
+
+def _ssd(options: argparse.Namespace) -> int:
+    use_threads()
+    from .ssd import SsdBench, run_ssd_bench
+
+    bench = SsdBench(
+        n_docs=options.docs, tokens=options.tokens, dim=options.dim, nbits=options.nbits, n_queries=options.queries,
+        n_candidates=tuple(options.candidates), places=options.places, n_clients=tuple(options.clients),
+        n_passes=options.passes, seed=options.seed, work=options.work,
+    )  # fmt: skip
+    return _write(run_ssd_bench(bench, say), options)
 
 
 def _fde(options: argparse.Namespace) -> int:
