@@ -1,7 +1,8 @@
 """Multivariate representations: each text is a normal distribution with a diagonal covariance (MRL, arXiv 2304.14522).
 
 A linear layer makes the mean of the state of [CLS], another one, through a softplus, the variances of the state of the token
-after it. The score is ``-KL(query || document)``, written as an inner product, so that a dense field holds the documents::
+after it; or both read the mean of all states. The score is ``-KL(query || document)``, written as an inner product, so that
+a dense field holds the documents::
 
     query     1/2 (1, v + m^2, m)                              m, v: mean and variances, (n_dims,) each
     document  (-sum(log v + m^2 / v), -1 / v, 2 m / v)
@@ -155,7 +156,7 @@ class GaussianNetwork(DenseNetwork):
     ----------
     layout : GaussianLayout
     variance_at : int
-        Which token's state gives the variances.
+        Which token's state gives the variances, where the pooling is "cls".
     device, dtype : str
     """
 
@@ -176,15 +177,16 @@ class GaussianNetwork(DenseNetwork):
         self._standard = Standard(*(found[name].double().numpy() for name in ("centre", "spread")))
         if not all(np.isfinite(each).all() for each in self._standard) or self._standard.spread.min() <= 0:
             raise RepresentationError(f"{layout.head}: centre and spread must be finite, and spread above 0")
-        self._beta, self._at = layout.beta, variance_at
+        self._beta, self._at, self._takes_mean = layout.beta, variance_at, layout.text.pooling == "mean"
 
     def distributions(self, states: Sequence[torch.Tensor]) -> Distributions:
         """Distributions of texts whose trunk states, (n_tokens, hidden) each, are known."""
         import torch
 
         with torch.inference_mode():
-            means = torch.stack([each[0].float() for each in states]) @ self._mean.T
-            activations = torch.stack([each[self._at].float() for each in states]) @ self._variance.T
+            read = [[each.float().mean(0)] * 2 if self._takes_mean else each[[0, self._at]].float() for each in states]
+            means = torch.stack([first for first, _ in read]) @ self._mean.T
+            activations = torch.stack([second for _, second in read]) @ self._variance.T
             variances = torch.nn.functional.softplus(activations.double(), beta=self._beta).clamp_min(MIN_VARIANCE)
             return Distributions(means.double().cpu().numpy(), variances.cpu().numpy())
 

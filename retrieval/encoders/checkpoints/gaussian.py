@@ -20,7 +20,8 @@ from .transformer import read_transformer
 
 HEAD = "gaussian"
 """Folder of what comes after the transformer."""
-KEYS = ("n_dims", "beta", "document_marker", "query_marker", "document_length", "query_length")
+POOLINGS = ("cls", "mean")
+KEYS = ("n_dims", "beta", "pooling", "document_marker", "query_marker", "document_length", "query_length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,9 @@ class GaussianLayout:
     Attributes
     ----------
     text : DenseLayout
-        Transformer, tokenizer and lengths; its prompts are the tokens after [CLS] whose states give the variances, and its
-        vectors are those that the index holds.
+        Transformer, tokenizer and lengths; its prompts are the tokens after [CLS], and its vectors are those that the index
+        holds. Its pooling says which states the layers read: "cls", that of [CLS] for means and that of the token after it
+        for variances, as published, or "mean", the mean of all states for both.
     n_dims : int
         Of a distribution.
     beta : float
@@ -78,6 +80,8 @@ def read_gaussian_layout(root: Path) -> GaussianLayout:
     beta = stated["beta"]
     if not isinstance(beta, int | float) or isinstance(beta, bool) or not 0 < beta < 1e6:
         raise RepresentationError(f"{path}: beta is {beta!r}: it must be a number > 0")
+    if stated["pooling"] not in POOLINGS:
+        raise RepresentationError(f"{path}: pooling is {stated['pooling']!r}: it must be one of {', '.join(POOLINGS)}")
     n_dims, tokens = _number(path, stated, "n_dims"), [_token(path, stated, side) for side in ("document", "query")]
     text = DenseLayout(
         folder=files.folder,
@@ -87,7 +91,7 @@ def read_gaussian_layout(root: Path) -> GaussianLayout:
         query_length=lengths[1],
         length_limit=files.limit,
         lowercase=files.lowercase,
-        pooling="cls",
+        pooling=stated["pooling"],
         projections=(),
         dim=2 * n_dims + 2,
         truncate_dim=None,

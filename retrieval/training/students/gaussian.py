@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 
 from ....index.errors import RepresentationError
 from ...encoders.base import Side
-from ...encoders.checkpoints.gaussian import HEAD, GaussianLayout, read_gaussian_layout
+from ...encoders.checkpoints.gaussian import HEAD, POOLINGS, GaussianLayout, read_gaussian_layout
 from ...encoders.gaussian import MIN_VARIANCE
 from ...encoders.networks.loading import quiet_transformers, read_tensors
 from .base import Encoded, Student, filled, hidden_states
@@ -24,7 +24,7 @@ from .starts import network_folder, takes_layout
 from .trunk_states import StateCache, frozen_states
 
 PLAIN = {
-    "n_dims": 127, "beta": 2.5, "query_length": 64, "document_length": 256, "query_marker": "[unused0]",
+    "n_dims": 127, "beta": 2.5, "pooling": "cls", "query_length": 64, "document_length": 256, "query_marker": "[unused0]",
     "document_marker": "[unused1]",
 }  # fmt: skip
 """What a student of a plain transformer has where its configuration leaves it open; 127 dimensions make 256 numbers."""
@@ -42,6 +42,9 @@ class GaussianStudentConfig:
         Of a distribution; a vector of the index has 2 n_dims + 2 numbers.
     beta : float
         Of the softplus that makes variances positive.
+    pooling : {"cls", "mean"}
+        What the layers read: the states of [CLS] and of the token after it, as published, or the mean of all states, which
+        a trunk that was trained for tokens and does not learn needs.
     query_length, document_length : int
         Tokens of a text that are read, special tokens included.
     query_marker, document_marker : str
@@ -56,6 +59,7 @@ class GaussianStudentConfig:
 
     n_dims: int | None = None
     beta: float | None = None
+    pooling: Literal["cls", "mean"] | None = None
     query_length: int | None = None
     document_length: int | None = None
     query_marker: str | None = None
@@ -70,6 +74,8 @@ class GaussianStudentConfig:
             raise ValueError(f"n_dims is {self.n_dims}: it must be >= 1")
         if self.beta is not None and not 0 < self.beta < math.inf:
             raise ValueError(f"beta is {self.beta}: it must be > 0")
+        if self.pooling not in (None, *POOLINGS):
+            raise ValueError(f"pooling is {self.pooling!r}: it must be 'cls' or 'mean'")
         if any(length is not None and length < 4 for length in (self.query_length, self.document_length)):
             raise ValueError("lengths must leave room beside the special tokens, >= 4")
 
@@ -128,8 +134,10 @@ class GaussianStudent(Student):
         at = len(self.wordpieces.head)
         # Under autocast too the two layers are float32: variances differ by factors.
         with torch.autocast(self.device.type, enabled=False):
-            means = self.mean(torch.stack([each[0].float() for each in states]))
-            activations = self.variance(torch.stack([each[at].float() for each in states]))
+            pooled = self.config.pooling == "mean"
+            read = [[each.float().mean(0)] * 2 if pooled else each[[0, at]].float() for each in states]
+            means = self.mean(torch.stack([first for first, _ in read]))
+            activations = self.variance(torch.stack([second for _, second in read]))
             vectors = torch.cat([means, softplus(activations, beta=self.config.beta).clamp_min(MIN_VARIANCE)], dim=1)
         if side == "document" and self.training:
             self._observe(_raw_documents(vectors.detach()))
@@ -201,6 +209,6 @@ def _raw_documents(vectors: Tensor) -> Tensor:
 def _stated(layout: GaussianLayout) -> dict[str, Any]:
     text = layout.text
     return {
-        "n_dims": layout.n_dims, "beta": layout.beta, "query_length": text.query_length,
+        "n_dims": layout.n_dims, "beta": layout.beta, "pooling": text.pooling, "query_length": text.query_length,
         "document_length": text.document_length, "query_marker": text.query_prompt, "document_marker": text.document_prompt,
     }  # fmt: skip

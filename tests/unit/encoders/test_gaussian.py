@@ -39,9 +39,9 @@ def written(folder: Path, **options: Any) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("gaussian") / "m")
+@pytest.fixture(scope="module", params=["cls", "mean"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("gaussian") / "m", pooling=request.param)
 
 
 def distributions(folder: Path, texts: list[str], marker: int, length: int) -> Independent:
@@ -57,7 +57,9 @@ def distributions(folder: Path, texts: list[str], marker: int, length: int) -> I
         ids = torch.tensor([[pieces.cls_token_id, marker, *own, pieces.sep_token_id]])
         with torch.no_grad():
             states.append(network(input_ids=ids).last_hidden_state[0])
-    first, second = torch.stack([each[0] for each in states]), torch.stack([each[1] for each in states])
+    pooling = json.loads((folder / "gaussian" / "config.json").read_text())["pooling"]
+    read = [each[:2] if pooling == "cls" else torch.stack([each.mean(0)] * 2) for each in states]
+    first, second = torch.stack([each[0] for each in read]), torch.stack([each[1] for each in read])
     variance = torch.log1p(torch.exp(BETA * (second @ head["variance.weight"].T).double())) / BETA
     return Independent(Normal((first @ head["mean.weight"].T).double(), variance.sqrt()), 1)
 
@@ -121,6 +123,7 @@ def test_it_shares_the_pass_of_its_trunk(model: Path, tmp_path: Path) -> None:
     ("key", "value", "message"),
     [
         ("beta", 0, "beta is 0: it must be a number > 0"),
+        ("pooling", "max", "pooling is 'max': it must be one of cls, mean"),
         ("n_dims", "six", "n_dims is 'six': it must be a whole number"),
         ("query_marker", "[NONE]", r"'\[NONE\]' is no token of the tokenizer"),
         ("document_length", 3, "lengths of"),
