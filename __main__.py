@@ -20,6 +20,7 @@ from .eval.bench.command import add_commands
 from .eval.command import add_eval_command
 from .index.errors import LexmaxError, StorageError
 from .index.refusals import is_refusal, reason_of
+from .retrieval.commands.feedback import add_feedback_command
 from .retrieval.commands.indexing import add_indexing_commands
 from .retrieval.commands.packing import add_packing_command
 from .retrieval.commands.parsing import Parser
@@ -140,6 +141,7 @@ def _parser() -> Parser:
 
     add_indexing_commands(command)
     add_searching_commands(command)
+    add_feedback_command(command)
     add_upkeep_commands(command)
     add_serve_command(command)
     add_eval_command(command)

@@ -16,6 +16,8 @@ from typing import Any
 
 from ..index import manifest as manifests
 from ..index.arguments import count_of, mapping_of, path_of, texts_of
+from ..index.click_log import ClickLog
+from ..index.clicks import Impression
 from ..index.collection import Collection
 from ..index.documents import Document
 from ..index.errors import RepresentationError
@@ -29,6 +31,7 @@ from .build import add_to_index, build_index
 from .encoders.base import Encoder
 from .encoders.registry import check_encoder
 from .encoders.shared_pass import SharedPass
+from .feedback import NO_NOTES, Choice, Feedback, Notes, check_movable, rocchio_of
 from .fields import index_encoder
 from .pipelines.explaining import explain_hits
 from .pipelines.expression import Search, parse
@@ -63,7 +66,7 @@ class Retriever:
     def __init__(
         self, snapshot: Snapshot, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
         models: Mapping[str, str] | None = None, device: str = "cpu", options: Options | None = None, exhaustive: bool = False,
-        storage: TokenStorage | None = None,
+        storage: TokenStorage | None = None, clicks: ClickLog | Path | str | None = None,
     ) -> None:  # fmt: skip
         if not isinstance(snapshot, Snapshot):
             raise TypeError(f"a Retriever is made of a Snapshot, not {type(snapshot).__name__}: use Retriever.open(path)")
@@ -73,6 +76,7 @@ class Retriever:
         self._storage = storage
         self._encoders: dict[str, Encoder] = {}
         self._lock, self._encoder_lock, self._reload_lock = threading.RLock(), threading.Lock(), threading.Lock()
+        self._feedback = None if clicks is None else Feedback(clicks if isinstance(clicks, ClickLog) else ClickLog(clicks))
         self._state: _State | None = _State(snapshot)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         given: list[tuple[Mapping[str, Any], str]] = [
@@ -94,7 +98,8 @@ class Retriever:
     def open(
         cls, path: Path | str, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
         models: Mapping[str, str] | None = None, device: str = "cpu", options: Options | None = None, exhaustive: bool = False,
-        verify: bool = False, warm: bool = False, storage: TokenStorage | str | None = None,
+        clicks: ClickLog | Path | str | None = None, verify: bool = False, warm: bool = False,
+        storage: TokenStorage | str | None = None,
     ) -> Retriever:  # fmt: skip
         """Open the newest commit of an index and the encoders of its default search.
 
@@ -114,6 +119,8 @@ class Retriever:
             Field -> options of its search, for queries that bring none of their own for the field.
         exhaustive : bool
             Score every document with every field: the oracle.
+        clicks : ClickLog, path or None
+            A click log, for searches with ``feedback`` and for `log_clicks`.
         verify : bool
             See `Snapshot.open`.
         warm : bool
@@ -131,12 +138,14 @@ class Retriever:
             An encoder is not the one that made its field.
         RepresentationError, ValueError
             A search that does not fit the fields, or unknown options.
+        DatasetError
+            There is no click log.
         """
         chosen = storage if isinstance(storage, TokenStorage) else TokenStorage(place="auto" if storage is None else storage)
         snapshot = Snapshot.open(path_of(path), verify=verify, storage=chosen)
         retriever = cls(
             snapshot, search=search, encoders=encoders, models=models, device=device, options=options, exhaustive=exhaustive,
-            storage=chosen,
+            storage=chosen, clicks=clicks,
         )  # fmt: skip
         if warm:
             retriever.warm()
@@ -174,13 +183,14 @@ class Retriever:
 
     def search(
         self, text: str, k: int = 10, *, search: str | None = None, filter: Filter | None = None,
-        options: Options | None = None, boost: Boost | None = None, explain: bool = False, timings: bool = False,
+        options: Options | None = None, boost: Boost | None = None, feedback: Choice = None, explain: bool = False,
+        timings: bool = False,
     ) -> Results:  # fmt: skip
         """Answer one query; see `search_batch`."""
         if not isinstance(text, str):
             raise TypeError(f"a query is a string, not {type(text).__name__}; search_batch takes several")
-        common: dict[str, Any] = {"filter": filter, "options": options, "boost": boost, "explain": explain, "timings": timings}
-        return self.search_batch([text], k, search=search, **common)[0]
+        steering: dict[str, Any] = {"options": options, "boost": boost, "feedback": feedback}
+        return self.search_batch([text], k, search=search, filter=filter, **steering, explain=explain, timings=timings)[0]
 
     async def asearch(self, text: str, k: int = 10, **keywords: Any) -> Results:
         """Answer one query in a thread of the event loop; parameters are those of `search`."""
@@ -188,8 +198,8 @@ class Retriever:
 
     def search_batch(
         self, texts: Sequence[str], k: int = 10, *, search: str | None = None, filter: Filter | None = None,
-        options: Options | None = None, boost: Boost | None = None, explain: bool = False, timings: bool = False,
-        n_threads: int | None = None,
+        options: Options | None = None, boost: Boost | None = None, feedback: Choice = None, explain: bool = False,
+        timings: bool = False, n_threads: int | None = None,
     ) -> list[Results]:  # fmt: skip
         """Answer queries, best documents first.
 
@@ -206,6 +216,9 @@ class Retriever:
             Field -> options of its search, as ``{"colbert": {"n_probe": 64}}``.
         boost : mapping or None
             Term -> how heavy it is in the queries, times their heaviest term; 0 leaves it out. See `steering`.
+        feedback : bool, mapping, Rocchio or None
+            Move the queries of dense, fde and sparse fields by the clicks of the retriever's log; the log is read when the
+            retriever is opened, and at `reload`. A mapping has options of `rocchio.Rocchio`, as ``{"eta": 0.5}``.
         explain : bool
             Explain each score, stage by stage.
         timings : bool
@@ -216,7 +229,8 @@ class Retriever:
         Raises
         ------
         ValueError, TypeError
-            k < 1, a malformed expression or filter, unknown options, or a boost of a term that no field has.
+            k < 1, a malformed expression or filter, unknown options, a boost of a term that no field has, or feedback where
+            there is no click log, or no field whose queries it moves.
         RepresentationError
             The expression names a field that the index does not have.
         """
@@ -233,6 +247,7 @@ class Retriever:
             filter=filter,
             options=options,
             boost=boost,
+            feedback=feedback,
             explain=explain,
             timings=timings,
             n_threads=n_threads,
@@ -253,8 +268,8 @@ class Retriever:
 
     def search_vectors(
         self, queries: Any, texts: Sequence[str] | None = None, k: int = 10, *, search: str | None = None,
-        filter: Filter | None = None, options: Options | None = None, boost: Boost | None = None, explain: bool = False,
-        timings: bool = False, n_threads: int | None = 1, checkpoint: Callable[[], None] | None = None,
+        filter: Filter | None = None, options: Options | None = None, boost: Boost | None = None, feedback: Choice = None,
+        explain: bool = False, timings: bool = False, n_threads: int | None = 1, checkpoint: Callable[[], None] | None = None,
     ) -> list[Results]:  # fmt: skip
         """Answer queries that are vectors already.
 
@@ -264,7 +279,7 @@ class Retriever:
             Field -> queries, as `encode` returns them; of a search of one field the vectors alone: whatever
             `exchange.vectors.to_sparse_vectors` takes, `MultiVectors` or matrices (n_tokens, dim).
         texts : sequence of str or None
-            What they were made from, which explanations compare with; None: unknown.
+            What they were made from, which explanations compare with, and by which logged queries are known; None: unknown.
         checkpoint : callable or None
             Called before each explanation, the dearest part of a search; what it raises ends it.
 
@@ -279,11 +294,12 @@ class Retriever:
         """
         state, k = self._current(), count_of(k, "k")
         pipeline = self._pipeline(state, search)
-        ready = boosted(self._ready(pipeline, queries), boosts_by_field(pipeline.searchers, boost))
+        ready = self._ready(pipeline, queries)
         n_queries = len(next(iter(ready.values())))
         texts = [""] * n_queries if texts is None else texts_of(texts)
         if len(texts) != n_queries:
             raise ValueError(f"{n_queries} queries with {len(texts)} texts")
+        ready, notes = self._steered(state, pipeline, ready, texts, boost, feedback)
         answer = self._run(state, pipeline, ready, k, filter, options, n_threads, trace=explain)
         told = (answer.timings_ms, answer.reads) if timings else ()
         found = []
@@ -294,7 +310,8 @@ class Retriever:
             explanations: Sequence[Any] = [None] * len(documents)
             if explain:
                 contents = [document.content for document in documents]
-                explanations = explain_hits(pipeline, answer, ready, number, text, contents, checkpoint)
+                noted = self._noted(pipeline, options, notes, number)
+                explanations = explain_hits(pipeline, answer, ready, number, text, contents, checkpoint, noted)
             results = (
                 Result(doc_id=document.doc_id, score=score, title=document.title, text=document.text,
                        metadata=document.metadata, explanation=explanation, unreadable=doc_num in unreadable)
@@ -307,14 +324,14 @@ class Retriever:
 
     def rank(
         self, texts: Sequence[str], k: int = 10, *, search: str | None = None, filter: Filter | None = None,
-        options: Options | None = None, boost: Boost | None = None, n_threads: int | None = None,
+        options: Options | None = None, boost: Boost | None = None, feedback: Choice = None, n_threads: int | None = None,
     ) -> list[list[tuple[str, float]]]:  # fmt: skip
         """(doc_id, score) of the k best documents of each query, without reading their texts."""
         texts, k = texts_of(texts, "queries"), count_of(k, "k")
         search = self.default_search if search is None else search  # as in `search_batch`
         state = self._current()
         pipeline = self._pipeline(state, search)
-        ready = boosted(self._ready(pipeline, self.encode(texts, search)), boosts_by_field(pipeline.searchers, boost))
+        ready, _ = self._steered(state, pipeline, self._ready(pipeline, self.encode(texts, search)), texts, boost, feedback)
         hits = self._run(state, pipeline, ready, k, filter, options, n_threads, trace=False).hits
         rankings = []
         for number in range(len(texts)):
@@ -340,6 +357,23 @@ class Retriever:
             collection.commit()
         self.reload()
         return missing
+
+    @property
+    def clicks(self) -> ClickLog | None:
+        """The click log, None without one."""
+        return None if self._feedback is None else self._feedback.log
+
+    def log_clicks(self, impressions: Iterable[Impression]) -> None:
+        """Log what users saw and clicked, and search with it from now on; errors are those of `ClickLog.add`.
+
+        Raises
+        ------
+        ValueError
+            The retriever has no click log.
+        """
+        feedback = self._clicks()
+        feedback.log.add(impressions)
+        feedback.refresh()
 
     def document(self, doc_id: str) -> Document | None:
         """Return a live document by its doc_id, None when there is none."""
@@ -379,18 +413,22 @@ class Retriever:
         return default
 
     def search_fields(
-        self, search: str | None = None, options: Options | None = None, boost: Boost | None = None
-    ) -> tuple[str, ...]:  # fmt: skip
-        """Names of the fields of a search expression, by default of the retriever's; ``options`` and ``boost`` are checked too.
+        self, search: str | None = None, options: Options | None = None, boost: Boost | None = None, feedback: Choice = None
+    ) -> tuple[str, ...]:
+        """Names of the fields of a search expression, by default of the retriever's; the other arguments are checked too.
 
         Raises
         ------
         ExpressionError, RepresentationError, ValueError, TypeError
-            A malformed expression, a field that is not there, unknown options, a boost of a term that no field has.
+            A malformed expression, a field that is not there, unknown options, a boost of a term that no field has, feedback
+            where there is none.
         """
         pipeline = self._pipeline(self._current(), search)
         pipeline.options(self._options_of(pipeline, options))
         boosts_by_field(pipeline.searchers, boost)
+        if rocchio_of(feedback) is not None:
+            self._clicks()
+            check_movable(pipeline.searchers)
         return pipeline.search.fields
 
     def encoders(self, names: Sequence[str] | None = None) -> dict[str, Encoder]:
@@ -433,7 +471,9 @@ class Retriever:
         return self._current().snapshot.n_docs
 
     def reload(self) -> bool:
-        """Use the newest commit from now on, if there is one; running searches end on the old one.
+        """Use the newest commit from now on, if there is one, and what was clicked; running searches end on the old ones.
+
+        Returns whether there was a newer commit.
 
         Raises
         ------
@@ -441,7 +481,15 @@ class Retriever:
             A field was built again with another encoder; the old snapshot stays in use.
         RepresentationError
             The default search does not fit the new commit's fields; likewise.
+        IndexFormatError, DatasetError
+            The click log is damaged, or gone; the new commit is in use.
         """
+        newer = self._reload_index()
+        if self._feedback is not None:
+            self._feedback.refresh()
+        return newer
+
+    def _reload_index(self) -> bool:
         with self._reload_lock:
             old = self._current()
             newest = manifests.read(old.snapshot.path)
@@ -462,8 +510,11 @@ class Retriever:
         state = self._current()
         for name in self.search_fields():
             self._searcher(state, name).warm()
-        if not any(encoder.kind == "vectors" for encoder in self.encoders().values()):
-            self.search("warm up", 1)
+        if any(encoder.kind == "vectors" for encoder in self.encoders().values()):
+            return
+        self.search("warm up", 1)
+        if self._feedback is not None:
+            self._feedback.prepare(self._pipeline(state, None).searchers, self._encode_for)
 
     def close(self) -> None:
         """Release the index; memory maps go once running searches have ended. A temporary index is removed."""
@@ -485,6 +536,7 @@ class Retriever:
         keywords = {
             "search": self._search, "models": self._models, "device": self._device, "options": self._options,
             "exhaustive": self._exhaustive, "storage": self._storage,
+            "clicks": None if self._feedback is None else self._feedback.log.path,
         }  # fmt: skip
         return _reopen, (str(self._current().snapshot.path.resolve()), keywords)
 
@@ -515,6 +567,33 @@ class Retriever:
             field = state.snapshot.field(name)
             state.searchers[name] = field_searcher(field, _LazyEncoder(self, name, field.record))
         return state.searchers[name]
+
+    def _clicks(self) -> Feedback:
+        if self._feedback is None:
+            raise ValueError("there is no click log: open the retriever with clicks=LOG (`lexmax serve IDX --feedback LOG`)")
+        return self._feedback
+
+    def _encode_for(self, field: str, texts: Sequence[str]) -> Vectors:
+        return self.encode(texts, field)[field]
+
+    def _steered(
+        self, state: _State, pipeline: Pipeline, ready: dict[str, Vectors], texts: Sequence[str], boost: Boost | None,
+        feedback: Choice,
+    ) -> tuple[dict[str, Vectors], Notes]:  # fmt: skip
+        """Move queries by clicks, then boost their terms; returns notes for explanations too."""
+        boosts, options, notes = boosts_by_field(pipeline.searchers, boost), rocchio_of(feedback), NO_NOTES
+        if options is not None:
+            found = self._clicks()
+            ready, notes = found.move(ready, texts, pipeline.searchers, state.snapshot, self._encode_for, options)
+        return boosted(ready, boosts), notes
+
+    def _noted(self, pipeline: Pipeline, options: Options | None, notes: Notes, number: int) -> dict[str, str]:
+        """What explanations say of each field: what was done to a query, and what options make of scores."""
+        made = pipeline.options(self._options_of(pipeline, options))
+        noted = {name: [getattr(each, "note", "")] for name, each in made.items()}
+        for name, each in notes.items():
+            noted[name] = [each[number], *noted.get(name, ())]
+        return {name: "; ".join(filter(None, each)) for name, each in noted.items()}
 
     def _ready(self, pipeline: Pipeline, queries: Any) -> dict[str, Vectors]:
         """Bring queries into the form that each field's searcher takes."""

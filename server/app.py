@@ -18,7 +18,17 @@ from starlette.types import Receive
 from .errors import OneErrorShape, refused
 from .limits import Limits, limits_table
 from .payloads import Answer, BodyReader
-from .schemas import DocumentAnswer, ErrorBody, IndexInfo, ManyAnswer, OneAnswer, Status, search_body
+from .schemas import (
+    DocumentAnswer,
+    ErrorBody,
+    FeedbackAnswer,
+    IndexInfo,
+    ManyAnswer,
+    OneAnswer,
+    Status,
+    feedback_body,
+    search_body,
+)
 from .service import Service
 
 if TYPE_CHECKING:
@@ -81,11 +91,11 @@ def create_app(
     app.add_middleware(OneErrorShape)  # the last one added stands outermost
     for kind in (HTTPException, RequestValidationError):  # the two that FastAPI answers by itself
         app.add_exception_handler(kind, _answer_error)
-    _add_routes(app, service, search_body(limits))
+    _add_routes(app, service, search_body(limits), feedback_body(limits))
     return app
 
 
-def _add_routes(app: FastAPI, service: Service, body_type: Any) -> None:
+def _add_routes(app: FastAPI, service: Service, body_type: Any, feedback_type: Any) -> None:
     @app.post("/v1/search", response_model=OneAnswer | ManyAnswer, responses=_errors(404, 409, 415, 422))
     async def search(body: Annotated[body_type, Body()], request: Request) -> Response:
         """Search with one query (a list of results) or several (a list of such lists)."""
@@ -94,6 +104,11 @@ def _add_routes(app: FastAPI, service: Service, body_type: Any) -> None:
         except ConnectionAbortedError:
             return Response(status_code=499)  # nobody reads it: nginx's number for a client that hung up
         return Answer(parts)
+
+    @app.post("/v1/feedback", response_model=FeedbackAnswer, responses=_errors(404, 415, 422, 507))
+    async def feedback(body: Annotated[feedback_type, Body()]) -> Response:
+        """Log what users saw and clicked; searches with `feedback` know it some seconds later."""
+        return _json(await service.feedback(body))
 
     @app.get("/v1/documents/{doc_id:path}", response_model=DocumentAnswer, responses=_errors(404, 422))
     async def document(doc_id: str) -> Response:

@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..index.clicks import Impression
 from ..index.errors import FilterError, LexmaxError
 from ..retrieval.pipelines.expression import ExpressionError, Search, parse
 from ..retrieval.pipelines.pipeline import depth_of
 from .errors import RefusedError, unknown
 from .limits import Limits
-from .schemas import SearchMany, SearchOne
+from .schemas import FeedbackBody, SearchMany, SearchOne
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
@@ -54,13 +55,24 @@ def check_search(retriever: "Retriever", search: str, body: Body, n_queries: int
         message = f"the stages of the search score {n_scored} documents: at most {limits.max_scored} per request"
         raise RefusedError(422, "invalid_search", f"{message}; lower its depths or k, or send fewer queries")
     try:
-        retriever.search_fields(search, None, body.boost)
-    except ValueError as error:
+        retriever.search_fields(search, None, body.boost, body.feedback)
+    except (ValueError, TypeError) as error:
         raise RefusedError(422, "invalid_options", str(error)) from None
     try:
         return retriever.search_fields(search, body.options)
     except (ValueError, TypeError, OverflowError) as error:
         raise RefusedError(422, "invalid_options", f"options: {error}") from None
+
+
+def impressions_of(body: FeedbackBody) -> list[Impression]:
+    """Return the impressions of a body; refuse one that cannot be."""
+    found = []
+    for number, each in enumerate(body.impressions):
+        try:
+            found.append(Impression(**each.model_dump()))
+        except ValueError as error:
+            raise RefusedError(422, "invalid_request", f"impressions.{number}: {error}") from None
+    return found
 
 
 def check_filter(retriever: "Retriever", filter: str | Mapping[str, Any] | None) -> None:

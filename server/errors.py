@@ -7,6 +7,7 @@
     wrong encoder for the index         409    head or body came too late                     408
     body over the limit, head too long  413, 431    body not declared as JSON                  415
     anything else                       500    "internal error" and an id that the log carries
+    the click log cannot be written     507
 
 Messages about files hold paths, so an error that is not listed here is logged and never sent.
 """
@@ -25,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..index.errors import EncoderMismatchError, IndexNotFoundError, RepresentationError
-from .schemas import BODY_FIELDS, ErrorBody, ErrorFacts, ErrorType
+from .schemas import BODY_FIELDS, ErrorBody, ErrorFacts, ErrorType, FeedbackBody, ImpressionBody
 
 logger = logging.getLogger(__name__)
 
@@ -110,11 +111,15 @@ def _is_json(scope: Scope) -> bool:
 
 
 def _problem(problem: Mapping[str, Any]) -> str:
-    # A location is ("body", the shape that was chosen, then the field): the client knows the field alone.
-    place = problem["loc"][2:]
+    # A location is ("body", of a search the shape that was chosen, then the field): the client knows the field alone.
+    shaped = problem["loc"][1:2] in (("query",), ("queries",)) or problem["type"] == "json_invalid"
+    place = problem["loc"][2 if shaped else 1 :]
     field, reason = ".".join(str(part)[:100] for part in place) or "body", problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden" and len(place) == 1:
+    if problem["type"] == "extra_forbidden" and len(place) == 1 and shaped:
         reason = unknown("field", str(place[0]), [name for name in BODY_FIELDS if name not in ("query", "queries")])
+    elif problem["type"] == "extra_forbidden" and not shaped:
+        known = list(FeedbackBody.model_fields if len(place) == 1 else ImpressionBody.model_fields)
+        reason = unknown("field", str(place[-1]), known)
     elif problem["type"] == "query_or_queries" and isinstance(problem["input"], Mapping):
         strange = [name for name in problem["input"] if name not in BODY_FIELDS]
         meant = [(name, near) for name in strange[:5] for near in get_close_matches(name[:100], ["query", "queries"], n=1)]

@@ -37,6 +37,8 @@ class Limits:
     max_text_chars: int = _limit(20_000, "characters per query")
     max_total_chars: int = _limit(200_000, "characters of all queries of a request")
     max_search_chars: int = _limit(1_000, "characters of a search expression")
+    max_impressions: int = _limit(1000, "impressions per request of /v1/feedback")
+    max_feedback_bytes: int = _limit(64 * MIB, "bytes that the click log may grow to; more are refused with 507")
     max_body_bytes: int = _limit(2 * MIB, "bytes of a request body")
     max_answer_bytes: int = _limit(32 * MIB, "bytes of an answer: results times their texts")
     max_waiting: int = _limit(1024, "queries taken and not answered yet, over all requests; more are refused with 503")

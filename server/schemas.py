@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, RootModel, Tag, create_model
 
+from ..index.clicks import MAX_QUERY_CHARS, MAX_RANK, MAX_SHOWN
 from ..index.filters.expressions import MAX_CHARS
 from ..retrieval.searchers.explanation import Explanation
 from .limits import Limits
@@ -50,6 +51,11 @@ class SearchOptions(BaseModel):
         None,
         description='Terms of sparse fields, as {"latent-12": 2}: so many times as heavy as the heaviest of the query; 0 '
         "leaves one out.",
+    )
+    feedback: bool | Annotated[dict[str, float], BeforeValidator(_few)] | None = Field(
+        None,
+        description="Move queries of dense, fde and sparse fields by logged clicks: true, or options of Counterfactual "
+        'Rocchio, as {"eta": 0.5}. For servers that keep a log.',
     )
     explain: bool = Field(False, description="Explain every score: stages, fields, terms and tokens.")
     timings: bool = Field(False, description="Give the milliseconds of each stage.")
@@ -135,6 +141,52 @@ def search_body(limits: Limits) -> Any:
             custom_error_message="expected an object with exactly one of `query` and `queries`",
         ),
     ]
+
+
+class ImpressionBody(BaseModel):
+    """What one user saw and clicked."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    query: str = Field(max_length=MAX_QUERY_CHARS)
+    shown: list[str] = Field(
+        min_length=1, max_length=MAX_SHOWN, description="doc_ids in the order in which they were shown, none twice."
+    )
+    clicked: list[str] = Field([], max_length=MAX_SHOWN, description="Those of them that were clicked.")
+    first_rank: Annotated[int, BeforeValidator(_whole)] = Field(
+        1, ge=1, le=MAX_RANK, description="Rank of the first one: of a second page of ten it is 11."
+    )
+
+
+class FeedbackBody(BaseModel):
+    """What users saw and clicked; `feedback_body` adds the bound that depends on ``Limits``."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"impressions": [{"query": "solar cells", "shown": ["12", "4983"], "clicked": ["4983"], "first_rank": 1}]}
+            ]
+        },
+    )
+
+    impressions: list[ImpressionBody]
+
+
+def feedback_body(limits: Limits) -> Any:
+    """Return the type of a feedback body within the limits."""
+    impressions = Annotated[list[ImpressionBody], Field(min_length=1, max_length=limits.max_impressions)]
+    return create_model("FeedbackBody", __base__=FeedbackBody, __doc__=FeedbackBody.__doc__, impressions=(impressions, ...))
+
+
+class FeedbackAnswer(BaseModel):
+    """What was logged: it is on the disk."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"logged": 1, "unknown_documents": 0}]})
+
+    logged: int = Field(description="Impressions.")
+    unknown_documents: int = Field(description="Documents that were shown and are not in the index; they move no query.")
 
 
 class DocumentAnswer(BaseModel):
@@ -239,6 +291,7 @@ ErrorType = Literal[
     "body_too_large",
     "unsupported_media_type",
     "encoder_mismatch",
+    "storage",
     "overloaded",
     "deadline",
     "unavailable",

@@ -12,15 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from ..index.errors import StorageError
 from .answers import Piece, WrittenAnswer, write_piece
 from .batching import Batcher, Encoded
-from .checks import check_filter, check_search, check_size
+from .checks import check_filter, check_search, check_size, impressions_of
 from .errors import RefusedError
 from .limits import Limits
 from .payloads import Share
-from .schemas import DocumentAnswer, IndexInfo, SearchMany, SearchOne
+from .schemas import DocumentAnswer, FeedbackAnswer, FeedbackBody, IndexInfo, SearchMany, SearchOne
 
 if TYPE_CHECKING:
+    from ..index.click_log import ClickLog
+    from ..index.clicks import Impression
     from ..retrieval.retriever import Retriever
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ logger = logging.getLogger(__name__)
 CLOSE_S = 5.0  # what threads get to end after their requests were cut
 ENCODED_TOGETHER = 32  # queries of all requests in one call of the encoders
 PIECE_TEXTS, PIECE_HITS = 16, 1000  # queries and results of one request that go together
+LOGGING_AT_ONCE = 64  # requests that log feedback or wait for it
 SMOOTHING = 8  # answers that the pace is an average of
 
 T = TypeVar("T")
@@ -60,6 +64,7 @@ class Service:
         self._batcher = Batcher(lambda texts, search: self._retriever.encode(texts, search), max_batch=ENCODED_TOGETHER)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lexmax-search")
         self._running: set[Future[Any]] = set()
+        self._logging, self._n_logging = asyncio.Lock(), 0
 
     async def search(self, body: SearchOne | SearchMany, held: Share) -> list[bytes]:
         """Answer a search with the JSON of a ``OneAnswer`` or ``ManyAnswer``, in parts, which ``held`` counts."""
@@ -88,9 +93,36 @@ class Service:
     ) -> Piece:  # fmt: skip
         found = self._retriever.search_vectors(
             vectors, texts, body.k, search=search, filter=body.filter, options=body.options, boost=body.boost,
-            explain=body.explain, timings=body.timings, checkpoint=checkpoint,
+            feedback=body.feedback, explain=body.explain, timings=body.timings, checkpoint=checkpoint,
         )  # fmt: skip
         return write_piece(body, found, encode_ms)
+
+    async def feedback(self, body: FeedbackBody) -> FeedbackAnswer:
+        """Log impressions; 404 where the server keeps no log, 507 where it is full or cannot be written."""
+        self.check_ready()
+        log = self._retriever.clicks
+        if log is None:
+            raise RefusedError(404, "not_found", "this server keeps no click log: `lexmax serve IDX --feedback LOG` does")
+        impressions = impressions_of(body)
+        if self._n_logging >= LOGGING_AT_ONCE:
+            raise RefusedError(503, "overloaded", "too much feedback is being logged: try again", {"Retry-After": "1"})
+        self._n_logging += 1
+        try:
+            async with self._in_time(), self._logging:  # one thread at most waits for the disk
+                n_unknown = await self._in_thread(partial(self._log, log, impressions))
+        finally:
+            self._n_logging -= 1
+        return FeedbackAnswer(logged=len(impressions), unknown_documents=n_unknown)
+
+    def _log(self, log: "ClickLog", impressions: "Sequence[Impression]") -> int:
+        try:
+            log.add(impressions)
+        except StorageError as error:
+            logger.error("feedback was not logged: %s", error)
+            message = "the click log is full or cannot be written, nothing was logged; the server's log says why"
+            raise RefusedError(507, "storage", message) from None
+        shown = {doc_id for impression in impressions for doc_id in impression.shown}
+        return int((self._retriever.snapshot.find(sorted(shown)) < 0).sum())
 
     async def document(self, doc_id: str) -> DocumentAnswer:
         """Return a document; 404 when there is none."""

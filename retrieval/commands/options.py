@@ -15,6 +15,7 @@ from ..terminal import json_or_text, require_models, say, split_setting
 from .parsing import Parser
 
 if TYPE_CHECKING:
+    from ...index.click_log import ClickLog
     from ...index.manifest import FieldRecord
     from ...index.multivector.placement import TokenStorage
     from ..corpora.reading import BadRecords, Fields
@@ -71,7 +72,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def models_of(options: argparse.Namespace) -> dict[str, str]:
     """Return where models of fields are now, by field."""
-    return _once([split_setting(text, "--model") for text in options.model], "--model")
+    return once([split_setting(text, "--model") for text in options.model], "--model")
 
 
 def add_search_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -98,7 +99,7 @@ def add_search_options(parser: argparse.ArgumentParser, *, several: bool = False
 def search_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return the options of each field's search."""
     found: dict[str, dict[str, Any]] = {}
-    for name, value in _once([split_setting(text, "--option") for text in options.option], "--option").items():
+    for name, value in once([split_setting(text, "--option") for text in options.option], "--option").items():
         field, dot, option = name.partition(".")
         if not dot or not option:
             raise ValueError(f"--option takes FIELD.NAME=VALUE, as in colbert.n_probe=64, not {name}={value}")
@@ -113,7 +114,7 @@ def search_options(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
+def once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
     """Return pairs as a mapping; raises ValueError when a name comes twice."""
     names = [name for name, _ in pairs]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -143,15 +144,15 @@ def tell_models(records: Mapping[str, FieldRecord], models: Mapping[str, str]) -
             say(f"the index names the model of {name}: {model} (--model {name}=DIR_OR_ID takes another place)")
 
 
-def open_retriever(options: argparse.Namespace) -> Retriever:
-    """Open the index with the search and its options that were asked for."""
+def open_retriever(options: argparse.Namespace, clicks: ClickLog | str | None = None) -> Retriever:
+    """Open the index with the search and its options that were asked for, and a click log."""
     from ..retriever import Retriever
 
     models = models_of(options)
     tell_models(_searched(options.index, options.search), models)
     return Retriever.open(
         options.index, search=options.search, models=models, device=options.device,
-        options=search_options(options), exhaustive=options.exhaustive, storage=token_storage(options),
+        options=search_options(options), exhaustive=options.exhaustive, clicks=clicks, storage=token_storage(options),
     )  # fmt: skip
 
 

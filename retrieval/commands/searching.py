@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import audited, compiling, progress_bar, say, split_setting, write
-from .options import Command, add_index, add_model_options, add_search_options, models_of, open_retriever, tell_models
+from .options import Command, add_index, add_model_options, add_search_options, models_of, once, open_retriever, tell_models
 
 if TYPE_CHECKING:
     from ..hits import ReadCounts
@@ -35,6 +35,10 @@ def add_searching_commands(command: Command) -> None:
     search.add_argument("--boost", action="append", default=[], metavar="TERM=WEIGHT",
                         help="a term of a sparse field, such as a latent by number or label: WEIGHT times as heavy as the "
                         "heaviest term of the query; 0 leaves it out; repeatable")  # fmt: skip
+    search.add_argument("--feedback", metavar="LOG", help="move queries of dense, fde and sparse fields towards documents "
+                        "that were clicked for the same query, or for those nearest to it")  # fmt: skip
+    search.add_argument("--rocchio", action="append", default=[], metavar="NAME=VALUE",
+                        help="with --feedback: how far clicks move a query, such as eta=0.5; repeatable")  # fmt: skip
     search.add_argument("--json", action="store_true", help="one JSON object per line")
     search.add_argument("--explain", action="store_true", help="which stages, fields, terms and tokens gave each score")
     search.add_argument(
@@ -77,11 +81,12 @@ def _search(options: argparse.Namespace) -> int:
         raise ValueError("the QUERY is empty")
     if options.run_out and not options.queries:
         raise ValueError("--run-out goes with --queries")
-    with compiling(), open_retriever(options) as retriever:
+    feedback = _feedback(options)
+    with compiling(), open_retriever(options, options.feedback) as retriever:
         if options.queries:
             return _search_many(options, retriever)
         common: dict[str, Any] = {name: getattr(options, name) for name in ("filter", "explain", "timings")}
-        common["boost"] = _boost(options)
+        common |= {"boost": _boost(options), "feedback": feedback}
         if options.vector is None:
             results = retriever.search(options.query, options.k, **common)
         else:
@@ -98,12 +103,13 @@ def _search_many(options: argparse.Namespace, retriever: Retriever) -> int:
 
     if options.explain or options.timings:
         raise ValueError("--explain and --timings are for single queries, not for --queries")
-    queries, boost = read_queries(options.queries, notice=say), _boost(options)
+    queries, boost, feedback = read_queries(options.queries, notice=say), _boost(options), _feedback(options)
     run = {}
     with progress_bar("queries", total=len(queries)) as bar:
         for first in range(0, len(queries), QUERIES_AT_ONCE):
             batch = queries[first : first + QUERIES_AT_ONCE]
-            rankings = retriever.rank([query.text for query in batch], options.k, filter=options.filter, boost=boost)
+            texts = [query.text for query in batch]
+            rankings = retriever.rank(texts, options.k, filter=options.filter, boost=boost, feedback=feedback)
             for query, ranking in zip(batch, rankings, strict=True):
                 run[query.query_id] = ranking
             if bar:
@@ -116,6 +122,14 @@ def _search_many(options: argparse.Namespace, retriever: Retriever) -> int:
             results = [{"doc_id": doc_id, "score": score} for doc_id, score in ranking]
             write(json.dumps({"query_id": query_id, "results": results}, ensure_ascii=False))
     return 0 if any(run.values()) else 1
+
+
+def _feedback(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Read ``--rocchio``; None without a log."""
+    if options.rocchio and not options.feedback:
+        raise ValueError("--rocchio goes with --feedback LOG")
+    pairs = [split_setting(text, "--rocchio") for text in options.rocchio]
+    return once(pairs, "--rocchio") if options.feedback else None
 
 
 def _boost(options: argparse.Namespace) -> dict[str, float]:

@@ -12,10 +12,12 @@ from ...index.representations import Vectors
 from ..searchers.explanation import Explanation, FieldExplanation, StageExplanation
 from .pipeline import Answer, Pipeline, StageTrace
 
+NO_NOTES: Mapping[str, str] = {}
+
 
 def explain_hits(
     pipeline: Pipeline, answer: Answer, queries: Mapping[str, Vectors], number: int, text: str, contents: Sequence[str],
-    checkpoint: Callable[[], None] | None = None,
+    checkpoint: Callable[[], None] | None = None, notes: Mapping[str, str] = NO_NOTES,
 ) -> list[Explanation]:  # fmt: skip
     """Explain the hits of one query of a batch that ran with ``trace``.
 
@@ -31,6 +33,8 @@ def explain_hits(
         `Document.content` of its hits.
     checkpoint : callable or None
         Called before each explanation, which may run networks; what it raises ends the work.
+    notes : mapping of str to str
+        Field -> what was done to its query, for the ``measure`` of its explanations.
 
     Returns
     -------
@@ -46,7 +50,8 @@ def explain_hits(
 
         @cache
         def explain(name: str, doc_num: int = doc_num, content: str = content) -> FieldExplanation:
-            return pipeline.searchers[name].explain(queries[name], number, text, doc_num, content)
+            found = pipeline.searchers[name].explain(queries[name], number, text, doc_num, content)
+            return replace(found, measure="; ".join(filter(None, (found.measure, notes.get(name)))))
 
         stages = [_stage(trace, number, doc_num, explain) for trace in answer.trace if doc_num not in unreadable]
         explanations.append(Explanation(score=score, stages=stages))

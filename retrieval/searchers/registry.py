@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from types import NoneType
-from typing import Any, Protocol, cast, get_args, get_type_hints
+from typing import Any, Protocol, TypeVar, cast, get_args, get_type_hints
 
 from ...index.arrays import Floats, Int32s, Mask
 from ...index.errors import RepresentationError
@@ -29,6 +29,7 @@ SEARCHERS = {
 """Representation -> module of this folder and class, imported when first needed."""
 ENCODERS = {"fde": "tokens"}
 """Representation of a field -> what its encoder makes, where that is another."""
+OptionsT = TypeVar("OptionsT")
 _NAMES = {int: "a whole number", float: "a number", str: "a string", NoneType: "none"}
 
 
@@ -147,20 +148,28 @@ def make_options(searcher: FieldSearcher | Field[Any] | str, given: object = Non
     Raises
     ------
     ValueError
-        An unknown option, which is named with those that there are, or a value out of range.
+        An unknown option, which is named with those that there are, a value out of range, or, of a searcher, an option that its
+        field does not have.
     TypeError
         A value or an options object of another type.
     """
     if isinstance(searcher, Field):
         searcher = searcher.representation
     kind: Any = searcher_type(searcher).options_type if isinstance(searcher, str) else searcher.options_type
-    if given is None:
-        return kind()
+    made = kind() if given is None else made_options(kind, given, "options")
+    check = getattr(searcher, "check", None)
+    if check is not None:
+        check(made)
+    return made
+
+
+def made_options(kind: type[OptionsT], given: object, what: str) -> OptionsT:
+    """Make an options object of a mapping; errors are those of `make_options`, and call it ``what``."""
     if isinstance(given, kind):
         return given
     if not isinstance(given, Mapping):
-        raise TypeError(f"options must be a {kind.__name__} or a mapping of option names, not {type(given).__name__}")
-    types = _types_of(kind)
+        raise TypeError(f"{what} must be a {kind.__name__} or a mapping of option names, not {type(given).__name__}")
+    types: Mapping[str, tuple[type, ...]] = _types_of(cast(Any, kind))
     unknown = [name for name in given if name not in types]
     if unknown:
         raise ValueError(f"unknown option {unknown[0]!r}: there are {', '.join(types)}{did_you_mean(str(unknown[0]), types)}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from lexmax.index.documents import Document
@@ -48,6 +49,7 @@ class FakeRetriever:
     closed: bool = False
     filter_error: Exception | None = None
     default_search: str = "bm25"
+    clicks: Any = None
 
     def __post_init__(self):
         self.encoder_open.set()
@@ -63,7 +65,9 @@ class FakeRetriever:
         assert gate is None or gate.wait(DEADLINE_S)
         assert not self.closed, "used after close"
 
-    def search_fields(self, search=None, options=None, boost=None):
+    def search_fields(self, search=None, options=None, boost=None, feedback=None):
+        if feedback and self.clicks is None:
+            raise ValueError("there is no click log")
         fields = parse(search or self.default_search).fields
         assert set(fields) <= set(self.fields)
         for name, given in (options or {}).items():
@@ -93,8 +97,8 @@ class FakeRetriever:
         return dict.fromkeys(self.search_fields(search), vectors)
 
     def search_vectors(
-        self, queries, texts, k=10, *, search=None, filter=None, options=None, boost=None, explain=False, timings=False,
-        checkpoint=None,
+        self, queries, texts, k=10, *, search=None, filter=None, options=None, boost=None, feedback=None, explain=False,
+        timings=False, checkpoint=None,
     ):  # fmt: skip
         self.searched.append(list(texts))
         self._use(self.search_open)
@@ -117,6 +121,11 @@ class FakeRetriever:
             for d in self.documents[:k]
         ]
         return [Results(found, {"bm25": 1.5} if timings else None) for _ in texts]
+
+    def find(self, doc_ids):
+        self._use()
+        known = [document.doc_id for document in self.documents]
+        return np.array([known.index(each) if each in known else -1 for each in doc_ids], np.int64)
 
     def warm(self):
         self.search_vectors(self.encode(["warm up"]), ["warm up"], 1)

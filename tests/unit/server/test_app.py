@@ -330,7 +330,7 @@ def test_no_bytes_surprise_the_server(shared_client, content):
 def test_the_openapi_document_tells_of_errors_in_their_one_shape(shared_client):
     document = shared_client.get("/openapi.json").json()
     assert sorted(document["paths"]) == [
-        "/healthz", "/readyz", "/v1/documents/{doc_id}", "/v1/index", "/v1/search"
+        "/healthz", "/readyz", "/v1/documents/{doc_id}", "/v1/feedback", "/v1/index", "/v1/search"
     ]  # fmt: skip
     for path in document["paths"].values():
         for operation in path.values():

@@ -26,6 +26,7 @@ def test_the_shape_follows_the_key():
         "timeout_s": None,
         "options": None,
         "boost": None,
+        "feedback": None,
         "explain": False,
         "timings": False,
         "include_text": True,
@@ -44,6 +45,8 @@ def test_the_shape_follows_the_key():
         {"filter": {"year": 3}},
         {"search": "a + b"},
         {"options": {"a": {"n_probe": 3}}},
+        {"feedback": True},
+        {"feedback": {"eta": 1, "alpha": 0.5}},
         {"explain": True},
         {"timeout_s": 5},
         {"timeout_s": 0.5},
@@ -77,6 +80,7 @@ def test_refused_bodies(body):
         {"timeout_s": 0}, {"timeout_s": 20.5}, {"timeout_s": "5"}, {"timeout_s": float("inf")}, {"timeout_s": True},
         {"options": {"a": 1}}, {"options": []}, {"alpha": 1},
         {"filter": 1}, {"filter": []}, {"K": 3}, {"unknown": None},
+        {"feedback": 1}, {"feedback": "true"}, {"feedback": {"eta": "1"}}, {"feedback": {"eta": float("inf")}},
     ],
 )  # fmt: skip
 def test_refused_options(options):
@@ -109,7 +113,8 @@ def test_every_example_in_the_openapi_document_fits_its_model(retriever):
         assert type(parsed).__name__ == name
         assert all(parsed.model_dump(mode="json")[key] == example[key] for key in example)
     assert {name for name, _ in examples} == {
-        "SearchOne", "SearchMany", "OneAnswer", "ManyAnswer", "DocumentAnswer", "IndexInfo", "ErrorBody"
+        "SearchOne", "SearchMany", "OneAnswer", "ManyAnswer", "DocumentAnswer", "IndexInfo", "ErrorBody", "FeedbackBody",
+        "FeedbackAnswer",
     }  # fmt: skip
 
 
