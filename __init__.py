@@ -7,6 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .index.click_log import ClickLog
+    from .index.clicks import Impression
     from .index.collection import BufferLimits, Collection, NewField
     from .index.documents import Document
     from .index.errors import (
@@ -50,12 +52,13 @@ if TYPE_CHECKING:
     from .retrieval.exchange.plaid import import_plaid
     from .retrieval.exchange.semantic_search import SemanticIndex, semantic_search_lexmax
     from .retrieval.exchange.vectors import to_sparse_vectors
-    from .retrieval.fields import FieldEncoder, add_field, drop_field, set_default_search
+    from .retrieval.fields import FieldEncoder, add_field, drop_field, set_default_search, set_query_bank
     from .retrieval.hits import Hits
     from .retrieval.pipelines.expression import ExpressionError, Search
     from .retrieval.pipelines.expression import parse as parse_search
     from .retrieval.results import Result, Results
     from .retrieval.retriever import Retriever
+    from .retrieval.rocchio import Rocchio
     from .retrieval.searchers.audit import Audit, audit
     from .retrieval.searchers.blockmax import SparseOptions
     from .retrieval.searchers.calibration import calibrate
@@ -81,6 +84,7 @@ _HOMES = {
     "Calibration": "retrieval.searchers.calibration_record",
     "CalibrationWarning": "retrieval.searchers.calibration_record",
     "CentroidOptions": "retrieval.searchers.centroid",
+    "ClickLog": "index.click_log",
     "Collection": "index.collection",
     "DatasetError": "index.errors",
     "Document": "index.documents",
@@ -96,6 +100,7 @@ _HOMES = {
     "Fields": "retrieval.corpora.reading",
     "FilterError": "index.errors",
     "Hits": "retrieval.hits",
+    "Impression": "index.clicks",
     "IndexFormatError": "index.errors",
     "IndexLockedError": "index.errors",
     "IndexNotFoundError": "index.errors",
@@ -115,6 +120,7 @@ _HOMES = {
     "Result": "retrieval.results",
     "Results": "retrieval.results",
     "Retriever": "retrieval.retriever",
+    "Rocchio": "retrieval.rocchio",
     "Search": "retrieval.pipelines.expression",
     "SemanticIndex": "retrieval.exchange.semantic_search",
     "SlimOptions": "retrieval.searchers.slim",
@@ -147,6 +153,7 @@ _HOMES = {
     "read_corpus": "retrieval.corpora.reading",
     "semantic_search_lexmax": "retrieval.exchange.semantic_search",
     "set_default_search": "retrieval.fields",
+    "set_query_bank": "retrieval.fields",
     "to_sparse_vectors": "retrieval.exchange.vectors",
 }
 _RENAMED = {"parse_search": "parse"}
@@ -159,6 +166,7 @@ __all__ = [
     "Calibration",
     "CalibrationWarning",
     "CentroidOptions",
+    "ClickLog",
     "Collection",
     "DatasetError",
     "DenseOptions",
@@ -177,6 +185,7 @@ __all__ = [
     "Fields",
     "FilterError",
     "Hits",
+    "Impression",
     "IndexFormatError",
     "IndexLockedError",
     "IndexNotFoundError",
@@ -193,6 +202,7 @@ __all__ = [
     "Result",
     "Results",
     "Retriever",
+    "Rocchio",
     "Search",
     "SemanticIndex",
     "SentenceMatch",
@@ -226,6 +236,7 @@ __all__ = [
     "read_corpus",
     "semantic_search_lexmax",
     "set_default_search",
+    "set_query_bank",
     "to_sparse_vectors",
 ]
 

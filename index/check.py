@@ -12,6 +12,7 @@ from .errors import IndexFormatError, LexmaxError, StorageError
 from .fields import Part
 from .manifest import FieldRecord, Manifest, PartRecord
 from .multivector.field import TokenField
+from .query_bank import read_bank
 from .registry import TABLE, AnyField, Opening, open_field
 from .segments import Segment
 from .sparse.field import SparseField
@@ -101,6 +102,7 @@ def _field_problems(folder: Path, name: str, manifest: Manifest, segments: Seque
 
 def _check_shared(field: AnyField) -> None:
     """Check what all segments of a field share."""
+    read_bank(field.path, field.record)
     if isinstance(field, SparseField):
         for table, name in zip(field.vocabulary.tables, field.record.state.get("vocabulary", ()), strict=True):
             table.check(field.path / name)

@@ -29,6 +29,7 @@ from .filling import fill_field
 from .manifest import FIELD_NAME, REPRESENTATIONS, EncoderRecord, FieldRecord, Manifest
 from .metadata import check_text, extend_fields
 from .multivector.writer import TokenWriter
+from .query_bank import Bank, check_bank, write_bank
 from .refusals import storage_errors
 from .representations import Vectors
 from .segment_store import SegmentStore
@@ -372,6 +373,8 @@ class Collection:
         with self._changing():
             self._flush()
             del self._store.records[name], self._store.writers[name]
+            self._store.audits.pop(name, None)
+            self._store.banks.pop(name, None)
             for each in self._store.segments:
                 each.parts.pop(name, None)
                 parts = {other: part for other, part in each.record.parts.items() if other != name}
@@ -401,6 +404,32 @@ class Collection:
         if name not in self._store.records:
             raise ValueError(f"{self.path}: there is no field {name!r}; there are {', '.join(self._store.records)}")
         self._store.audits[name] = record
+
+    def set_query_bank(self, name: str, bank: Bank | None) -> None:
+        """Keep encoded queries with a dense field, or one of encodings, or drop those it has; visible after `commit`.
+
+        Parameters
+        ----------
+        name : str
+        bank : DenseVectors, MultiVectors or None
+            What the field's encoder makes of 1 to 20,000 queries.
+
+        Raises
+        ------
+        ValueError
+            There is no such field, no queries, or too many.
+        RepresentationError
+            The field keeps no bank, or the vectors are of another kind or dim.
+        """
+        if name not in self._store.records:
+            raise ValueError(f"{self.path}: there is no field {name!r}; there are {', '.join(self._store.records)}")
+        checked = None if bank is None else check_bank(f"{self.path}, field {name}", self._store.records[name], bank)
+        with self._changing():
+            file = None
+            if checked is not None:
+                file = self._store.next_name("bank") + ".lex"
+                write_bank(self.path / file, checked)
+            self._store.banks[name] = file
 
     def give_statistics(self, name: str, *, scale: float | None = None, average_length: float | None = None) -> None:
         """Weigh a sparse field's documents with statistics of a larger collection, and compact; see `NewField`.

@@ -80,7 +80,7 @@ class FieldRecord:
         fields of `multivector.config.MultiVectorConfig` and of `dense.config.DenseFieldConfig`.
     state : dict
         Shared by all segments. sparse and sparse-tokens: ``scale`` and ``vocabulary`` (file names); tokens and dense: ``codec``
-        (file name) and what was measured, ``calibration`` and ``audit``.
+        (file name) and what was measured, ``calibration`` and ``audit``; dense and fde: ``bank`` (file name).
     pieces : list of PartRecord
         Of a field that is being filled: vectors of the next segment's first documents, in order.
     complete : bool
@@ -156,7 +156,7 @@ class Manifest:
         names |= {part.folder for segment in self.segments for part in segment.parts.values()}
         for each in self.fields.values():
             names |= {piece.folder for piece in each.pieces} | set(each.state.get("vocabulary", ()))
-            names |= {each.state[file] for file in ("codec", "cells") if each.state.get(file)}
+            names |= {each.state[file] for file in ("codec", "cells", "bank") if each.state.get(file)}
         return names
 
 
@@ -245,7 +245,7 @@ def _state_problems(state: dict[str, Any]) -> Iterator[str]:
     vocabulary, codec, scale = state.get("vocabulary", []), state.get("codec"), state.get("scale")
     if not isinstance(vocabulary, list) or not all(isinstance(name, str) for name in vocabulary):
         yield "a vocabulary that is no list of files"
-    if not isinstance(codec, str | None) or not isinstance(state.get("cells"), str | None):
+    if not all(isinstance(each, str | None) for each in (codec, state.get("cells"), state.get("bank"))):
         yield "a codec that is no file"
     if scale == 0:
         yield "the scale 0"

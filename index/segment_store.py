@@ -30,7 +30,7 @@ REORDER_DOCS = 50_000
 """From this size on, documents are reordered by learned sparse weights at build and compaction unless told otherwise."""
 _NUMBERS = r"\d{6,}-\d{3,}-[0-9a-f]{6}"
 OWN_NAME = re.compile(
-    rf"((segment|field-[A-Za-z0-9_-]+)-{_NUMBERS}|(deletes|vocabulary|codec|cells)-{_NUMBERS}\.lex|manifest\.json\.tmp)"
+    rf"((segment|field-[A-Za-z0-9_-]+)-{_NUMBERS}|(deletes|vocabulary|codec|cells|bank)-{_NUMBERS}\.lex|manifest\.json\.tmp)"
 )
 
 
@@ -59,6 +59,8 @@ class SegmentStore:
     writers : dict of str to FieldWriter
     audits : dict of str to dict or None
         By field; see `retrieval.searchers.audit`.
+    banks : dict of str to str or None
+        By field, the file of its query bank.
     segments : list of OpenSegment
     metadata : dict of str to str
         Metadata field -> type.
@@ -68,6 +70,7 @@ class SegmentStore:
         self.path, self.committed, self._limits = path, manifest, limits
         self.records, self.metadata = dict(manifest.fields), dict(manifest.metadata)
         self.audits = {name: record.state.get("audit") for name, record in self.records.items()}
+        self.banks = {name: record.state.get("bank") for name, record in self.records.items()}
         self.writers = {name: self.new_writer(name, record) for name, record in self.records.items()}
         check_identities(path, manifest)
         opened = open_segments(path, manifest)
@@ -227,8 +230,8 @@ class SegmentStore:
         return manifest
 
     def _state(self, name: str) -> dict[str, Any]:
-        audit = self.audits.get(name)
-        return {**self.writers[name].state(self.next_name), **({"audit": audit} if audit else {})}
+        kept = {"audit": self.audits.get(name), "bank": self.banks.get(name)}
+        return {**self.writers[name].state(self.next_name), **{key: value for key, value in kept.items() if value}}
 
     def _record(self, segment: OpenSegment) -> SegmentRecord:
         """Return the segment's record, its deletes written again when they changed."""

@@ -21,6 +21,7 @@ from .filters.filter import Filter, filter_key
 from .manifest import Manifest
 from .multivector.placement import TokenStorage, place_tokens
 from .nearest import did_you_mean
+from .query_bank import read_bank
 from .refusals import storage_errors
 from .registry import AnyField, Opening, open_field
 from .segments import Segment
@@ -104,6 +105,7 @@ class Snapshot:
         for segment in self.segments:
             segment.documents.file.verify()
         for field in self.fields.values():
+            read_bank(self.path, field.record)
             for each in field.segments:
                 each.part.verify()
 

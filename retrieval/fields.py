@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..index.arguments import texts_of
 from ..index.collection import Collection, NewField, check_field_name
 from ..index.dense.config import DenseFieldConfig
 from ..index.fde.config import FdeConfig
@@ -14,6 +15,7 @@ from ..index.fde.field import source_of
 from ..index.manifest import EncoderRecord, FieldRecord
 from ..index.multivector.config import MultiVectorConfig
 from ..index.nets.config import NetFieldConfig
+from ..index.query_bank import check_bank_size, joined_bank
 from ..index.representations import Vectors
 from .encoders.base import Encoder
 from .encoders.methods import MUVERA
@@ -23,6 +25,7 @@ from .encoders.specs import STORAGE, EncoderSpec, load_spec, parse_encoder_spec
 from .pipelines.expression import parse
 from .progress import Progress
 
+BANK_BATCH = 256
 FieldEncoders = Mapping[str, "str | EncoderSpec | Encoder | FieldEncoder"]
 
 
@@ -292,6 +295,60 @@ def add_field(
             collection.search = search
             collection.commit()
     return n_encoded
+
+
+def set_query_bank(
+    path: Path | str, name: str, queries: Sequence[str] | None, *, encoder: Encoder | None = None, model: str | None = None,
+    device: str = "cpu", progress: Progress | None = None,
+) -> int:  # fmt: skip
+    """Keep encoded queries with a dense field, or one of encodings, for searches with ``bank_beta``; in place of those it has.
+
+    Parameters
+    ----------
+    path : path
+        The index folder.
+    name : str
+        The field.
+    queries : sequence of str or None
+        1 to 20,000 texts; None: the field's bank is dropped.
+    encoder : Encoder or None
+        The field's encoder at hand; None: it is loaded.
+    model, device
+        Where it is and runs, as in `index_encoder`.
+    progress : callable or None
+        Called with the number of queries that are encoded.
+
+    Returns
+    -------
+    int
+        Queries of the bank.
+
+    Raises
+    ------
+    ValueError
+        No such field, no queries, or too many.
+    RepresentationError
+        The field keeps no bank.
+    EncoderMismatchError
+        The encoder is not the one that made the field.
+    """
+    with Collection.open(path) as collection:
+        bank: Any = None
+        if queries is not None:
+            texts, field = texts_of(queries, "queries"), collection.snapshot().field(name)
+            check_bank_size(f"{path}, field {name}", field.record, len(texts))
+            if encoder is not None:
+                check_encoder(field.record.encoder, encoder)
+            used: Any = encoder or index_encoder(field.record, model=model, device=device)
+            batches = []
+            for first in range(0, len(texts), BANK_BATCH):
+                batches.append(used.encode_queries(texts[first : first + BANK_BATCH]))
+                if progress:
+                    progress(min(first + BANK_BATCH, len(texts)))
+            bank = joined_bank(batches)
+        collection.set_query_bank(name, bank)
+        collection.commit()
+    return 0 if bank is None else len(bank)
 
 
 def drop_field(path: Path | str, name: str, *, search: str | None = None) -> None:

@@ -88,6 +88,10 @@ def build(
             vectors = vectors_of(rng, last - first, width, n_tokens)
             collection.add(documents, {name: vectors[name] for name in fields if name in vectors})
             collection.commit()
+        if structures:
+            bank = vectors_of(rng, 20, width, n_tokens)
+            collection.set_query_bank("bytes", bank["bytes"])
+            collection.set_query_bank("fde", bank["colbert"])
         collection.delete([f"d{i}".ljust(id_bytes, "-") for i in range(0, n, 50)])
         collection.commit()
 
@@ -110,7 +114,8 @@ def use(path: Path, queries: dict[str, Any]) -> list[Any]:
         searcher = field_searcher(field)
         vectors = searcher.vectors(queries["vectors"][name])
         for algorithm in [*queries["algorithms"], *(["graph"] if name == "nets" else [])]:
-            options = make_options(searcher, {"algorithm": algorithm})
+            banked = {"bank_beta": 5.0} if field.record.state.get("bank") else {}
+            options = make_options(searcher, {"algorithm": algorithm, **banked})
             for allowed in (None, masks):
                 hits = searcher.search(vectors, queries["k"], allowed=allowed, options=options)
                 for number in range(len(vectors)):

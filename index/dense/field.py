@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Floats
+from ..arrays import Floats, Int32s
 from ..fields import Field, FieldSegment
 from ..manifest import FieldRecord
+from ..query_bank import bank_size
 from .config import AUTO_BYTES, CODE_POINTS, GRAPH_DOCS, LIST_POINTS, DenseFieldConfig
 from .part import DensePart
 from .quantiser import Quantiser
@@ -48,6 +49,12 @@ class DenseField(Field[DenseSegment]):
         vector: Floats = segment.part.vectors(np.array([position]))[0]
         return vector
 
+    def document_vectors(self, doc_nums: Int32s) -> Floats:
+        """Vectors of documents as they are kept, (n, dim) float32."""
+        located = (self.locate(doc_num) for doc_num in doc_nums.tolist())
+        rows = [segment.part.vectors(np.array([position])) for segment, position in located]
+        return np.concatenate([np.empty((0, self.config.dim), np.float32), *rows])
+
     @property
     def is_exact(self) -> bool:
         """Whether every search compares the query with every vector."""
@@ -60,6 +67,7 @@ class DenseField(Field[DenseSegment]):
             **{name: value for name, value in self.config.options().items() if name != "structure"},
             "structure": self.config.structure,
             "n_lists": 0 if self.quantiser is None else self.quantiser.n_lists,
+            "query_bank": bank_size(self.path, self.record),
             "search": f"{'exact' if self.is_exact else 'approximate'}: {self._reason()}",
         }
 

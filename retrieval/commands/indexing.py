@@ -81,18 +81,21 @@ def add_indexing_commands(command: Command) -> None:
 
 
 def _add_field_command(command: Command) -> None:
-    parser = command("field", _field, "add or drop a vector field, or set the default search",
+    parser = command("field", _field, "add or drop a vector field or its query bank, or set the default search",
                      "lexmax field add IDX colbert=lexmax-colbert --search '(bm25 + splade) > colbert'")  # fmt: skip
     parser.set_defaults(resumes=True)
-    parser.add_argument("action", choices=["add", "drop", "default"],
+    parser.add_argument("action", choices=["add", "drop", "default", "bank", "drop-bank"],
                         help="add: fill a new field from the stored texts, or continue; drop: remove one; default: set the "
-                        "default search to --search")  # fmt: skip
+                        "default search to --search; bank: keep the encoded --queries with a dense or fde field, for searches "
+                        "with bank_beta; drop-bank: forget them")  # fmt: skip
     add_index(parser)
-    parser.add_argument("field", nargs="?", metavar="SPEC", help="add: [NAME=]MODEL[,SETTING=VALUE]...; drop: the field's name")
+    parser.add_argument("field", nargs="?", metavar="SPEC", help="add: [NAME=]MODEL[,SETTING=VALUE]...; else the field's name")
+    parser.add_argument("--queries", metavar="FILE", help="bank: JSON lines or CSV of id and text, TSV, or a text per line; "
+                        "none that the index is evaluated with")  # fmt: skip
     parser.add_argument_group("default search", EXPRESSION_HELP).add_argument(
         "--search", metavar="EXPR", help="the index's new default search"
     )
-    add_device(parser)
+    add_model_options(parser)
 
 
 def _add_import_options(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +172,10 @@ def _delete(options: argparse.Namespace) -> int:
 def _field(options: argparse.Namespace) -> int:
     from ..fields import add_field, drop_field, set_default_search
 
+    if options.action in ("bank", "drop-bank"):
+        return _bank(options)
+    if options.queries or options.model:
+        raise ValueError(f"--queries and --model are for `lexmax field bank`, not for {options.action}")
     if options.action == "default":
         if not options.search or options.field:
             raise ValueError("write `lexmax field default IDX --search EXPR`")
@@ -187,6 +194,27 @@ def _field(options: argparse.Namespace) -> int:
         n_encoded = add_field(options.index, specs[0], search=options.search, device=options.device, progress=bar)
     encoded = f"{n_encoded:,} documents were encoded" if n_encoded else "nothing was left to encode"
     say(f"{options.index} has the field {specs[0].name}: {encoded}")
+    return 0
+
+
+def _bank(options: argparse.Namespace) -> int:
+    from ...index.manifest import read
+    from ..corpora.queries import read_queries
+    from ..fields import set_query_bank
+
+    if not options.field or options.search or bool(options.queries) != (options.action == "bank"):
+        raise ValueError("write `lexmax field bank IDX NAME --queries FILE`, or `lexmax field drop-bank IDX NAME`")
+    if options.action == "drop-bank":
+        set_query_bank(options.index, options.field, None)
+        say(f"{options.index}: the field {options.field} has no query bank")
+        return 0
+    texts, models = [query.text for query in read_queries(options.queries, notice=say)], models_of(options)
+    tell_models({name: each for name, each in read(Path(options.index)).fields.items() if name == options.field}, models)
+    with progress_bar("queries", total=len(texts)) as bar, compiling():
+        n_queries = set_query_bank(
+            options.index, options.field, texts, model=models.get(options.field), device=options.device, progress=bar
+        )
+    say(f"{options.index}: the field {options.field} has a query bank of {n_queries:,} queries")
     return 0
 
 

@@ -7,7 +7,7 @@ answer is exact, whatever the rounding: the scan keeps more documents until thos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,10 @@ import numpy as np
 
 from ...index.arrays import Floats, Int32s, Mask
 from ...index.dense.field import DenseField
+from ...index.errors import RepresentationError
 from ...index.kernels import read_only
 from ...index.kernels.dense import products
+from ...index.query_bank import read_bank
 from ...index.representations.dense import DenseVectors
 from ..hits import Hits, best
 from ..kernels.dense import inner_products
@@ -24,6 +26,7 @@ from ..workers import Workers
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
 from .dense_scan import Pair, Scan, allowed_of, n_allowed
 from .explanation import FieldExplanation, sentence_matches
+from .query_bank import BankNormaliser
 
 if TYPE_CHECKING:
     from ..encoders.base import DenseVectorEncoder
@@ -32,6 +35,9 @@ MARGIN = 16
 """Candidates that are asked for beyond k."""
 FEW_DOCS = 2048
 """So few allowed documents of a segment are all scored: to step over the others costs more."""
+BANK_CANDIDATES = 100
+"""Best documents that a query bank orders again, or k if that is more."""
+MAX_BETA = 1e4
 STRUCTURES = {"n_probe": ("auto", "ivf"), "ef_search": ("hnsw",)}
 """Option -> structures of fields that it steers."""
 
@@ -52,12 +58,19 @@ class DenseOptions:
     n_candidates : int or None
         Documents that are scored again from the kept vectors. None: for k answers k + 16, of a scan of codes or of the first
         dimensions 100 or 10 k.
+    bank_beta : float or None
+        Normalise the scores of the best documents by the field's query bank, with this inverse temperature; see `query_bank`.
+        The paper's is 20. None: scores stay.
+    bank_k : int or None
+        Best documents of each query of the bank that make the activation set. None: 1.
     """
 
     algorithm: str = "auto"
     n_probe: int | None = None
     ef_search: int | None = None
     n_candidates: int | None = None
+    bank_beta: float | None = None
+    bank_k: int | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ("auto", "exhaustive"):
@@ -68,19 +81,36 @@ class DenseOptions:
             if value < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
         if self.algorithm == "exhaustive" and given:
-            raise ValueError("an exhaustive search scores every document: leave out the other options")
+            raise ValueError(f"an exhaustive search scores every document: leave out {', '.join(given)}")
+        if self.bank_beta is not None and not 0 < self.bank_beta <= MAX_BETA:
+            raise ValueError(f"bank_beta is {self.bank_beta}: it must be above 0, up to {MAX_BETA}")
+        if self.bank_k is not None and (self.bank_k < 1 or self.bank_beta is None):
+            raise ValueError("bank_k must be at least 1, and goes with bank_beta")
 
     def check(self, field: DenseField) -> None:
         """Raise ValueError for an option that the field's structure does not have."""
+        where = f"{field.path}, field {field.name}"
+        if self.bank_beta is not None and field.record.state.get("bank") is None:
+            raise ValueError(
+                f"{where}: there is no query bank: `lexmax field bank {field.path} {field.name} --queries FILE` makes one"
+            )
         for name, structures in STRUCTURES.items():
             if getattr(self, name) is not None and field.config.structure not in structures:
-                where = f"{field.path}, field {field.name}"
                 raise ValueError(f"{where}: {name} is for structure={' or '.join(structures)}, not {field.config.structure}")
+
+    @property
+    def note(self) -> str:
+        """What the options make of scores, for explanations."""
+        return "" if self.bank_beta is None else f"normalised by the query bank, beta {self.bank_beta:g}, where that is active"
 
     def depth(self, field: DenseField, k: int) -> int:
         """Return how many documents are scored again for k answers."""
         approximate = field.config.quantise != "none" or field.config.scan_dim < field.config.dim
         return max(k, self.n_candidates or (max(100, 10 * k) if approximate else k + MARGIN))
+
+    def normalised(self, k: int) -> int:
+        """Return how many documents a query bank orders for k answers; without one it is k."""
+        return k if self.bank_beta is None else max(k, self.n_candidates or BANK_CANDIDATES)
 
     def probes(self, n_lists: int) -> int:
         """Return how many of so many lists are scanned."""
@@ -99,9 +129,16 @@ class DenseSearcher:
 
     options_type = DenseOptions
 
-    def __init__(self, field: DenseField, encoder: DenseVectorEncoder | None = None) -> None:
+    def __init__(
+        self, field: DenseField, encoder: DenseVectorEncoder | None = None, *, bank: Callable[[], DenseVectors] | None = None
+    ) -> None:
         self.field, self.encoder = checked_field(field, DenseField, "dense vectors"), encoder
         self._workers, self._scratch = Workers(), Scratch()
+        self._normaliser = BankNormaliser(field, bank or self._bank, lambda queries, k: self.search(queries, k).doc_nums)
+
+    def check(self, options: DenseOptions) -> None:
+        """Raise ValueError for options that the field does not have."""
+        options.check(self.field)
 
     def vectors(self, queries: object) -> DenseVectors:
         """Bring query vectors of any accepted kind into one batch.
@@ -135,12 +172,15 @@ class DenseSearcher:
         masks = self.field.masks() if allowed is None else allowed
 
         def answer(number: int) -> tuple[Int32s, Floats]:
-            query = read_only(queries.row(number))
+            query, depth = read_only(queries.row(number)), chosen.normalised(k)
             if chosen.algorithm == "exhaustive":
                 every = [allowed_of(*pair) for pair in zip(self.field.segments, masks, strict=True)]
                 doc_nums = np.concatenate([np.empty(0, np.int32), *every])
-                return best(doc_nums, self._products(doc_nums, query), k)
-            return best(*self._candidates(query, masks, k, chosen), k)
+                doc_nums, scores = best(doc_nums, self._products(doc_nums, query), max(k, len(doc_nums)))
+            else:
+                doc_nums, scores = best(*self._candidates(query, masks, depth, chosen), depth)
+            known = int(doc_nums[0]) if allowed is None and len(doc_nums) and self.field.is_exact else None
+            return best(doc_nums, self._normalised(query, doc_nums, scores, chosen, known), k)
 
         return Hits.of(self._workers.map(answer, len(queries), n_threads))
 
@@ -148,10 +188,12 @@ class DenseSearcher:
         self, queries: DenseVectors, doc_nums: Sequence[Int32s], *, options: DenseOptions | None = None, n_threads: int = 1
     ) -> list[Floats]:
         """Inner products of given documents with the queries: the numbers that `search` gives."""
-        wanted = checked_doc_nums(self.field, queries, doc_nums)
+        wanted, chosen = checked_doc_nums(self.field, queries, doc_nums), options or DEFAULTS
+        chosen.check(self.field)
 
         def score(number: int) -> Floats:
-            return self._products(wanted[number], read_only(queries.row(number)))
+            query = read_only(queries.row(number))
+            return self._normalised(query, wanted[number], self._products(wanted[number], query), chosen)
 
         return self._workers.map(score, len(queries), n_threads)
 
@@ -177,6 +219,20 @@ class DenseSearcher:
         if self.field.n_docs:
             self.search(DenseVectors(np.zeros((1, self.field.config.dim), np.float32)), 1)
         inner_products(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), np.empty(1, np.float32))
+
+    def _normalised(
+        self, query: Floats, doc_nums: Int32s, scores: Floats, options: DenseOptions, best_doc: int | None = None
+    ) -> Floats:
+        """Scores after the query bank, where the options ask for it and it is active."""
+        if options.bank_beta is None or not self._normaliser.is_active(query, options.bank_k or 1, best_doc):
+            return scores
+        return self._normaliser.normalised(query, doc_nums, scores, options.bank_beta)
+
+    def _bank(self) -> DenseVectors:
+        bank = read_bank(self.field.path, self.field.record)
+        if not isinstance(bank, DenseVectors):
+            raise RepresentationError(f"{self.field.path}, field {self.field.name}: no query bank of dense vectors")
+        return bank
 
     def _candidates(self, query: Floats, masks: Sequence[Mask | None], k: int, options: DenseOptions) -> tuple[Int32s, Floats]:
         """Documents that the k best are among, exactly where all vectors are scanned, and their scores."""

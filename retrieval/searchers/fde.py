@@ -14,6 +14,7 @@ import numpy as np
 from ...index.arrays import Floats, Int32s, Mask
 from ...index.errors import RepresentationError
 from ...index.fde.field import FdeField
+from ...index.query_bank import read_bank
 from ...index.representations.dense import DenseVectors
 from ...index.representations.multivectors import MultiVectors
 from ..hits import NO_HITS, NO_SCORE, Hits
@@ -35,7 +36,11 @@ class FdeSearcher:
 
     def __init__(self, field: FdeField, encoder: MultiVectorEncoder | None = None) -> None:
         self.field, self.encoder = checked_field(field, FdeField, "fixed dimensional encodings"), encoder
-        self._dense = DenseSearcher(field.dense)
+        self._dense = DenseSearcher(field.dense, bank=self._bank)
+
+    def check(self, options: DenseOptions) -> None:
+        """Raise ValueError for options that the field does not have."""
+        self._dense.check(options)
 
     def vectors(self, queries: object) -> DenseVectors:
         """Encode query vectors of any accepted kind: (n, dim) float32, zeros for a query without tokens.
@@ -94,3 +99,6 @@ class FdeSearcher:
         self._dense.warm()
         token = np.eye(1, self.field.config.token_dim, dtype=np.float32)
         self.vectors(MultiVectors.of([token], self.field.config.token_dim))
+
+    def _bank(self) -> DenseVectors:
+        return self.vectors(read_bank(self.field.path, self.field.record))
