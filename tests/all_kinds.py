@@ -46,6 +46,9 @@ STRUCTURES = {
 """More ways to keep and search vectors; some are only made of 1,024 documents or more."""
 ALL = (*FIELDS, *STRUCTURES)
 
+BANKS = {"bytes": "bytes", "fde": "colbert"}
+"""Field that has a query bank -> whose vectors its queries are."""
+
 
 def sparse_rows(rng: np.random.Generator, n: int, width: int) -> SparseVectors:
     """``n`` rows of ``width`` random terms with weights of 16 levels."""
@@ -88,10 +91,9 @@ def build(
             vectors = vectors_of(rng, last - first, width, n_tokens)
             collection.add(documents, {name: vectors[name] for name in fields if name in vectors})
             collection.commit()
-        if structures:
-            bank = vectors_of(rng, 20, width, n_tokens)
-            collection.set_query_bank("bytes", bank["bytes"])
-            collection.set_query_bank("fde", bank["colbert"])
+        for name, made in BANKS.items():
+            if name in fields:
+                collection.set_query_bank(name, vectors_of(rng, 20, width, n_tokens)[made])
         collection.delete([f"d{i}".ljust(id_bytes, "-") for i in range(0, n, 50)])
         collection.commit()
 
