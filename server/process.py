@@ -111,7 +111,7 @@ def serve(retriever: "Retriever | Callable[[], Retriever]", listener: socket.soc
         Server(app, limits).run(sockets=[listener])
     finally:
         if service.busy:
-            # Python would wait for the threads. They only read, so nothing is lost with them.
+            # Python would wait for the threads. They read, or log feedback that nobody was told is safe: nothing is lost.
             logging.shutdown()
             os._exit(INTERRUPTED)
     if service.failure is not None:
