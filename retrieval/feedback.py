@@ -212,7 +212,8 @@ def _moved(
 ) -> tuple[Movable, str]:
     """Move one query; documents that are gone are passed over. Returns a note too, empty where it stays."""
     clicks: dict[str, list[tuple[int, float]]] = {}  # doc_id -> how many, and their weight
-    for record in sources.records:
+    records = [record for record in sources.records if record.n_times >= options.min_times]
+    for record in records:
         for (doc_id, rank), (_, clicked) in record.counts.items():
             weight = sources.share * clicked * rank**options.eta / record.n_times
             clicks.setdefault(doc_id, []).append((clicked, weight))
@@ -222,5 +223,5 @@ def _moved(
         return query, ""
     weights = [sum(weight for _, weight in each) for each in there.values()]
     n_clicks = sum(clicked for each in there.values() for clicked, _ in each)
-    whose = "on it" if sources.own else f"on {len(sources.records)} logged queries near it"
+    whose = "on it" if sources.own else f"on {len(records)} logged queries near it"
     return moved(searcher, query, list(there), weights, options), f"query moved by {n_clicks:,} clicks {whose}"

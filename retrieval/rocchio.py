@@ -40,7 +40,7 @@ ROUNDING = np.float32(1e-6)
 Doubles = np.ndarray[Any, np.dtype[np.float64]]
 BOUNDS = {
     "alpha": (0, 1e6), "beta": (0, 1e6), "eta": (0, 4), "n_neighbours": (0, 100), "min_similarity": (-1, 1),
-    "n_terms": (1, 10_000),
+    "n_terms": (1, 10_000), "min_times": (1, 1e9),
 }  # fmt: skip
 
 
@@ -60,6 +60,9 @@ class Rocchio:
         Those of a smaller cosine, see `Neighbourhood`, give nothing; the mean counts them as queries without clicks.
     n_terms : int
         Terms of a sparse query that come from clicks, the heaviest ones.
+    min_times : int
+        Logged queries that were asked less often give nothing: few clicks say little, and the correction by ``eta`` makes their
+        noise larger.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class Rocchio:
     n_neighbours: int = 3
     min_similarity: float = 0.8
     n_terms: int = 64
+    min_times: int = 1
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -173,6 +173,15 @@ def test_without_clicks_nothing_moves(name, opened, log):
             assert moved == plain
 
 
+def test_queries_that_were_asked_too_seldom_move_nothing(opened, log):
+    log.add([Impression(query="ant bee", shown=["d1"], clicked=["d1"])] * 3)
+    with opened("bm25") as retriever:
+        plain = retriever.search("ant bee")
+        assert retriever.search("ant bee", feedback={"min_times": 3}) != plain
+        for query in ("ant bee", "bee ant"):
+            assert retriever.search(query, feedback={"min_times": 4}) == retriever.search(query)
+
+
 def test_clicks_that_users_of_low_ranks_missed_are_made_up_for():
     """With many biased users the weights are those of users who look at everything."""
     rng, n_users = np.random.default_rng(7), 200_000
@@ -247,7 +256,11 @@ def test_vectors_of_logged_queries_follow_the_index(tmp_path, log):
 @pytest.mark.parametrize(
     ("feedback", "error", "message"),
     [
-        ({"etta": 1}, ValueError, "unknown option 'etta': there are alpha, beta, eta, n_neighbours, min_similarity, n_terms"),
+        (
+            {"etta": 1},
+            ValueError,
+            "unknown option 'etta': there are alpha, beta, eta, n_neighbours, min_similarity, n_terms, min_times",
+        ),
         ({"eta": -1}, ValueError, "eta is -1.0: it must be 0 to 4"),
         ({"alpha": "x"}, TypeError, "option alpha is 'x': it must be a number"),
         ({"n_neighbours": 0.5}, TypeError, "it must be a whole number"),
