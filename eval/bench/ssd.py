@@ -1,6 +1,6 @@
 """`lexmax bench ssd`: reranking from disk beside the same from memory, on the same candidates, interleaved query by query.
 
-Token vectors are generated; a field of encodings in 64 bytes finds candidates. Before each query the pages of the store are
+Token vectors are generated; the field's own centroids find candidates. Before each query the pages of the store are
 dropped, so whatever is not in the process's memory is read. A child process for each place tells what it holds in memory.
 """
 
@@ -22,9 +22,7 @@ import numpy.typing as npt
 
 from ...index.arrays import Int32s
 from ...index.collection import Collection, NewField
-from ...index.dense.config import DenseFieldConfig
 from ...index.errors import StorageError
-from ...index.fde.config import FdeConfig
 from ...index.manifest import EncoderRecord
 from ...index.multivector.config import MultiVectorConfig
 from ...index.multivector.field import TokenField
@@ -32,9 +30,8 @@ from ...index.multivector.placement import PLACES, TokenStorage
 from ...index.representations.multivectors import MultiVectors
 from ...index.snapshot import Snapshot
 from ...retrieval.hits import ReadCounts, Scores
-from ...retrieval.searchers.centroid import CentroidSearcher
+from ...retrieval.searchers.centroid import CentroidOptions, CentroidSearcher
 from ...retrieval.searchers.common import parts, single
-from ...retrieval.searchers.registry import field_searcher, make_options
 from ..tables import markdown_table
 from .engines import ADD_DOCS
 from .fields import without_text
@@ -189,15 +186,11 @@ def _built(bench: SsdBench, folder: Path, say: Say) -> Path:
 
 
 def _index(bench: SsdBench, tokens: TokenSet, path: Path) -> None:
-    encoding = FdeConfig(of="tokens", token_dim=bench.dim, values="mean")
-    kept = DenseFieldConfig(dim=encoding.dim, keep="int8", quantise="opq", pq_bytes=64)
-    options = {"tokens": asdict(bench.config), "fde": {"encoding": encoding.options(), "vectors": kept.options()}}
-    fields = {name: NewField(encoder=ENCODER, representation=name, options=each) for name, each in options.items()}
-    with Collection.create(path, fields) as collection:
+    field = NewField(encoder=ENCODER, representation="tokens", options=asdict(bench.config))
+    with Collection.create(path, {"tokens": field}) as collection:
         for first in range(0, bench.n_docs, ADD_DOCS):
             last = min(first + ADD_DOCS, bench.n_docs)
-            vectors = tokens.rows(first, last)
-            collection.add(without_text(first, last), {"tokens": vectors, "fde": vectors})
+            collection.add(without_text(first, last), {"tokens": tokens.rows(first, last)})
         collection.commit()
 
 
@@ -218,12 +211,10 @@ def _searchers(path: Path, places: Sequence[str] | None, say: Say) -> dict[str, 
 
 
 def _asked(path: Path, queries: MultiVectors, n: int) -> _Asked:
-    """The n candidates of each query, by its encoding."""
-    snapshot = Snapshot.open(path)
-    first, field = field_searcher(snapshot.field("fde")), snapshot.only_field(TokenField, "token vectors")
-    options = make_options(first, {"n_candidates": n})
-    hits = first.search(first.vectors(queries), n, options=options, n_threads=os.cpu_count() or 1)
-    candidates = [hits.query(i)[0] for i in range(len(queries))]
+    """The n candidates of each query, by the field's centroids and codes."""
+    field = Snapshot.open(path).only_field(TokenField, "token vectors")
+    hits = CentroidSearcher(field).search(queries, n, options=CentroidOptions(n_gathered=2 * n, n_candidates=n, n_exact=0))
+    candidates = [np.random.default_rng(i).permutation(hits.query(i)[0]) for i in range(len(queries))]
     n_bytes = 0
     for numbers in candidates:
         for segment, positions, _ in parts(field.segments, np.sort(numbers)):

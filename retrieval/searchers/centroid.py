@@ -174,7 +174,7 @@ class CentroidSearcher:
             None: the searcher's own. Documents are scored over tokens at 8 bits where the field keeps them, unless
             ``n_exact`` is 0; the other options make no difference.
         n_threads : int
-            Queries scored in parallel.
+            Queries scored in parallel; where records are read from disk one more, whose reads run meanwhile.
 
         Returns
         -------
@@ -202,7 +202,8 @@ class CentroidSearcher:
             scorer = StoreScorer(lanes_of(tokens, codec), codec, reads[number], keep_unreadable=keep)
             return in_order(wanted[number], lambda ascending: self._score(scorer, ascending, exact=exact))
 
-        return Scores(self._workers.map(score, len(queries), n_threads), ReadCounts.total(reads))
+        from_disk = any(segment.part.store.reader is not None for segment in self.field.segments)
+        return Scores(self._workers.map(score, len(queries), n_threads + from_disk), ReadCounts.total(reads))
 
     def warm(self) -> None:
         """Load or compile every kernel that a query can need."""

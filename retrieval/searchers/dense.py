@@ -57,7 +57,8 @@ class DenseOptions:
         Best documents that a walk along a graph keeps. None: 128, or 2 k.
     n_candidates : int or None
         Documents that are scored again from the kept vectors. None: for k answers k + 16, of a scan of codes or of the first
-        dimensions 100 or 10 k.
+        dimensions 100 or 10 k. 0: none; the order is that of codes, and kept vectors are not read, for a first stage whose
+        documents are reranked: scores are then estimates, and not those of scoring and explanation.
     bank_beta : float or None
         Normalise the scores of the best documents by the field's query bank, with this inverse temperature; see `query_bank`.
         The paper's is 20. None: scores stay.
@@ -78,12 +79,14 @@ class DenseOptions:
         numbers = {name: getattr(self, name) for name in ("n_probe", "ef_search", "n_candidates")}
         given = {name: value for name, value in numbers.items() if value is not None}
         for name, value in given.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+            if value < (name != "n_candidates"):
+                raise ValueError(f"{name} is {value}: it must be at least {int(name != 'n_candidates')}")
         if self.algorithm == "exhaustive" and given:
             raise ValueError(f"an exhaustive search scores every document: leave out {', '.join(given)}")
         if self.bank_beta is not None and not 0 < self.bank_beta <= MAX_BETA:
             raise ValueError(f"bank_beta is {self.bank_beta}: it must be above 0, up to {MAX_BETA}")
+        if self.bank_beta is not None and self.n_candidates == 0:
+            raise ValueError("a query bank normalises scores of kept vectors, and n_candidates=0 has none: leave one of them out")
         if self.bank_k is not None and (self.bank_k < 1 or self.bank_beta is None):
             raise ValueError("bank_k must be at least 1, and goes with bank_beta")
 
@@ -94,6 +97,8 @@ class DenseOptions:
             raise ValueError(
                 f"{where}: there is no query bank: `lexmax field bank {field.path} {field.name} --queries FILE` makes one"
             )
+        if self.n_candidates == 0 and field.config.quantise == "none":
+            raise ValueError(f"{where}: n_candidates=0 leaves the order to codes: it is for quantise=int8, pq or opq")
         for name, structures in STRUCTURES.items():
             if getattr(self, name) is not None and field.config.structure not in structures:
                 raise ValueError(f"{where}: {name} is for structure={' or '.join(structures)}, not {field.config.structure}")
@@ -105,6 +110,8 @@ class DenseOptions:
 
     def depth(self, field: DenseField, k: int) -> int:
         """Return how many documents are scored again for k answers."""
+        if self.n_candidates == 0:
+            return k
         approximate = field.config.quantise != "none" or field.config.scan_dim < field.config.dim
         return max(k, self.n_candidates or (max(100, 10 * k) if approximate else k + MARGIN))
 
@@ -244,9 +251,11 @@ class DenseSearcher:
         near = [pair for pair in large if pair[0].part.structure != "flat"]
         flat = [pair for pair in large if pair[0].part.structure == "flat"]
         doc_nums = np.concatenate([np.empty(0, np.int32), *(allowed_of(*pair) for pair in few)])
-        if near:
-            doc_nums = np.concatenate([doc_nums, self._near(scan, near, k, options)])
         scores = self._products(doc_nums, query)
+        if near:
+            found, estimates = self._near(scan, near, k, options)
+            doc_nums = np.concatenate([doc_nums, found])
+            scores = np.concatenate([scores, estimates if options.n_candidates == 0 else self._products(found, query)])
         if not flat:
             return doc_nums, scores
         longest = max(segment.part.longest for segment, _ in flat)
@@ -259,15 +268,15 @@ class DenseSearcher:
                 return every
             n *= 4  # many documents score alike
 
-    def _near(self, scan: Scan, near: Sequence[Pair], k: int, options: DenseOptions) -> Int32s:
-        """The most likely documents of parts that are not scanned whole: k, or all that are allowed."""
+    def _near(self, scan: Scan, near: Sequence[Pair], k: int, options: DenseOptions) -> tuple[Int32s, Floats]:
+        """The likeliest documents of parts that are not scanned whole, k or all allowed ones, and estimates of their scores."""
         depth, n_lists = options.depth(self.field, k), 1 if self.field.quantiser is None else self.field.quantiser.n_lists
         wanted = min(k, sum(n_allowed(*pair) for pair in near))
         n_probe = options.probes(n_lists)
         while True:
-            found, _ = scan.best(near, depth, n_probe=min(n_probe, n_lists), ef_search=options.ef(k))
+            found, estimates = scan.ranked(near, depth, n_probe=min(n_probe, n_lists), ef_search=options.ef(k))
             if len(found) >= wanted or n_probe >= n_lists:
-                return found
+                return found, estimates
             n_probe *= 4  # a filter leaves few documents of the nearest lists
 
     def _products(self, doc_nums: Int32s, query: Floats) -> Floats:

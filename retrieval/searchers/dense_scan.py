@@ -79,6 +79,11 @@ class Scan:
         lowest : float
             The least of their scores, as the scan rounds them; none that was met and left out scores more.
         """
+        doc_nums, scores = self.ranked(pairs, n, n_probe=n_probe, ef_search=ef_search)
+        return np.sort(doc_nums), float(scores[-1]) if len(scores) else -np.inf
+
+    def ranked(self, pairs: Sequence[Pair], n: int, *, n_probe: int = 1, ef_search: int = 1) -> tuple[Int32s, Floats]:
+        """Return the same documents best first, with their scores as the scan rounds them, or codes estimate them."""
         keys, state = new_keys(n), np.array([0, NO_FLOOR], np.int64)
         for segment, mask in pairs:
             part, allowed = segment.part, EVERYTHING if mask is None else read_only(mask)
@@ -91,7 +96,7 @@ class Scan:
             for file in part.files:
                 file.raise_damage()
         doc_nums, scores = unpacked(np.sort(keys[: state[0]])[::-1][:n])
-        return np.sort(doc_nums).astype(np.int32), float(scores[-1]) if len(scores) else -np.inf
+        return doc_nums.astype(np.int32), scores
 
     def _scan_lists(
         self, segment: DenseSegment, lists: Lists, allowed: Mask, n_probe: int, keys: Keys, n: int, state: Int64s

@@ -41,6 +41,7 @@ class StoreScorer:
 
     def __init__(self, lanes: Sequence[Lanes], codec: Codec, reads: ReadCounts, *, keep_unreadable: bool = False) -> None:
         self.lanes, self.codec, self.reads, self._keep = lanes, codec, reads, keep_unreadable
+        self._constants: dict[int, list[Floats]] = {}
 
     def score(self, store: TokenStore, positions: Int32s, scores: Floats) -> None:
         """Write the MaxSim of documents at some positions into ``scores``, zeros; `NO_SCORE` without tokens.
@@ -99,10 +100,12 @@ class StoreScorer:
         return len(states)
 
     def _add(self, store: TokenStore, numbers: Int64s, source: Bytes, at: Int64s, places: Places, scores: Floats) -> None:
-        for lane in self.lanes:
+        if store.nbits not in self._constants:
+            self._constants[store.nbits] = [lane.constants(self.codec, store.nbits) for lane in self.lanes]
+        for lane, constants in zip(self.lanes, self._constants[store.nbits], strict=True):
             score_records(
                 numbers, source, at, places.n_tokens, store.nbits, store.token_bytes - SCALAR_BYTES, lane.dots, lane.packed,
-                lane.constants(self.codec, store.nbits), lane.weights, scores,
+                constants, lane.weights, scores,
             )  # fmt: skip
 
     def _refused(self, store: TokenStore, places: Places, numbers: Int64s, code: int, scores: Floats) -> None:

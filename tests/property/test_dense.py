@@ -210,3 +210,21 @@ def test_codes_rank_as_what_they_stand_for(folder):
     with few_docs(0):
         found = DenseSearcher(field).search(query, 20, allowed=masks, options=DenseOptions(n_probe=8, n_candidates=20)).doc_nums
     assert np.sort(found).tolist() == np.sort(part.documents[np.argsort(-scores)[:20]]).tolist()
+    searcher = DenseSearcher(field)
+    read = []
+    searcher._products = lambda doc_nums, query: read.extend(doc_nums) or np.zeros(len(doc_nums), np.float32)
+    with few_docs(0):
+        by_codes = searcher.search(query, 20, allowed=masks, options=DenseOptions(n_probe=8, n_candidates=0))
+    assert not read  # of the kept vectors
+    assert np.sort(by_codes.doc_nums).tolist() == np.sort(found).tolist()
+    estimates = np.empty(part.n_docs)
+    estimates[part.documents] = scores
+    assert np.abs(by_codes.scores - estimates[by_codes.doc_nums]).max() < 0.05
+    assert (np.diff(by_codes.scores) <= 0).all()
+
+
+def test_an_order_of_codes_needs_codes(folder):
+    with pytest.raises(ValueError, match="leaves the order to codes"):
+        DenseSearcher(structured(folder, 0)).search(
+            dense_vectors(np.random.default_rng(1), 1, 12), 3, options=DenseOptions(n_candidates=0)
+        )
