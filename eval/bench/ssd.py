@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -151,7 +151,7 @@ def run_ssd_bench(bench: SsdBench, say: Say = lambda message: None) -> SsdReport
             asked = _asked(path, queries, n)
             say(f"timing {n} candidates: {', '.join(searchers)}")
             times = _interleaved(bench, searchers, asked)
-            rates = {place: _rates(bench, each, asked) for place, each in searchers.items()}
+            rates = {place: _rates(bench, searchers, place, asked) for place in searchers}
             memory = {place: _memory(path, place, asked) for place in searchers}
             rows += [_row(n, place, times, asked, rates[place], memory[place]) for place in searchers]
         field = searchers[MEMORY].field
@@ -226,12 +226,13 @@ def _score(searcher: CentroidSearcher, asked: _Asked, number: int) -> Scores:
     return searcher.score(single(asked.queries, number), [asked.candidates[number]])
 
 
-def _drop(searcher: CentroidSearcher) -> None:
-    """Take the records out of the page cache."""
-    for segment in searcher.field.segments:
-        file = segment.part.store.file
+def _drop(searchers: Iterable[CentroidSearcher]) -> None:
+    """Take the records out of the page cache, which keeps pages that anybody has mapped."""
+    files = [segment.part.store.file for searcher in searchers for segment in searcher.field.segments]
+    for file in files:
         file.release()
-        descriptor = os.open(file.path, os.O_RDONLY)
+    for path in {file.path for file in files}:
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
@@ -245,7 +246,7 @@ def _interleaved(bench: SsdBench, searchers: Mapping[str, CentroidSearcher], ask
     for number in range(len(asked.candidates)):
         for i in range(bench.n_passes):
             for place, searcher in searchers.items():
-                _drop(searcher)
+                _drop(searchers.values())
                 wall, cpu = time.perf_counter(), time.process_time()
                 scores = _score(searcher, asked, number)
                 times[place].cpu[i, number] = time.process_time() - cpu
@@ -259,14 +260,14 @@ def _interleaved(bench: SsdBench, searchers: Mapping[str, CentroidSearcher], ask
     return times
 
 
-def _rates(bench: SsdBench, searcher: CentroidSearcher, asked: _Asked) -> dict[str, float]:
+def _rates(bench: SsdBench, searchers: Mapping[str, CentroidSearcher], place: str, asked: _Asked) -> dict[str, float]:
     """Queries a second, by the number of clients that ask at once."""
     rates = {}
     for n_clients in bench.n_clients:
-        _drop(searcher)
+        _drop(searchers.values())
         with ThreadPoolExecutor(n_clients) as pool:
             start = time.perf_counter()
-            list(pool.map(lambda number: _score(searcher, asked, number), range(len(asked.candidates))))
+            list(pool.map(lambda number: _score(searchers[place], asked, number), range(len(asked.candidates))))
             rates[str(n_clients)] = round(len(asked.candidates) / (time.perf_counter() - start), 1)
     return rates
 
