@@ -86,7 +86,9 @@ class DenseOptions:
         if self.bank_beta is not None and not 0 < self.bank_beta <= MAX_BETA:
             raise ValueError(f"bank_beta is {self.bank_beta}: it must be above 0, up to {MAX_BETA}")
         if self.bank_beta is not None and self.n_candidates == 0:
-            raise ValueError("a query bank normalises scores of kept vectors, and n_candidates=0 has none: leave one of them out")
+            raise ValueError(
+                "a query bank normalises scores of kept vectors, which n_candidates=0 leaves out: give one of both"
+            )
         if self.bank_k is not None and (self.bank_k < 1 or self.bank_beta is None):
             raise ValueError("bank_k must be at least 1, and goes with bank_beta")
 
