@@ -42,8 +42,9 @@ def load_model_encoder(
     ----------
     model : str
         Folder, short name of a shipped model, or Hugging Face id.
-    kind : {"splade", "inference-free", "colbert", "slim", "dense", "sae"} or None
-        None recognises it from the files. A table of query weights makes a model inference-free; a SLIM looks like a SPLADE.
+    kind : str or None
+        One of `methods.METHODS` that has a model. None recognises it from the files. A table of query weights makes a model
+        inference-free; a SLIM and a TCT-ColBERT look like a SPLADE, and must be named.
     device : str
         As torch names it.
     batch_size : int

@@ -53,6 +53,7 @@ METHODS = {
     ),
     "slim": Method("slim:SlimEncoder", "slim:SlimConfig", "checkpoints.splade:read_layout"),
     "dense": Method("dense:DenseEncoder", "dense:DenseConfig", "checkpoints.dense:read_dense_layout", "lexmax-dense"),
+    "tct": Method("tct:TctEncoder", "tct:TctConfig", "checkpoints.tct:read_tct_layout"),
     "sae": Method("sae:SaeEncoder", "sae:SaeConfig", "checkpoints.sae:read_sae_layout"),
     "hypencoder": Method(
         "hypencoder:HypencoderEncoder", "hypencoder:HypencoderConfig", "checkpoints.hypencoder:read_hypencoder_layout"

@@ -21,8 +21,8 @@ def load_encoder(kind: str | None = None, *, model: str | None = None, device: s
     Parameters
     ----------
     kind : str or None
-        "bm25", "splade", "inference-free", "colbert", "slim", "dense", "sae" or "vectors" (ready-made, no encoder); None: bm25
-        without a model, else what the model's files state, which is never "slim".
+        "bm25", "splade", "inference-free", "colbert", "slim", "dense", "tct", "sae", "hypencoder", "gaussian" or "vectors"
+        (ready-made, no encoder); None: bm25 without a model, else what the model's files state, never "slim" or "tct".
     model : str or None
         A folder, or a model id that is looked up in the Hugging Face cache, then on the hub. None: the model of this kind that
         comes with lexmax.
