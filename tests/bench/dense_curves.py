@@ -1,8 +1,10 @@
 """Curves of dense fields on real vectors: prefixes of Matryoshka vectors and HNSW's orders, recall against bytes and time.
 
     python tests/bench/dense_curves.py encode MODEL.safetensors TOKENIZER.json DOCUMENTS.jsonl.gz QUERIES.jsonl.gz OUT.npz
+    python tests/bench/dense_curves.py stored QUERIES.jsonl OUT.npz INDEX...
     python tests/bench/dense_curves.py prefixes OUT.npz
     python tests/bench/dense_curves.py orders OUT.npz
+    python tests/bench/dense_curves.py graphs OUT.npz
 
 ``encode`` makes vectors of static embeddings, such as those of the PyPI package wordllama: the mean of a text's tokens, of
 unit length. Recall@10 is against the exhaustive search over the kept vectors. Times are the median CPU time of a query, in one
@@ -25,6 +27,7 @@ from lexmax.index.dense.config import DenseFieldConfig
 from lexmax.index.manifest import EncoderRecord
 from lexmax.index.representations.dense import DenseVectors
 from lexmax.index.snapshot import Snapshot
+from lexmax.retrieval.encoders.registry import encoder_of
 from lexmax.retrieval.searchers.dense import DenseOptions, DenseSearcher
 
 ENCODER = EncoderRecord(kind="vectors", fingerprint="vectors:curves", settings={})
@@ -36,6 +39,11 @@ PREFIXES = [
     *({"structure": "flat", "quantise": "opq", "pq_bytes": n_bytes, "search_dim": scanned} for n_bytes, scanned in [
         (32, 256), (32, 128), (32, 64), (16, 256), (16, 128), (16, 64)]),
 ]  # fmt: skip
+GRAPHS = [
+    {"structure": "flat"},
+    {"structure": "ivf"},
+    *({"structure": "hnsw", "n_links": n_links, "ef_construction": ef} for n_links, ef in [(8, 64), (16, 128), (32, 256)]),
+]
 ORDERS = [{"structure": "hnsw", "n_links": n_links, "ef_construction": ef, "order": order}
           for n_links, ef in [(4, 16), (8, 64)] for order in ("given", "random", "lid_desc")]  # fmt: skip
 
@@ -60,6 +68,16 @@ def encode(model, tokenizer_file, documents, queries, out, n_docs, n_queries):
         return matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
 
     np.savez(out, documents=vectors(documents, n_docs), queries=vectors(queries, n_queries))
+
+
+def stored(queries, out, indexes, n_queries):
+    """Write the vectors of documents of dense fields, one index after the other, and of some queries."""
+    snapshots = [Snapshot.open(path) for path in indexes]
+    fields = [snapshot.field("dense") for snapshot in snapshots]
+    documents = np.concatenate([part.vectors(np.arange(part.n_docs)) for each in fields for part in [each.segments[0].part]])
+    with Path(queries).open() as file:
+        texts = [json.loads(line)["text"] for line in islice(file, n_queries)]
+    np.savez(out, documents=documents, queries=encoder_of(fields[0].record.encoder).encode_queries(texts).vectors)
 
 
 def build(path, documents, config):
@@ -103,20 +121,28 @@ def curves(path, settings, efforts):
                 recall, ms = measured(searcher, queries, **options)
                 print(
                     f"{each} {options}: coarse {scanned[0]}, scanned {scanned[1]} dimensions of {scanned[2]} bytes, "
-                    f"recall@10 {recall:.4f}, {ms:.3f} ms, built in {seconds:.0f} s", flush=True,
+                    f"recall@10 {recall:.4f}, {ms:.3f} ms, built in {seconds:.0f} s, "
+                    f"{searcher.field.n_bytes / len(documents):.0f} bytes per document", flush=True,
                 )  # fmt: skip
 
 
 def main():
     """Run one of the commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("encode", "prefixes", "orders"))
-    parser.add_argument("files", nargs="+")
+    parser.add_argument("command", choices=("encode", "stored", "prefixes", "orders", "graphs"))
+    parser.add_argument("files", nargs="+", help="as above")
     parser.add_argument("--docs", type=int, default=100_000, help="documents that encode reads (default 100000)")
     parser.add_argument("--queries", type=int, default=200, help="queries that encode reads (default 200)")
     options = parser.parse_args()
     if options.command == "encode":
         encode(*options.files, options.docs, options.queries)
+    elif options.command == "stored":
+        stored(options.files[0], options.files[1], options.files[2:], options.queries)
+    elif options.command == "graphs":
+        curves(options.files[0], GRAPHS, lambda each: {
+            "flat": [{}], "ivf": [{"n_probe": n} for n in (4, 16, 64)],
+            "hnsw": [{"ef_search": ef} for ef in (16, 64, 128, 256)],
+        }[each["structure"]])  # fmt: skip
     elif options.command == "prefixes":
         curves(options.files[0], PREFIXES, lambda each: [
             {"n_candidates": n, **({"n_probe": probe} if probe else {})}
