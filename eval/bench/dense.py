@@ -140,13 +140,17 @@ def _faiss(bench: DenseBench, field: DenseField, documents: Floats) -> Search:
     index = faiss.index_factory(bench.dim, text, faiss.METRIC_INNER_PRODUCT)
     index.train(documents)
     index.add(documents)
-    space = faiss.ParameterSpace()
+    space, used = faiss.ParameterSpace(), {"nprobe": "IVF" in text, "k_factor_rf": "RFlat" in text, "efSearch": "HNSW" in text}
+    set_for = 0
 
     def search(query: DenseVectors, k: int) -> Any:
-        efforts = {"nprobe": options.probes(n_lists), "k_factor_rf": options.depth(field, k) / k, "efSearch": options.ef(k)}
-        used = {"nprobe": n_lists > 1, "k_factor_rf": "RFlat" in text, "efSearch": "HNSW" in text}
-        if any(used.values()):
-            space.set_index_parameters(index, ",".join(f"{name}={efforts[name]}" for name, is_used in used.items() if is_used))
+        nonlocal set_for
+        if k != set_for:  # to set it takes as long as some searches
+            efforts = {"nprobe": options.probes(n_lists), "k_factor_rf": options.depth(field, k) / k, "efSearch": options.ef(k)}
+            given = ",".join(f"{name}={efforts[name]}" for name, is_used in used.items() if is_used)
+            if given:
+                space.set_index_parameters(index, given)
+            set_for = k
         return index.search(query.vectors, k)[1][0]
 
     return search
