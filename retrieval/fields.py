@@ -76,7 +76,8 @@ def _tokens(each: FieldEncoder) -> dict[str, Any]:
 
 
 def _dense(each: FieldEncoder) -> dict[str, Any]:
-    return {"options": DenseFieldConfig(dim=each.encoder.dim, **each.storage).options()}  # type: ignore[union-attr]
+    vectors_per_doc = getattr(each.encoder, "vectors_per_doc", 1)  # of encoders that make several
+    return {"options": DenseFieldConfig(dim=each.encoder.dim, vectors_per_doc=vectors_per_doc, **each.storage).options()}  # type: ignore[union-attr]
 
 
 def _nets(each: FieldEncoder) -> dict[str, Any]:

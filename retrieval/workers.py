@@ -20,6 +20,8 @@ class Workers:
 
     def map(self, work: Callable[[int], T], n: int, n_threads: int) -> list[T]:
         """Return ``work(0)`` to ``work(n - 1)``, taken one after another by ``n_threads`` threads."""
+        if n == 1:
+            return [work(0)]
         found: dict[int, T] = {}
 
         def take(numbers: Iterator[int]) -> None:

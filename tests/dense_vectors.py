@@ -24,5 +24,5 @@ def new_dense_field(dim, **config) -> NewField:
 
 def make_dense_field(path, vectors: DenseVectors, cuts=(), deleted=(), **config) -> DenseField:
     """The field of an index of one field, "dense", committed in a segment for each part between ``cuts``."""
-    fields = {"dense": new_dense_field(vectors.dim, **config)}
+    fields = {"dense": new_dense_field(config.pop("dim", vectors.dim), **config)}
     return write_index(path, fields, {"dense": vectors}, cuts, deleted).field("dense")

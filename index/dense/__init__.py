@@ -1,1 +1,1 @@
-"""Dense fields: one vector per document, scanned whole, by lists or codes, or searched along a graph."""
+"""Dense fields: one vector per document or several, scanned whole, by lists or codes, or searched along a graph."""

@@ -11,14 +11,18 @@ CODES = ("none", "int8", "pq", "opq")
 ORDERS = ("given", "random", "lid_desc")
 MAX_DIM = 1 << 16
 MAX_LISTS = 1 << 16
+MAX_VECTORS = 64
+"""Vectors of a document."""
+MAX_LENGTH = 1e18
+"""Of vectors, so that products and squares of distances are finite 32-bit floats."""
 AUTO_BYTES = 1 << 28
 """``structure="auto"`` scans fields up to this size whole: some 20 ms on one core."""
 LIST_POINTS = 32
-"""Fewest documents of a list, on average, when lists are made."""
+"""Fewest vectors of a list, on average, when lists are made."""
 CODE_POINTS = 1024
-"""Fewest documents that product quantisation is trained on."""
-GRAPH_DOCS = 1024
-"""Smaller segments have no graph: scanning them is as fast."""
+"""Fewest vectors that product quantisation is trained on."""
+GRAPH_VECTORS = 1024
+"""Segments of fewer vectors have no graph: scanning them is as fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class DenseFieldConfig:
     ----------
     dim : int
         Numbers of a vector.
+    vectors_per_doc : int
+        Vectors of a document, of which the best decides (ME-BERT, arXiv 2005.00181).
     keep : {"float16", "float32", "int8"}
         Numbers as they are kept, and scored. float16 rounds them by at most 2^-11 of their size; int8 by half of a 127th of the
         vector's largest.
@@ -41,7 +47,7 @@ class DenseFieldConfig:
     pq_bytes : int or None
         Bytes of a code. None: one for eight dimensions.
     n_lists : int or None
-        None: by the number of documents, `default_n_lists`.
+        None: by the number of vectors, `default_n_lists`.
     coarse_dim, search_dim : int or None
         First dimensions that choose lists, and that scans and codes compare (AdANNS, arXiv 2305.19435): for Matryoshka vectors.
         None: all.
@@ -52,6 +58,7 @@ class DenseFieldConfig:
     """
 
     dim: int
+    vectors_per_doc: int = 1
     keep: str = "float16"
     structure: str = "auto"
     quantise: str = "none"
@@ -68,8 +75,8 @@ class DenseFieldConfig:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be {_choices(allowed)}")
         bounds = {
-            "dim": (1, MAX_DIM), "n_lists": (1, MAX_LISTS), "pq_bytes": (1, self.dim), "search_dim": (1, self.dim),
-            "coarse_dim": (1, self.scan_dim), "n_links": (2, 256), "ef_construction": (1, 1 << 16),
+            "dim": (1, MAX_DIM), "vectors_per_doc": (1, MAX_VECTORS), "n_lists": (1, MAX_LISTS), "pq_bytes": (1, self.dim),
+            "search_dim": (1, self.dim), "coarse_dim": (1, self.scan_dim), "n_links": (2, 256), "ef_construction": (1, 1 << 16),
         }  # fmt: skip
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
@@ -111,23 +118,23 @@ class DenseFieldConfig:
 
     @property
     def scanned_bytes(self) -> int:
-        """Bytes of a document that a scan reads."""
+        """Bytes of a vector that a scan reads."""
         if self.quantise in ("pq", "opq"):
             return self.code_bytes
         precision = "int8" if self.quantise == "int8" else self.keep
         return {"float16": 2, "float32": 4, "int8": 1}[precision] * self.scan_dim
 
-    def structure_of(self, n_docs: int) -> str:
-        """Return what is made of so many documents: "flat", "ivf" or "hnsw"."""
+    def structure_of(self, n_vectors: int) -> str:
+        """Return what is made of so many vectors: "flat", "ivf" or "hnsw"."""
         if self.structure != "auto":
             return self.structure
-        return "ivf" if n_docs * self.scanned_bytes > AUTO_BYTES else "flat"
+        return "ivf" if n_vectors * self.scanned_bytes > AUTO_BYTES else "flat"
 
-    def lists_of(self, n_docs: int) -> int:
-        """Return how many lists are made of so many documents; 0: they are scanned as they are kept."""
-        listed = self.structure_of(n_docs) == "ivf"
-        n_lists = (self.n_lists or default_n_lists(n_docs)) if listed else 1
-        too_few = n_docs < (CODE_POINTS if self.quantise in ("pq", "opq") else 1) or n_docs < LIST_POINTS * n_lists
+    def lists_of(self, n_vectors: int) -> int:
+        """Return how many lists are made of so many vectors; 0: they are scanned as they are kept."""
+        listed = self.structure_of(n_vectors) == "ivf"
+        n_lists = (self.n_lists or default_n_lists(n_vectors)) if listed else 1
+        too_few = n_vectors < (CODE_POINTS if self.quantise in ("pq", "opq") else 1) or n_vectors < LIST_POINTS * n_lists
         return 0 if too_few or not (listed or self.quantise != "none") else n_lists
 
     def options(self) -> dict[str, Any]:
@@ -136,9 +143,9 @@ class DenseFieldConfig:
         return {name: value for name, value in asdict(self).items() if value != defaults.get(name, ...)}
 
 
-def default_n_lists(n_docs: int) -> int:
-    """Return four times the square root of the documents, down to a power of two, so that a list has 32 or more."""
-    wanted = min(4 * max(1, n_docs) ** 0.5, n_docs / LIST_POINTS, MAX_LISTS)
+def default_n_lists(n_vectors: int) -> int:
+    """Return four times the square root of the vectors, down to a power of two, so that a list has 32 or more."""
+    wanted = min(4 * max(1, n_vectors) ** 0.5, n_vectors / LIST_POINTS, MAX_LISTS)
     return 1 << max(0, int(wanted).bit_length() - 1)
 
 

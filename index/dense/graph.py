@@ -1,12 +1,12 @@
 """The graph of a dense part: hierarchical navigable small world (Malkov and Yashunin, arXiv 1603.09320).
 
-Arrays of ``graph.lex``; n documents, m links::
+Arrays of ``graph.lex``; n vectors, m links::
 
-    entry (1,) i64            the document where a search begins; it is on the top level
-    levels (n,) u8            the top level of each document
+    entry (1,) i64            the vector where a search begins; it is on the top level
+    levels (n,) u8            the top level of each vector
     links (n, 2 m) i32        neighbours on level 0, ended by -1
     upper (sum of levels, m) i32
-                              neighbours on levels 1, 2, ... of each document, documents in order
+                              neighbours on levels 1, 2, ... of each vector, in order
 
 Kernels follow links, so everything is verified and its bounds are checked before the first search.
 """
@@ -42,23 +42,23 @@ class Graph:
         Damaged file, or arrays that do not fit each other.
     """
 
-    def __init__(self, folder: Path, n_docs: int) -> None:
+    def __init__(self, folder: Path, n_vectors: int) -> None:
         file = self.file = ArrayFile(folder / GRAPH_NAME, KIND)
-        self._n_docs, self.entry = n_docs, int(file.array("entry", "int64", (1,))[0])
-        file.require(0 <= self.entry < n_docs)
+        self._n_vectors, self.entry = n_vectors, int(file.array("entry", "int64", (1,))[0])
+        file.require(0 <= self.entry < n_vectors)
 
     @cached_property
     def links(self) -> Links:
         """What kernels walk along, verified."""
         file = self.file
-        levels = file.array("levels", "uint8", (self._n_docs,))
-        lowest = file.array("links", "int32", (self._n_docs, None))
+        levels = file.array("levels", "uint8", (self._n_vectors,))
+        lowest = file.array("links", "int32", (self._n_vectors, None))
         upper = file.array("upper", "int32", (int(levels.sum(dtype=np.int64)), None))
         file.require(int(levels.max()) <= MAX_LEVEL and lowest.shape[1] > 0 and upper.shape[1] > 0)
         for each in (lowest, upper):
-            file.require(not each.size or -1 <= int(each.min()) <= int(each.max()) < self._n_docs, "links to documents")
+            file.require(not each.size or -1 <= int(each.min()) <= int(each.max()) < self._n_vectors, "links to vectors")
         level = np.concatenate([np.arange(1, n + 1) for n in levels[levels > 0].tolist()] or [np.empty(0, np.int64)])
-        file.require(np.all((upper < 0) | (levels[upper] >= level[:, None])), "links to documents of the level")
+        file.require(np.all((upper < 0) | (levels[upper] >= level[:, None])), "links to vectors of the level")
         file.require(int(levels[self.entry]) == int(levels.max()), "an entry on the top level")
         return Links(levels, starts_of(levels), lowest, upper)
 
@@ -68,7 +68,7 @@ class Graph:
 
 
 def starts_of(levels: npt.NDArray[np.uint8]) -> Int64s:
-    """Where each document's links on upper levels begin, (n + 1,) int64."""
+    """Where each vector's links on upper levels begin, (n + 1,) int64."""
     return read_only(np.concatenate([[0], np.cumsum(levels, dtype=np.int64)]).astype(np.int64))
 
 
@@ -85,7 +85,7 @@ def write_graph(folder: Path, checked: Checked, rows: Rows, extras: Floats, orde
         One more coordinate of each vector, with which all are equally long: then the nearest neighbours are those of largest
         product (Bachrach et al., 2014).
     order : (n,) int64
-        In which order documents enter.
+        In which order they enter.
     config : DenseFieldConfig
     """
     n, n_links = len(rows), config.n_links

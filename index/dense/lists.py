@@ -1,6 +1,6 @@
 """The lists of a dense part: which rows are in which list, and the codes that a scan reads in their place.
 
-Arrays of ``lists.lex``; n documents::
+Arrays of ``lists.lex``; n vectors::
 
     starts (n_lists + 1,) i64    list l has the rows starts[l]:starts[l + 1] of ``dense.lex``
     codes (n, pq_bytes) u8       of product quantisation, or (n, search_dim + 4) u8: signed bytes and the value of a step, f32
@@ -37,14 +37,14 @@ class Lists:
         Damaged file, or lists that do not fit the quantiser.
     """
 
-    def __init__(self, folder: Path, config: DenseFieldConfig, quantiser: Quantiser | None, n_docs: int) -> None:
+    def __init__(self, folder: Path, config: DenseFieldConfig, quantiser: Quantiser | None, n_vectors: int) -> None:
         file = self.file = ArrayFile(folder / LISTS_NAME, KIND)
         n_lists = 0 if quantiser is None else quantiser.n_lists
         self.starts: Int64s = file.array("starts", "int64", (n_lists + 1,))
-        file.require(is_indptr(self.starts, n_docs))
+        file.require(is_indptr(self.starts, n_vectors))
         self.codes: Rows | None = None
         if config.quantise != "none":
-            codes = file.unverified("codes", "uint8", (n_docs, code_width(config)))
+            codes = file.unverified("codes", "uint8", (n_vectors, code_width(config)))
             self.codes = codes.view(np.int8) if config.quantise == "int8" else codes
 
     @property

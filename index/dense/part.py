@@ -1,11 +1,11 @@
 """The dense part of a segment: the kept vectors of its documents, and lists or a graph to search them by.
 
-Arrays of ``dense.lex``; n documents::
+Arrays of ``dense.lex``; n vectors, those of a document one after the other by number::
 
     shape (2,) i64          n, dim
     longest (1,) f32        length of the longest vector
     rows (n, dim) u16 f32   vectors: 16-bit floats, 32-bit floats, or (n, dim + 4) u8: signed bytes and the value of a step, f32
-    documents (n,) i32      the document of each row, where rows are in the order of lists
+    documents (n,) i32      the vector of each row, where rows are in the order of lists
 
 The search scans the memory map itself: nothing is copied when a part is opened.
 """
@@ -24,7 +24,7 @@ from ..array_files import ArrayFile, ArrayFileWriter
 from ..arrays import Floats, Int32s, Int64s, is_permutation
 from ..kernels import read_only
 from ..kernels.dense import verify_rows
-from .config import DenseFieldConfig
+from .config import MAX_LENGTH, DenseFieldConfig
 from .graph import GRAPH_NAME, Graph
 from .lists import LISTS_NAME, Lists
 from .quantiser import Quantiser
@@ -33,7 +33,7 @@ from .rows import STORED, Rows, block_rows, decode, lengths, width_of
 KIND = "dense"
 FILE_NAME = "dense.lex"
 Gather = Callable[[Int64s], Rows]
-"""Numbers of documents -> their rows."""
+"""Numbers of vectors -> their rows."""
 EVERY_ROW = read_only(np.empty(0, np.int32))
 
 
@@ -42,14 +42,21 @@ class DensePart:
 
     Attributes
     ----------
-    n_docs : int
+    n_docs, n_vectors : int
+        A document has ``config.vectors_per_doc``.
     longest : float
         No vector is longer.
     rows : (n, dim) uint16 or float32, or (n, dim + 4) int8
         Unverified; see `rows.decode`.
-    documents : (n,) int32, or (0,) where the row is the document
+    documents : (n,) int32
+        The vector of each row; (0,): rows are in the order of vectors.
     lists : Lists or None
     graph : Graph or None
+    structure : {"flat", "codes", "ivf", "hnsw"}
+        What a search looks through.
+    whole : (2,) int64
+        All rows, as one list.
+    files : list of ArrayFile
 
     Raises
     ------
@@ -60,40 +67,36 @@ class DensePart:
     def __init__(self, folder: Path, config: DenseFieldConfig, quantiser: Quantiser | None = None) -> None:
         file = self.file = ArrayFile(folder / FILE_NAME, KIND)
         self.longest = float(file.array("longest", "float32", (1,))[0])
-        self.n_docs, dim = (int(number) for number in file.array("shape", "int64", (2,)))
+        self.n_vectors, dim = (int(number) for number in file.array("shape", "int64", (2,)))
+        self.n_docs, left_over = divmod(self.n_vectors, config.vectors_per_doc)
+        file.require(left_over == 0, f"{config.vectors_per_doc} vectors per document", f"{self.n_vectors} in all")
         file.require(dim == config.dim, f"vectors of {config.dim} numbers", f"of {dim}")
-        file.require(0 <= self.longest < np.inf, "a finite length", self.longest)
-        rows = file.unverified("rows", STORED[config.keep], (self.n_docs, width_of(dim, config.keep)))
+        file.require(0 <= self.longest <= 2 * MAX_LENGTH, f"vectors up to {MAX_LENGTH:.0e} long", self.longest)  # not NaN
+        rows = file.unverified("rows", STORED[config.keep], (self.n_vectors, width_of(dim, config.keep)))
         self.rows: Rows = rows.view(np.int8) if rows.dtype == np.uint8 else rows
         self.documents: Int32s = EVERY_ROW
         if "documents" in file:
-            self.documents = file.array("documents", "int32", (self.n_docs,))
+            self.documents = file.array("documents", "int32", (self.n_vectors,))
             file.require(is_permutation(self.documents))
-        self.lists = Lists(folder, config, quantiser, self.n_docs) if (folder / LISTS_NAME).exists() else None
-        self.graph = Graph(folder, self.n_docs) if (folder / GRAPH_NAME).exists() else None
+        self.lists = Lists(folder, config, quantiser, self.n_vectors) if (folder / LISTS_NAME).exists() else None
+        self.graph = Graph(folder, self.n_vectors) if (folder / GRAPH_NAME).exists() else None
+        self.files = [file, *(each.file for each in (self.lists, self.graph) if each is not None)]
+        self.structure = "flat" if self.graph is None else "hnsw"
+        if self.lists is not None:
+            self.structure = "ivf" if self.lists.n_lists > 1 else "codes"
+        self.whole = read_only(np.array([0, self.n_vectors], np.int64))
         self._config = config
 
     @cached_property
-    def _row_of(self) -> Int64s:
-        found = np.empty(self.n_docs, np.int64)
-        found[self.documents] = np.arange(self.n_docs)
-        return found
+    def row_of(self) -> Int32s:
+        """Row of each vector, (n,) int32; (0,): its number."""
+        found = np.empty(len(self.documents), np.int32)
+        found[self.documents] = np.arange(len(found))
+        return read_only(found)
 
     def totals(self) -> dict[str, int]:
         """Vectors."""
-        return {"n_vectors": self.n_docs}
-
-    @property
-    def structure(self) -> str:
-        """What a search looks through: "flat", "codes", "ivf" or "hnsw"."""
-        if self.lists is not None:
-            return "ivf" if self.lists.n_lists > 1 else "codes"
-        return "flat" if self.graph is None else "hnsw"
-
-    @property
-    def files(self) -> list[ArrayFile]:
-        """The part's files."""
-        return [self.file, *(each.file for each in (self.lists, self.graph) if each is not None)]
+        return {"n_vectors": self.n_vectors}
 
     @property
     def n_bytes(self) -> int:
@@ -109,31 +112,32 @@ class DensePart:
         for file in self.files:
             file.verify()
 
+    def raise_damage(self) -> None:
+        """Raise IndexFormatError when a kernel has found damage in one of the files."""
+        for file in self.files:
+            file.raise_damage()
+
     def check(self) -> None:
         """Verify every checksum and what must hold between arrays; raises IndexFormatError."""
         self.verify()
-        for first in range(0, self.n_docs, block_rows(self._config.dim)):
+        for first in range(0, self.n_vectors, block_rows(self._config.dim)):
             vectors = decode(self.rows[first : first + block_rows(self._config.dim)])
             short = lengths(vectors) <= self.longest  # False for NaN
             self.file.require(short.all(), f"vectors of length <= {self.longest}", f"vector {first + int(np.argmin(short))}")
         if self.graph is not None:
             self.graph.check()
 
-    def row_numbers(self, positions: npt.NDArray[np.integer[Any]]) -> Int64s:
-        """Rows of documents at some positions, (n,) int64."""
-        return self._row_of[positions] if len(self.documents) else positions.astype(np.int64)
-
-    def kept(self, positions: npt.NDArray[np.integer[Any]]) -> Rows:
-        """Rows of documents at some positions, as they are kept, verified."""
-        numbers = self.row_numbers(positions)
-        verify_rows(self.file.checked, self.rows, numbers)
+    def kept(self, numbers: npt.NDArray[np.integer[Any]]) -> Rows:
+        """Rows of some vectors as they are kept, verified; document d has ``d * m`` to ``d * m + m - 1``, m to each."""
+        places: Int64s = (self.row_of[numbers] if len(self.row_of) else numbers).astype(np.int64)
+        verify_rows(self.file.checked, self.rows, places)
         self.file.raise_damage()
-        found: Rows = self.rows[numbers]
+        found: Rows = self.rows[places]
         return found
 
-    def vectors(self, positions: npt.NDArray[np.integer[Any]]) -> Floats:
-        """Vectors of documents at some positions, (n, dim) float32, verified."""
-        return decode(self.kept(positions))
+    def vectors(self, numbers: npt.NDArray[np.integer[Any]]) -> Floats:
+        """Some vectors by number, (n, dim) float32, verified."""
+        return decode(self.kept(numbers))
 
 
 def write_rows(path: Path, order: Int64s, gather: Gather, config: DenseFieldConfig, *, listed: bool) -> Iterator[Rows]:
@@ -143,11 +147,11 @@ def write_rows(path: Path, order: Int64s, gather: Gather, config: DenseFieldConf
     ----------
     path : Path
     order : (n,) int64
-        The document of each row.
+        The vector of each row.
     gather : callable
     config : DenseFieldConfig
     listed : bool
-        Rows are not in the order of documents.
+        Rows are not in the order of vectors.
     """
     longest, width = np.float32(0), width_of(config.dim, config.keep)
     with ArrayFileWriter(path, KIND) as out:

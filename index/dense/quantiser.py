@@ -15,6 +15,7 @@ of m numbers from the query's table.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy.typing as npt
 from ..array_files import ArrayFile, ArrayFileWriter
 from ..arrays import Floats, Int64s
 from ..kernels import read_only
+from ..kernels.dense import F16C
 from .config import DenseFieldConfig
 from .rows import encode
 
@@ -96,13 +98,18 @@ class Quantiser:
         n_numbers = 0 if self.codebooks is None else len(self.codebooks) * self.codebooks.shape[2]
         return np.pad(vectors, [(0, 0)] * (vectors.ndim - 1) + [(0, n_numbers - vectors.shape[-1])])
 
-    def table(self, query: Floats) -> Floats:
-        """Products of a query (search_dim,) with all entries of the codebooks, (m * 256,) float32."""
+    @cached_property
+    def coarse(self) -> npt.NDArray[Any]:
+        """The centroids to choose lists by, (n_lists, coarse_dim): 16-bit floats, or float32 where they are too large."""
+        fits = F16C and np.abs(self.centroids).max() < np.finfo(np.float16).max
+        return read_only(self.centroids.astype(np.float16).view(np.uint16) if fits else self.centroids)
+
+    @cached_property
+    def columns(self) -> Floats:
+        """The codebooks with levels side by side, (m, d / m, 256) float32."""
         if self.codebooks is None:
             raise ValueError("signed bytes are multiplied with the query itself")
-        n_parts, _, width = self.codebooks.shape
-        products: Floats = np.matmul(self.codebooks, self.turned(query).reshape(n_parts, width, 1)).reshape(-1)
-        return products
+        return read_only(self.codebooks.transpose(0, 2, 1))
 
     def write(self, path: Path) -> None:
         """Write the file."""
@@ -138,4 +145,4 @@ class Quantiser:
         arrays = [each for each in (centroids, spreads, rotation, codebooks) if each is not None]
         file.require(len(centroids) > 0 and all(bool(np.isfinite(each).all()) for each in arrays), "finite numbers")
         rotation, codebooks = (None if each is None else read_only(np.array(each)) for each in (rotation, codebooks))
-        return cls(read_only(np.array(centroids)), np.array(spreads), n_trained, rotation, codebooks, file.n_bytes)
+        return cls(read_only(np.array(centroids)), read_only(np.array(spreads)), n_trained, rotation, codebooks, file.n_bytes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..manifest import FieldRecord, PartRecord
 from ..representations import DenseVectors, Vectors
 from ..storage import sync_folder
 from ..writing import BufferLimits, NextName
-from .config import GRAPH_DOCS, DenseFieldConfig
+from .config import GRAPH_VECTORS, MAX_LENGTH, DenseFieldConfig
 from .field import DenseSegment
 from .graph import write_graph
 from .lists import ListsWriter, code_width
@@ -31,9 +31,9 @@ from .rows import Rows, block_rows, decode, encode, lengths
 from .training import sample_size, train
 
 OUTGROWN = 4
-"""The quantiser is trained again for this many times the documents it was made for."""
-RETRAINED_DOCS = 1 << 18
-"""A commit trains the quantiser of a field of at most so many documents; compaction that of any."""
+"""The quantiser is trained again for this many times the vectors it was made for."""
+RETRAINED_VECTORS = 1 << 18
+"""A commit trains the quantiser of a field of at most so many; compaction that of any."""
 MORE_TO_COME = 4
 """Lists are made for this many times the vectors at hand when a build goes on after its first part."""
 
@@ -66,21 +66,30 @@ class DenseWriter:
         return 0.0
 
     def check(self, vectors: Vectors) -> None:
-        """Raise RepresentationError unless vectors are dense, of the field's dim, and fit its precision."""
-        where, dim = f"{self._index}, field {self.name}", self._config.dim
+        """Raise RepresentationError unless vectors are dense, of the field's dim, and fit its precision.
+
+        A document of several vectors has them one after the other in its row.
+        """
+        where, m = f"{self._index}, field {self.name}", self._config.vectors_per_doc
+        dim = m * self._config.dim
         if not isinstance(vectors, DenseVectors):
             raise RepresentationError(f"{where}: the field holds dense vectors, not {type(vectors).__name__}")
         if vectors.dim != dim:
-            raise RepresentationError(f"{where}: the field holds vectors of dim {dim}, not {vectors.dim}")
+            held = f"vectors of dim {dim}" if m == 1 else f"{m} vectors of dim {dim // m} per document, {dim} numbers"
+            raise RepresentationError(f"{where}: the field holds {held}, not {vectors.dim}")
         largest = np.abs(vectors.vectors).max(initial=0)
         if self._config.keep == "float16" and largest > np.finfo(np.float16).max:
             raise RepresentationError(f"{where}: a number is {largest:.4g}, past float16: make the field with keep=float32")
+        if largest * dim**0.5 > MAX_LENGTH:
+            raise RepresentationError(
+                f"{where}: a number is {largest:.4g}: vectors may be {MAX_LENGTH:.0e} long, so scale them"
+            )
 
     def extend(self, vectors: Vectors) -> None:
         """Buffer vectors that passed `check`."""
         if isinstance(vectors, DenseVectors):
-            self._blocks.append(encode(vectors.vectors, self._config.keep))
-            self._n_vectors += len(vectors)
+            self._blocks.append(encode(vectors.vectors.reshape(-1, self._config.dim), self._config.keep))
+            self._n_vectors += len(self._blocks[-1])
 
     def clear(self) -> None:
         """Forget what is buffered."""
@@ -92,10 +101,10 @@ class DenseWriter:
         self.clear()
         owners = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
         positions = np.concatenate([np.empty(0, np.int64), *(np.arange(len(block)) for block in blocks)])
-        gather = _gather_from([block.__getitem__ for block in blocks], owners, positions)
+        gather = _Gathered([block.__getitem__ for block in blocks], owners, positions).gather
         if self._quantiser is None:
-            n_docs = n_vectors * (MORE_TO_COME if more_to_come else 1)
-            self._quantiser = self._trained(gather, n_vectors, n_docs)
+            n_expected = n_vectors * (MORE_TO_COME if more_to_come else 1)
+            self._quantiser = self._trained(gather, n_vectors, n_expected)
             self._unsaved = self._quantiser is not None
         return self._write(folder, n_vectors, gather, self._quantiser)
 
@@ -104,28 +113,35 @@ class DenseWriter:
         return DensePart(self._index / record.folder, self._config, self._new_quantiser or self._quantiser)
 
     def prepare(self, segments: Sequence[DenseSegment], *, compaction: bool = True) -> bool:
-        """Train the quantiser when it is time; whether parts must be written again, with it or with a graph."""
+        """Train the quantiser when it is time; whether parts must be written again, with it or with a graph.
+
+        Raises
+        ------
+        IndexFormatError
+            A part is damaged, or holds numbers that are not finite.
+        """
         self._new_quantiser = None
         if not compaction:
             return False
-        live = [_live(segment) for segment in segments]
-        n_docs, quantiser = sum(map(len, live)), self._quantiser
-        if quantiser is None or n_docs >= OUTGROWN * quantiser.n_trained:
-            gather = _gather_of(segments, live, None)
-            self._new_quantiser = self._trained(gather, n_docs, n_docs)
+        live = self._live(segments, None)
+        n_vectors, quantiser = len(live.owners), self._quantiser
+        if quantiser is None or n_vectors >= OUTGROWN * quantiser.n_trained:
+            for segment in segments:
+                segment.part.check()  # training takes numbers for finite
+            self._new_quantiser = self._trained(live.gather, n_vectors, n_vectors)
         wanted = "flat" if self._new_quantiser is None and quantiser is None else "listed"
         return self._new_quantiser is not None or any(
             (wanted == "listed" and segment.part.lists is None)
-            or (self._has_graph(segment.n_docs) and segment.part.graph is None)
+            or (self._has_graph(segment.part.n_vectors) and segment.part.graph is None)
             for segment in segments
         )
 
     def outgrown(self, records: Sequence[PartRecord]) -> bool:
         """Whether a small field has become large enough for its lists and codes, or for more of them."""
-        n_docs, quantiser = sum(record.n_vectors for record in records), self._quantiser
-        if n_docs > RETRAINED_DOCS or not self._config.lists_of(n_docs):
+        n_vectors, quantiser = sum(record.n_vectors for record in records), self._quantiser
+        if n_vectors > RETRAINED_VECTORS or not self._config.lists_of(n_vectors):
             return False
-        return quantiser is None or n_docs >= OUTGROWN * quantiser.n_trained
+        return quantiser is None or n_vectors >= OUTGROWN * quantiser.n_trained
 
     def order(self, segments: Sequence[DenseSegment]) -> Int32s:
         """Raise ValueError: documents are not ordered by dense vectors."""
@@ -137,13 +153,12 @@ class DenseWriter:
         Raises
         ------
         IndexFormatError
-            A source is damaged: nothing is written over it.
+            A source is damaged, or holds numbers that are not finite: nothing is written over it.
         """
         for segment in segments:
-            segment.part.verify()
-        live = [_live(segment) for segment in segments]
-        gather = _gather_of(segments, live, order)
-        return self._write(folder, sum(map(len, live)), gather, self._new_quantiser or self._quantiser)
+            segment.part.check()
+        live = self._live(segments, order)
+        return self._write(folder, len(live.owners), live.gather, self._new_quantiser or self._quantiser)
 
     def finish(self, n_segments: int) -> None:
         """End a compaction: a new quantiser takes over, and an empty field forgets its own."""
@@ -160,12 +175,23 @@ class DenseWriter:
             self._quantiser.write(self._index / self._codec_name)
         return {"codec": self._codec_name}
 
-    def _has_graph(self, n_docs: int) -> bool:
-        return self._config.structure == "hnsw" and n_docs >= GRAPH_DOCS
+    def _has_graph(self, n_vectors: int) -> bool:
+        return self._config.structure == "hnsw" and n_vectors >= GRAPH_VECTORS
 
-    def _trained(self, gather: Gather, n_sampled: int, n_docs: int) -> Quantiser | None:
-        """Train on some of the first ``n_sampled`` documents, for ``n_docs``; None when those are too few."""
-        n_lists = self._config.lists_of(n_docs)
+    def _live(self, segments: Sequence[DenseSegment], order: Int32s | None) -> _Gathered:
+        """The vectors of the segments' live documents, these in an order."""
+        live = [np.arange(each.n_docs) if each.live is None else np.flatnonzero(each.live) for each in segments]
+        owners = np.repeat(np.arange(len(segments)), [len(positions) for positions in live])
+        positions = np.concatenate([np.empty(0, np.int64), *live])
+        if order is not None:
+            owners, positions = owners[order], positions[order]
+        m = self._config.vectors_per_doc
+        numbers = (positions[:, None] * m + np.arange(m)).reshape(-1)
+        return _Gathered([segment.part.kept for segment in segments], np.repeat(owners, m), numbers)
+
+    def _trained(self, gather: Gather, n_sampled: int, n_vectors: int) -> Quantiser | None:
+        """Train on some of the first ``n_sampled`` vectors, for ``n_vectors``; None when those are too few."""
+        n_lists = self._config.lists_of(n_vectors)
         if not n_lists or not self._config.lists_of(n_sampled):
             return None
         size = min(n_sampled, sample_size(n_lists, self._config))
@@ -174,7 +200,7 @@ class DenseWriter:
         for first in range(0, size, block_rows(self._config.dim)):
             numbers = picked[first : first + block_rows(self._config.dim)]
             sample[first : first + len(numbers)] = decode(gather(numbers))
-        return train(sample, n_lists, n_docs, self._config)
+        return train(sample, n_lists, n_vectors, self._config)
 
     def _write(self, folder: str, n_vectors: int, gather: Gather, quantiser: Quantiser | None) -> PartRecord:
         place = self._index / folder
@@ -224,33 +250,23 @@ class DenseWriter:
 
 
 def _blocks_of(part: DensePart, dim: int) -> Iterator[Rows]:
-    for first in range(0, part.n_docs, block_rows(dim)):
+    for first in range(0, part.n_vectors, block_rows(dim)):
         yield part.rows[first : first + block_rows(dim)]
 
 
-def _live(segment: DenseSegment) -> Int64s:
-    return np.arange(segment.n_docs) if segment.live is None else np.flatnonzero(segment.live)
-
-
-def _gather_of(segments: Sequence[DenseSegment], live: Sequence[Int64s], order: Int32s | None) -> Gather:
-    """Rows of the segments' live documents by number, in an order."""
-    owners = np.repeat(np.arange(len(segments)), [len(positions) for positions in live])
-    positions = np.concatenate([np.empty(0, np.int64), *live])
-    if order is not None:
-        owners, positions = owners[order], positions[order]
-    return _gather_from([segment.part.kept for segment in segments], owners, positions)
-
-
-def _gather_from(sources: Sequence[Gather], owners: Int64s, positions: Int64s) -> Gather:
+class _Gathered(NamedTuple):
     """Rows by number: the i-th is that of source ``owners[i]`` at ``positions[i]``."""
 
-    def gather(numbers: Int64s) -> Rows:
-        owner, position = owners[numbers], positions[numbers]
+    sources: Sequence[Gather]
+    owners: Int64s
+    positions: Int64s
+
+    def gather(self, numbers: Int64s) -> Rows:
+        """Rows of some numbers."""
+        owner, position = self.owners[numbers], self.positions[numbers]
         chosen = [(each, owner == each) for each in np.unique(owner).tolist()]
-        found = [(mask, sources[each](position[mask])) for each, mask in chosen]
+        found = [(mask, self.sources[each](position[mask])) for each, mask in chosen]
         rows = np.empty((len(numbers), found[0][1].shape[1]), found[0][1].dtype)
         for mask, some in found:
             rows[mask] = some
         return rows
-
-    return gather

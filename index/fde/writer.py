@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..arrays import Floats, Int32s, Int64s, joined_offsets
 from ..dense.rows import Rows
 from ..dense.rows import encode as dense_rows
-from ..dense.writer import OUTGROWN, RETRAINED_DOCS, DenseWriter
+from ..dense.writer import OUTGROWN, RETRAINED_VECTORS, DenseWriter
 from ..errors import RepresentationError
 from ..fields import Part
 from ..manifest import FieldRecord, PartRecord
@@ -113,7 +113,7 @@ class FdeWriter:
     def outgrown(self, records: Sequence[PartRecord]) -> bool:
         """Whether a small field has outgrown its encoding, or the lists that it is searched by."""
         n_docs = sum(record.n_vectors for record in records)
-        return (n_docs <= RETRAINED_DOCS and self._outgrown(n_docs)) or self._dense.outgrown(records)
+        return (n_docs <= RETRAINED_VECTORS and self._outgrown(n_docs)) or self._dense.outgrown(records)
 
     def order(self, segments: Sequence[FdeSegment]) -> Int32s:
         """Raise ValueError: documents are not ordered by encodings."""
@@ -178,10 +178,10 @@ class _Reencoded:
     lists = graph = None
 
     def __init__(self, source: MultiVectorIndex, encoding: Encoding, keep: str) -> None:
-        self.n_docs, self._source, self._encoding, self._keep = source.n_docs, source, encoding, keep
+        self.n_vectors, self._source, self._encoding, self._keep = source.n_docs, source, encoding, keep
 
-    def verify(self) -> None:
-        self._source.verify()
+    def check(self) -> None:
+        self._source.verify()  # `MultiVectors` refuses what is not finite
 
     def kept(self, positions: Int64s) -> Rows:
         return dense_rows(self._encoding.encode_documents(documents_at(self._source, positions)), self._keep)

@@ -14,10 +14,11 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..arrays import Floats
+from ..arrays import Floats, Int32s
 from . import kernel, sum_kernel
 from .checksums import HasChecked, is_unread, position, verify_span
 from .dot_products import COMPILED, _has
+from .sorting import lower_bound
 
 Rows = npt.NDArray[Any]
 SCALE_BYTES = 4
@@ -152,10 +153,47 @@ def verify_rows(checked: HasChecked, rows: Rows, numbers: npt.NDArray[np.int64])
         verify_row(checked, first, row_bytes, row)
 
 
+@kernel
+def settled(score: Any) -> Any:
+    """Return 0 for -0, so that equal scores have equal bits."""
+    return np.float32(0) if bits_of(score) == np.int32(-0x80000000) else score
+
+
+@kernel
+def is_finite(score: Any) -> Any:
+    """Whether a score is a finite number; by its bits, since sums are compiled as if all floats were."""
+    return (bits_of(score) & np.int32(0x7F800000)) != np.int32(0x7F800000)
+
+
 @sum_kernel
-def products(checked: HasChecked, rows: Rows, numbers: npt.NDArray[np.int64], query: Floats, out: Floats) -> None:
-    """Write the inner products of the rows of some numbers with the query to ``out``."""
-    first, row_bytes = position(checked, rows), rows.shape[1] * rows.itemsize
-    for i in range(len(numbers)):
-        verify_row(checked, first, row_bytes, numbers[i])
-        out[i] = product(rows, numbers[i], query)
+def products(
+    checked: HasChecked, rows: Rows, row_of: Int32s, m: Any, numbers: Int32s, base: Any, n: Any, query: Floats, out: Floats
+) -> Any:  # fmt: skip
+    """Score documents of one segment: all scores of dense fields that anyone sees come from here.
+
+    Parameters
+    ----------
+    row_of : (n * m,) int32
+        Row of each vector; (0,): the vector's number.
+    m : int
+        Vectors of a document, of which the best counts: document d has the vectors ``d * m`` to ``d * m + m - 1``.
+    numbers : (n_numbers,) int32
+        doc_nums, ascending; those from ``base`` to ``base + n - 1`` are the segment's, others are passed over.
+    out : (n_numbers,) float32
+
+    Returns
+    -------
+    n_wrong : int
+        Products that are not finite.
+    """
+    first, row_bytes, n_wrong = position(checked, rows), rows.shape[1] * rows.itemsize, 0
+    for i in range(lower_bound(numbers, base), lower_bound(numbers, base + n)):
+        vector = (np.int64(numbers[i]) - base) * m
+        for j in range(m):
+            row = np.int64(row_of[vector + j]) if len(row_of) else vector + j
+            verify_row(checked, first, row_bytes, row)
+            score = settled(product(rows, row, query))
+            n_wrong += not is_finite(score)
+            if j == 0 or score > out[i]:
+                out[i] = score
+    return n_wrong

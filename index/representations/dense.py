@@ -23,7 +23,7 @@ class DenseVectors:
     Attributes
     ----------
     vectors : (n, dim) float32
-        Finite, of any length.
+        Finite, of any length. Of documents that have several vectors, these end to end.
 
     Raises
     ------

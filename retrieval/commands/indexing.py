@@ -36,8 +36,8 @@ CORPUS_HELP = (
 )
 VECTORS_HELP = (
     'vectors: JSON lines of {"id": ..., "vector": {"term": weight}} (.jsonl, also .gz), Parquet of id, indices, values or of '
-    "id and a map vector (.parquet), SciPy's CSR (.npz), or a NumPy matrix of dense vectors (.npy); or an inverted index "
-    "(.ciff), whose order of documents is kept; or "
+    "id and a map vector (.parquet), SciPy's CSR (.npz), or a NumPy array of dense vectors, (n, dim) or (n, m, dim) (.npy); or "
+    "an inverted index (.ciff), whose order of documents is kept; or "
     "an index folder of Stanford's ColBERT (PLAID) or of fast-plaid, whose token vectors are decoded and encoded again"
 )
 
@@ -273,7 +273,7 @@ def _import_dense(options: argparse.Namespace, bar: Bar | None, common: dict[str
 
     if options.vocabulary or options.term_numbers or options.reorder is not None:
         raise ValueError("dense vectors have no terms and are not reordered")
-    encoder, storage = None, settings_of(DenseFieldConfig, options.set, "--set", without=("dim",))
+    encoder, storage = None, settings_of(DenseFieldConfig, options.set, "--set", without=("dim", "vectors_per_doc"))
     if options.encoder:
         require_models("an encoder with a model")
         spec = parse_encoder_spec(options.encoder)

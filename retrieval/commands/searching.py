@@ -230,7 +230,8 @@ def _write_result(rank: int, result: Result) -> None:
         write(f"     {stage.score:9.4f}  {stage.stage}: {place}{looked}")
         for field in stage.fields:
             measure = f", {field.measure}" if field.measure else ""
-            write(f"       {field.contribution:9.4f}  {field.field}, score {field.score:.4f}{measure}")
+            which = "" if field.vector is None else f", of vector {field.vector}"
+            write(f"       {field.contribution:9.4f}  {field.field}, score {field.score:.4f}{which}{measure}")
             for token in field.tokens:
                 write(f"         {token.score:9.4f}  {token.query_token} ~ {token.document_token}")
             for sentence in field.sentences[:3]:

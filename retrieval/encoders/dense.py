@@ -1,6 +1,7 @@
 """Dense encoders: one vector a text, compared by inner products (Sentence-BERT, arXiv 1908.10084).
 
-Checkpoints of sentence-transformers; see `checkpoints.dense`.
+Checkpoints of sentence-transformers; see `checkpoints.dense`. Documents may have several vectors, of which the best counts
+(ME-BERT, arXiv 2005.00181): the states of their first tokens, where a query has that of its [CLS].
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from ...index.arguments import texts_of
 from ...index.arrays import Floats
+from ...index.dense.config import MAX_VECTORS
 from ...index.errors import RepresentationError
 from ...index.representations.dense import DenseVectors
 from .base import Side, fingerprint_of
@@ -46,6 +48,9 @@ class DenseConfig:
         Tokens of a text that are read, special tokens included.
     document_prompt, query_prompt : str
         Put before texts.
+    vectors_per_doc : int
+        Vectors of a document: the states of so many first tokens, for models that take that of [CLS]. A shorter document has
+        its first vector again in the others' places.
     dtype : {"float32", "bfloat16", "int8"}
         Of the transformer; pooling and what comes after it are float32 always.
     """
@@ -55,10 +60,13 @@ class DenseConfig:
     query_length: int | None = None
     document_prompt: str | None = None
     query_prompt: str | None = None
+    vectors_per_doc: int = 1
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if not 1 <= self.vectors_per_doc <= MAX_VECTORS:
+            raise ValueError(f"vectors_per_doc is {self.vectors_per_doc}: it must be 1 to {MAX_VECTORS}")
 
 
 class SideText(NamedTuple):
@@ -85,7 +93,7 @@ class DenseEncoder:
     Raises
     ------
     RepresentationError
-        When the tokenizer does not fit the model.
+        When the tokenizer does not fit the model, or several vectors are wanted of one that does not take [CLS].
     ValueError
         When a length is out of range.
     """
@@ -100,6 +108,9 @@ class DenseEncoder:
         self.wordpieces.vocabulary(layout.n_tokens)  # refuses the tokenizer of another model
         self._network: DenseNetwork | None = None
         self._lock = threading.Lock()
+        if config.vectors_per_doc > 1 and layout.pooling != "cls":
+            wanted = f"vectors_per_doc={config.vectors_per_doc}"
+            raise RepresentationError(f"{layout.folder}: {wanted} is for cls pooling, and this model's is {layout.pooling}")
         document = self._side(config.document_length, layout.document_length, config.document_prompt, layout.document_prompt)
         query = self._side(config.query_length, layout.query_length, config.query_prompt, layout.query_prompt)
         self.document_side, self.query_side = DenseSide(self, "document", document), DenseSide(self, "query", query)
@@ -128,7 +139,13 @@ class DenseEncoder:
             "document": self.document_side.text,
             "query": self.query_side.text,
             "dtype": self._config.dtype,
+            **({"vectors_per_doc": self.vectors_per_doc} if self.vectors_per_doc > 1 else {}),
         }
+
+    @property
+    def vectors_per_doc(self) -> int:
+        """Vectors of a document; they stand one after the other in its row."""
+        return self._config.vectors_per_doc
 
     @property
     def dim(self) -> int:
@@ -136,7 +153,10 @@ class DenseEncoder:
         return self._layout.dim
 
     def encode_documents(self, texts: Sequence[str]) -> DenseVectors:
-        """Encode documents; inner products with queries are the model's similarity. The first call loads the network."""
+        """Encode documents; inner products with queries are the model's similarity. The first call loads the network.
+
+        Rows have ``vectors_per_doc * dim`` numbers.
+        """
         found: DenseVectors = encode_side(self.document_side, texts_of(texts), self._batch_size)
         return found
 
@@ -165,7 +185,7 @@ class DenseEncoder:
             return self._network
 
     def _new_network(self) -> DenseNetwork:
-        return DenseNetwork(self._layout, device=self._device, dtype=self._config.dtype)
+        return DenseNetwork(self._layout, device=self._device, dtype=self._config.dtype, vectors_per_doc=self.vectors_per_doc)
 
     def _side(self, length: int | None, stated_length: int, prompt: str | None, stated_prompt: str) -> SideText:
         return SideText(
@@ -199,13 +219,14 @@ class DenseSide:
 
     def joined(self, results: Sequence[Floats]) -> DenseVectors:
         """Join texts."""
-        return DenseVectors(np.concatenate([np.empty((0, self._encoder.dim), np.float32), *(each[None] for each in results)]))
+        width = self._encoder.dim * (self._encoder.vectors_per_doc if self._side == "document" else 1)
+        return DenseVectors(np.concatenate([np.empty((0, width), np.float32), *(each[None] for each in results)]))
 
 
 class DenseNetwork:
     """A loaded transformer, its pooling and its projections."""
 
-    def __init__(self, layout: DenseLayout, *, device: str, dtype: Dtype) -> None:
+    def __init__(self, layout: DenseLayout, *, device: str, dtype: Dtype, vectors_per_doc: int = 1) -> None:
         from .networks.loading import load_network
         from .networks.trunk import shared_trunk
 
@@ -213,23 +234,29 @@ class DenseNetwork:
         network = load_network(layout.folder, "AutoModel", may_lack=["pooler."], hint="are these the weights of this network?")
         self.trunk = shared_trunk(network, layout.folder, device=device, dtype=dtype)
         self._layers = [_read_layer(files, device) for files in layout.projections]
-        self._layout = layout
+        self._layout, self._vectors_per_doc = layout, vectors_per_doc
 
     def vectors_of(self, states: Sequence[torch.Tensor], side: Side) -> Floats:
-        """Vectors (n_texts, dim) float32 of texts whose trunk states, (n_tokens, hidden) each, are known; sides are alike."""
+        """Vectors (n_texts, dim) float32 of texts whose trunk states, (n_tokens, hidden) each, are known.
+
+        Of documents, (n_texts, vectors_per_doc * dim).
+        """
         import torch
 
         layout = self._layout
         with torch.inference_mode():
-            vectors = torch.stack([_pool(each.float(), layout.pooling) for each in states])
+            if self._vectors_per_doc > 1 and side == "document":
+                vectors = torch.stack([_first(each.float(), self._vectors_per_doc) for each in states])
+            else:
+                vectors = torch.stack([_pool(each.float(), layout.pooling) for each in states])
             for weight, bias, activation in self._layers:
                 vectors = getattr(torch.nn, activation)()(torch.nn.functional.linear(vectors, weight, bias))
             if layout.normalize:
                 vectors = torch.nn.functional.normalize(vectors, dim=-1)
-            vectors = vectors[:, : layout.truncate_dim]
+            vectors = vectors[..., : layout.truncate_dim]
             if layout.normalize_last:
                 vectors = torch.nn.functional.normalize(vectors, dim=-1)
-            return np.asarray(vectors.cpu().numpy(), np.float32)
+            return np.asarray(vectors.reshape(len(states), -1).cpu().numpy(), np.float32)
 
 
 def _pool(states: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -237,6 +264,11 @@ def _pool(states: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     if pooling == "cls":
         return states[0]
     return states.amax(0) if pooling == "max" else states.mean(0)
+
+
+def _first(states: torch.Tensor, n: int) -> torch.Tensor:
+    """States of a text's first n tokens, (n, hidden); the first one's in the places of those that it lacks."""
+    return states[[i if i < len(states) else 0 for i in range(n)]]
 
 
 def _read_layer(files: Projection, device: str) -> Layer:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from ...index.dense.config import MAX_VECTORS
 from ...index.errors import RepresentationError
 from ...index.representations.sparse import SparseVectors
 from .base import Side, fingerprint_of
@@ -143,25 +144,30 @@ class DenseVectorsEncoder(VectorsEncoder):
         What the vectors are called: indexes of the same name and dim hold vectors of the same kind.
     representation : str
         "dense", as the settings have it.
+    vectors_per_doc : int
+        Vectors of a document.
 
     Raises
     ------
     ValueError
-        An empty name, a dim below 1, or another representation.
+        An empty name, a dim or number of vectors out of range, or another representation.
     """
 
     representation = "dense"
 
-    def __init__(self, *, dim: int, name: str = "vectors", representation: str = "dense") -> None:
+    def __init__(self, *, dim: int, name: str = "vectors", representation: str = "dense", vectors_per_doc: int = 1) -> None:
         super().__init__(name=name)
         if dim < 1 or representation != "dense":
             raise ValueError(f"dense vectors have a dim of at least 1, not {dim} of {representation}")
-        self.dim = dim
+        if not 1 <= vectors_per_doc <= MAX_VECTORS:
+            raise ValueError(f"a document has 1 to {MAX_VECTORS} vectors, not {vectors_per_doc}")
+        self.dim, self.vectors_per_doc = dim, vectors_per_doc
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """What makes this encoder again."""
-        return {"name": self._name, "dim": self.dim, "representation": "dense"}
+        several = {"vectors_per_doc": self.vectors_per_doc} if self.vectors_per_doc > 1 else {}
+        return {"name": self._name, "dim": self.dim, "representation": "dense", **several}
 
     def encode_documents(self, texts: Sequence[str]) -> NoReturn:
         """Raise RepresentationError: documents come with their vectors."""

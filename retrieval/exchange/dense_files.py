@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.collection import BufferLimits
+from ...index.dense.config import MAX_VECTORS
 from ...index.documents import Document
 from ...index.errors import DatasetError, RepresentationError
 from ...index.representations.dense import DenseVectors
@@ -37,7 +39,8 @@ def import_dense(
     Parameters
     ----------
     sources : sequence of Path or str
-        NumPy files, each (n, dim) of 16-, 32- or 64-bit floats; they are read a block at a time.
+        NumPy files, each (n, dim) of 16-, 32- or 64-bit floats, or (n, m, dim) where a document has m vectors, of which the
+        best counts; they are read a block at a time.
     out : Path or str
         The index folder, made anew.
     documents : sequence of str
@@ -74,33 +77,44 @@ def import_dense(
     matrices = [(Path(source), _matrix(Path(source))) for source in sources]
     if not matrices or not sum(len(matrix) for _, matrix in matrices):
         raise DatasetError("there are no vectors", path=sources[0] if sources else None)
-    dim = matrices[0][1].shape[1]
+    shape = matrices[0][1].shape[1:]
+    m, dim = shape if len(shape) == 2 else (1, *shape)
     for path, matrix in matrices:
-        if matrix.shape[1] != dim:
-            raise DatasetError(f"vectors of {matrix.shape[1]} numbers, after those of {dim} in {sources[0]}", path=path)
-    if encoder is not None and encoder.dim != dim:
-        raise RepresentationError(f"the encoder makes vectors of {encoder.dim} numbers, {sources[0]} holds {dim}")
+        if matrix.shape[1:] != shape:
+            found = " ".join([_described(*matrix.shape[1:]), "after", _described(*shape)])
+            raise DatasetError(f"{found} in {sources[0]}", path=path)
+    if not 1 <= m <= MAX_VECTORS:
+        raise DatasetError(f"a document has 1 to {MAX_VECTORS} vectors, not {m}", path=sources[0])
+    if encoder is not None and (encoder.dim, made := getattr(encoder, "vectors_per_doc", 1)) != (dim, m):
+        raise RepresentationError(f"the encoder makes {_described(made, encoder.dim)}, {sources[0]} holds {_described(m, dim)}")
     lines = map(str, count()) if ids is None else read_ids(Path(ids))
     batches = _batches(matrices, lines, DocumentCheck(ids_only=bool(documents)))
     if documents:
         batches = DocumentsById(documents, fields).of(batches)
     if ids is not None:
         batches = _and_then(batches, none_left(lines, Path(ids)))
-    new = FieldEncoder(encoder or DenseVectorsEncoder(dim=dim, name=name), storage or {}).new_field()
+    new = FieldEncoder(encoder or DenseVectorsEncoder(dim=dim, name=name, vectors_per_doc=m), storage or {}).new_field()
     return write_index(out, field, new, batches, progress=progress, limits=limits, reorder=False)
 
 
+def _described(*shape: int) -> str:
+    """Say what a document has, of rows of a shape (dim,) or (m, dim)."""
+    return (
+        f"{shape[0]} vectors of {shape[1]} numbers" if len(shape) == 2 and shape[0] > 1 else f"a vector of {shape[-1]} numbers"
+    )
+
+
 def _matrix(path: Path) -> npt.NDArray[np.floating[Any]]:
-    """Map a matrix of floats."""
+    """Map a matrix of floats, or an array of matrices."""
     if not path.is_file():
         raise DatasetError("no such file", path=path)
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DatasetError(f"not a NumPy file: {error}", path=path) from error
-    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind != "f" or not matrix.shape[1]:
+    if not isinstance(matrix, np.ndarray) or matrix.ndim not in (2, 3) or matrix.dtype.kind != "f" or not matrix.shape[-1]:
         found = f"{matrix.dtype} {matrix.shape}" if isinstance(matrix, np.ndarray) else type(matrix).__name__
-        raise DatasetError(f"dense vectors are a matrix (n, dim) of floats, not {found}", path=path)
+        raise DatasetError(f"dense vectors are a matrix (n, dim) of floats, or (n, m, dim), not {found}", path=path)
     return matrix
 
 
@@ -108,10 +122,11 @@ def _batches(
     matrices: Sequence[tuple[Path, npt.NDArray[np.floating[Any]]]], ids: Iterator[str], check: DocumentCheck
 ) -> Iterator[Batch]:
     for path, matrix in matrices:
-        n_rows = max(1, BATCH_NUMBERS // matrix.shape[1])
+        n_rows = max(1, BATCH_NUMBERS // math.prod(matrix.shape[1:]))
         for first in range(0, len(matrix), n_rows):
             with np.errstate(over="ignore"):  # what passes 32 bits becomes infinite, and is refused
-                block = np.array(matrix[first : first + n_rows], np.float32)
+                rows = np.array(matrix[first : first + n_rows], np.float32)
+            block = rows.reshape(len(rows), -1)
             documents = [Document(doc_id=doc_id, text="") for doc_id in islice(ids, len(block))]
             if len(documents) < len(block):
                 raise DatasetError("there is no id for this row", path=path, line=first + len(documents) + 1)

@@ -8,23 +8,24 @@ answer is exact, whatever the rounding: the scan keeps more documents until thos
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...index.arrays import Floats, Int32s, Mask
+from ...index.dense.config import MAX_LENGTH
 from ...index.dense.field import DenseField
 from ...index.errors import RepresentationError
 from ...index.kernels import read_only
 from ...index.kernels.dense import products
 from ...index.query_bank import read_bank
 from ...index.representations.dense import DenseVectors
-from ..hits import Hits, best
-from ..kernels.dense import inner_products
+from ..hits import NO_HITS, Hits, best
+from ..kernels.dense import inner_products, rank
 from ..workers import Workers
-from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
-from .dense_scan import Pair, Scan, allowed_of, n_allowed
+from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order
+from .dense_scan import Query, Target
 from .explanation import FieldExplanation, sentence_matches
 from .query_bank import BankNormaliser
 
@@ -40,6 +41,9 @@ BANK_CANDIDATES = 100
 MAX_BETA = 1e4
 STRUCTURES = {"n_probe": ("auto", "ivf"), "ef_search": ("hnsw",)}
 """Option -> structures of fields that it steers."""
+
+
+NO_DOCS = read_only(np.empty(0, np.int32))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,8 @@ class DenseOptions:
             raise ValueError(
                 f"{where}: there is no query bank: `lexmax field bank {field.path} {field.name} --queries FILE` makes one"
             )
+        if self.bank_beta is not None and field.config.vectors_per_doc > 1:
+            raise ValueError(f"{where}: a query bank is for documents of one vector, not {field.config.vectors_per_doc}")
         if self.n_candidates == 0 and field.config.quantise == "none":
             raise ValueError(f"{where}: n_candidates=0 leaves the order to codes: it is for quantise=int8, pq or opq")
         for name, structures in STRUCTURES.items():
@@ -161,14 +167,18 @@ class DenseSearcher:
         TypeError
             Anything else, or vectors of another dim.
         RepresentationError
-            A number that is not finite.
+            A number that is not finite, or too large.
         """
+        where, dim = f"{self.field.path}, field {self.field.name}", self.field.config.dim
         matrix = queries.vectors if isinstance(queries, DenseVectors) else queries
-        if isinstance(matrix, np.ndarray) and matrix.ndim in (1, 2) and matrix.shape[-1] == self.field.config.dim:
-            return queries if isinstance(queries, DenseVectors) else DenseVectors(np.atleast_2d(matrix).astype(np.float32))
-        found = f"shape {matrix.shape}" if isinstance(matrix, np.ndarray) else type(queries).__name__
-        where = f"{self.field.path}, field {self.field.name}"
-        raise TypeError(f"{where}: queries are a matrix (n, {self.field.config.dim}) or DenseVectors, not {found}")
+        if not (isinstance(matrix, np.ndarray) and matrix.ndim in (1, 2) and matrix.shape[-1] == dim):
+            found = f"shape {matrix.shape}" if isinstance(matrix, np.ndarray) else type(queries).__name__
+            raise TypeError(f"{where}: queries are a matrix (n, {dim}) or DenseVectors, not {found}")
+        vectors = queries if isinstance(queries, DenseVectors) else DenseVectors(np.atleast_2d(matrix).astype(np.float32))
+        largest = np.abs(vectors.vectors).max(initial=0)
+        if largest * dim**0.5 > MAX_LENGTH:
+            raise RepresentationError(f"{where}: a query's number is {largest:.4g}: queries may be {MAX_LENGTH:.0e} long")
+        return vectors
 
     def search(
         self, queries: DenseVectors, k: int, *, allowed: Sequence[Mask | None] | None = None,
@@ -178,18 +188,13 @@ class DenseSearcher:
         check_k(k)
         chosen = options or DEFAULTS
         chosen.check(self.field)
-        masks = self.field.masks() if allowed is None else allowed
+        targets = Targets.of(self.field, self.field.masks() if allowed is None else allowed, chosen)
+        vectors = read_only(queries.vectors)
 
         def answer(number: int) -> tuple[Int32s, Floats]:
-            query, depth = read_only(queries.row(number)), chosen.normalised(k)
-            if chosen.algorithm == "exhaustive":
-                every = [allowed_of(*pair) for pair in zip(self.field.segments, masks, strict=True)]
-                doc_nums = np.concatenate([np.empty(0, np.int32), *every])
-                doc_nums, scores = best(doc_nums, self._products(doc_nums, query), max(k, len(doc_nums)))
-            else:
-                doc_nums, scores = best(*self._candidates(query, masks, depth, chosen), depth)
-            known = int(doc_nums[0]) if allowed is None and len(doc_nums) and self.field.is_exact else None
-            return best(doc_nums, self._normalised(query, doc_nums, scores, chosen, known), k)
+            if chosen.bank_beta is None:
+                return ranked(*self._candidates(vectors[number], targets, k, chosen), k)
+            return self._normalised_best(vectors[number], targets, k, chosen, everywhere=allowed is None)
 
         return Hits.of(self._workers.map(answer, len(queries), n_threads))
 
@@ -202,32 +207,49 @@ class DenseSearcher:
 
         def score(number: int) -> Floats:
             query = read_only(queries.row(number))
-            return self._normalised(query, wanted[number], self._products(wanted[number], query), chosen)
+            scores = in_order(wanted[number], lambda doc_nums: self._products(read_only(doc_nums), query))
+            return self._normalised(query, wanted[number], scores, chosen)
 
         return self._workers.map(score, len(queries), n_threads)
 
     def explain(
         self, queries: DenseVectors, number: int, query_text: str, doc_num: int, document_text: str
     ) -> FieldExplanation:
-        """Explain the score of one document: the similarity of its sentences, each encoded alone, to the query."""
-        score = float(self.score(queries.select(np.array([number])), [np.array([doc_num], np.int32)])[0][0])
+        """Explain the score of one document: the similarity of its sentences, each encoded alone, to the query.
+
+        Where documents have several vectors, ``vector`` is the number of the one that decided.
+        """
+        numbers, query = np.array([doc_num], np.int32), queries.select(np.array([number]))
+        score, m = float(self.score(query, [numbers])[0][0]), self.field.config.vectors_per_doc
 
         def scores_of(encoded: DenseVectors) -> Floats:
-            scores = np.empty(len(encoded), np.float32)
-            inner_products(encoded.vectors, np.ascontiguousarray(queries.row(number)), scores)
-            return scores
+            scores = np.empty(len(encoded) * m, np.float32)
+            inner_products(encoded.vectors.reshape(len(encoded) * m, -1), np.ascontiguousarray(queries.row(number)), scores)
+            best: Floats = scores.reshape(-1, m).max(axis=1)
+            return best
 
         sentences = sentence_matches(self.encoder, document_text, scores_of)
-        return FieldExplanation(field=self.field.name, score=score, contribution=score, sentences=sentences)
+        vector = None if m == 1 else self._best_vector(read_only(queries.row(number)), doc_num)
+        return FieldExplanation(field=self.field.name, score=score, contribution=score, sentences=sentences, vector=vector)
 
     def warm(self) -> None:
         """Compile the kernels that the field's structure needs, and read the graphs."""
-        scan = Scan(self.field, read_only(np.zeros(self.field.config.dim, np.float32)), self._scratch)
+        zeros, m = read_only(np.zeros(self.field.config.dim, np.float32)), self.field.config.vectors_per_doc
         for segment in self.field.segments:
-            scan.best([(segment, segment.live)], 1, n_probe=1, ef_search=1)
+            Query(self.field, zeros, self._scratch).best([Target.of(segment, segment.live, m)], 1)
         if self.field.n_docs:
-            self.search(DenseVectors(np.zeros((1, self.field.config.dim), np.float32)), 1)
+            self.search(DenseVectors(zeros[None]), 1)
         inner_products(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), np.empty(1, np.float32))
+
+    def _normalised_best(
+        self, query: Floats, targets: Targets, k: int, options: DenseOptions, *, everywhere: bool
+    ) -> tuple[Int32s, Floats]:
+        """The k best documents after the query bank; ``everywhere``: of all that are live."""
+        depth = options.normalised(k)
+        found = self._candidates(query, targets, depth, options)
+        doc_nums, scores = ranked(*found, max(k, len(found[0])) if options.algorithm == "exhaustive" else depth)
+        known = int(doc_nums[0]) if everywhere and len(doc_nums) and self.field.is_exact else None
+        return best(doc_nums, self._normalised(query, doc_nums, scores, options, known), k)
 
     def _normalised(
         self, query: Floats, doc_nums: Int32s, scores: Floats, options: DenseOptions, best_doc: int | None = None
@@ -243,51 +265,104 @@ class DenseSearcher:
             raise RepresentationError(f"{self.field.path}, field {self.field.name}: no query bank of dense vectors")
         return bank
 
-    def _candidates(self, query: Floats, masks: Sequence[Mask | None], k: int, options: DenseOptions) -> tuple[Int32s, Floats]:
+    def _candidates(self, vector: Floats, targets: Targets, k: int, options: DenseOptions) -> tuple[Int32s, Floats]:
         """Documents that the k best are among, exactly where all vectors are scanned, and their scores."""
-        scan, config = Scan(self.field, query, self._scratch), self.field.config
-        pairs = list(zip(self.field.segments, masks, strict=True))
-        small = [n_allowed(*pair) <= FEW_DOCS for pair in pairs]
-        few = [pair for pair, is_small in zip(pairs, small, strict=True) if is_small]
-        large = [pair for pair, is_small in zip(pairs, small, strict=True) if not is_small]
-        near = [pair for pair in large if pair[0].part.structure != "flat"]
-        flat = [pair for pair in large if pair[0].part.structure == "flat"]
-        doc_nums = np.concatenate([np.empty(0, np.int32), *(allowed_of(*pair) for pair in few)])
-        scores = self._products(doc_nums, query)
-        if near:
-            found, estimates = self._near(scan, near, k, options)
-            doc_nums = np.concatenate([doc_nums, found])
-            scores = np.concatenate([scores, estimates if options.n_candidates == 0 else self._products(found, query)])
-        if not flat:
-            return doc_nums, scores
-        longest = max(segment.part.longest for segment, _ in flat)
-        rounding = 2 * config.dim * float(np.finfo(np.float32).eps) * float(np.linalg.norm(query)) * longest
-        n, n_flat = max(k, options.n_candidates or 0) + MARGIN, sum(n_allowed(*pair) for pair in flat)
-        while True:
-            found, lowest = scan.best(flat, min(n, n_flat))
-            every = np.concatenate([doc_nums, found]), np.concatenate([scores, self._products(found, query)])
-            if n >= n_flat or np.partition(every[1], len(every[1]) - k)[len(every[1]) - k] > lowest + rounding:
-                return every
-            n *= 4  # many documents score alike
+        query, found = Query(self.field, vector, self._scratch), []
+        if len(targets.few):
+            found.append((targets.few, self._products(targets.few, vector)))
+        if targets.near:
+            found.append(self._near(query, targets.near, k, options))
+        if targets.flat:
+            found.append(self._flat(query, targets.flat, k, options))
+        if len(found) == 1:
+            return found[0]
+        doc_nums, scores = (np.concatenate(arrays) for arrays in zip(NO_HITS, *found, strict=True))
+        return read_only(doc_nums), scores
 
-    def _near(self, scan: Scan, near: Sequence[Pair], k: int, options: DenseOptions) -> tuple[Int32s, Floats]:
-        """The likeliest documents of parts that are not scanned whole, k or all allowed ones, and estimates of their scores."""
+    def _near(self, query: Query, near: Sequence[Target], k: int, options: DenseOptions) -> tuple[Int32s, Floats]:
+        """The likeliest documents of parts that are not scanned whole, k or all allowed ones, and scores or estimates."""
         depth, n_lists = options.depth(self.field, k), 1 if self.field.quantiser is None else self.field.quantiser.n_lists
-        wanted = min(k, sum(n_allowed(*pair) for pair in near))
+        wanted = min(k, sum(target.n_allowed for target in near))
         n_probe = options.probes(n_lists)
         while True:
-            found, estimates = scan.ranked(near, depth, n_probe=min(n_probe, n_lists), ef_search=options.ef(k))
+            if options.n_candidates == 0:
+                found, scores = query.ranked(near, depth, n_probe=n_probe)
+            else:
+                found, _ = query.best(near, depth, n_probe=n_probe, ef_search=options.ef(k))
+                scores = np.empty(0, np.float32)
             if len(found) >= wanted or n_probe >= n_lists:
-                return found, estimates
+                return found, scores if options.n_candidates == 0 else self._products(found, query.vector)
             n_probe *= 4  # a filter leaves few documents of the nearest lists
 
-    def _products(self, doc_nums: Int32s, query: Floats) -> Floats:
-        def ascending(numbers: Int32s) -> Floats:
-            scores = np.empty(len(numbers), np.float32)
-            for segment, positions, span in parts(self.field.segments, numbers):
-                part = segment.part
-                products(part.file.checked, part.rows, read_only(part.row_numbers(positions)), query, scores[span])
-                part.file.raise_damage()
-            return scores
+    def _flat(self, query: Query, flat: Sequence[Target], k: int, options: DenseOptions) -> tuple[Int32s, Floats]:
+        """Documents of parts that are scanned whole, the k best for certain among them, and their scores."""
+        n, n_flat = max(k, options.n_candidates or 0) + MARGIN, sum(target.n_allowed for target in flat)
+        longest = max(target.segment.part.longest for target in flat)
+        rounding = 2 * len(query.vector) * float(np.finfo(np.float32).eps) * float(np.linalg.norm(query.vector)) * longest
+        while True:
+            found, lowest = query.best(flat, min(n, n_flat))
+            scores = self._products(found, query.vector)
+            if n >= n_flat or np.partition(scores, len(scores) - k)[len(scores) - k] > lowest + rounding:
+                return found, scores
+            n *= 4  # many documents score alike
 
-        return in_order(doc_nums, ascending)
+    def _products(self, doc_nums: Int32s, query: Floats) -> Floats:
+        """Scores of doc_nums, ascending and read-only; raises IndexFormatError for one that is not finite."""
+        scores, m = np.empty(len(doc_nums), np.float32), self.field.config.vectors_per_doc
+        for segment in self.field.segments:
+            part = segment.part
+            n_wrong = products(
+                part.file.checked, part.rows, part.row_of, m, doc_nums, segment.base, part.n_docs, query, scores
+            )  # fmt: skip
+            part.file.raise_damage()
+            part.file.require(n_wrong == 0, "finite vectors", "one whose product with the query is not")
+        return scores
+
+    def _best_vector(self, query: Floats, doc_num: int) -> int:
+        """Number of the vector that gives a document its score, the first of equal ones."""
+        segment, position = self.field.locate(doc_num)
+        part, m = segment.part, self.field.config.vectors_per_doc
+        numbers = read_only((position * m + np.arange(m)).astype(np.int32))
+        scores = np.empty(m, np.float32)
+        products(part.file.checked, part.rows, part.row_of, 1, numbers, 0, part.n_vectors, query, scores)
+        part.file.raise_damage()
+        return int(np.argmax(scores))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Segments by how they are searched.
+
+    Attributes
+    ----------
+    few : (n,) int32
+        doc_nums that are all scored.
+    near, flat : list of Target
+        Segments with lists, codes or a graph, and those that are scanned.
+    """
+
+    few: Int32s
+    near: list[Target]
+    flat: list[Target]
+
+    @classmethod
+    def of(cls, field: DenseField, masks: Sequence[Mask | None], options: DenseOptions) -> Targets:
+        """Sort a field's segments, of which ``masks`` allow some documents."""
+        m, most = field.config.vectors_per_doc, field.n_total if options.algorithm == "exhaustive" else FEW_DOCS
+        few: list[Int32s] = []
+        found = cls(NO_DOCS, [], [])
+        for segment, mask in zip(field.segments, masks, strict=True):
+            target = Target.of(segment, mask, m)
+            if target.n_allowed <= most:
+                few.append(target.doc_nums())
+            else:
+                (found.flat if segment.part.structure == "flat" else found.near).append(target)
+        return replace(found, few=read_only(np.concatenate(few))) if few else found
+
+
+def ranked(doc_nums: Int32s, scores: Floats, k: int) -> tuple[Int32s, Floats]:
+    """The k best of some documents: score descending, then doc_num ascending."""
+    n = min(k, len(doc_nums))
+    best, best_scores = np.empty(n, np.int32), np.empty(n, np.float32)
+    rank(doc_nums, scores, np.empty(len(doc_nums), np.int64), best, best_scores)
+    return best, best_scores

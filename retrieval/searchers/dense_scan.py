@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,127 +14,173 @@ from ...index.dense.lists import Lists
 from ...index.dense.quantiser import Quantiser
 from ...index.kernels import read_only
 from ...index.kernels.dense import unpacked
-from ..kernels.dense import NO_FLOOR, scan_codes, scan_rows, search_graph
+from ..kernels.dense import NO_FLOOR, best_numbers, choose_lists, fill_table, scan_codes, scan_rows, search_graph
 from ..kernels.topk import Keys, new_keys
 from .common import Scratch
 
-Pair = tuple[DenseSegment, Mask | None]
-"""A segment and its allowed documents; None: all."""
 EVERYTHING = read_only(np.empty(0, np.bool_))
 ONE_LIST = read_only(np.zeros(1, np.int64))
 SPREAD = np.float32(0.3)
 """Share of its spread that the best document of a list reaches beyond the centroid. With 0, a near list of vectors that differ
 little comes before a farther one that has nearer documents: recall on real vectors was .48 in place of .60."""
+FRESH = np.array([0, NO_FLOOR], np.int64)
+"""A scan's ``state`` at its beginning, see `kernels.dense`."""
 MAX_STAMP = (1 << 32) - 1
 
 
-def n_allowed(segment: DenseSegment, mask: Mask | None) -> int:
-    """Number of allowed documents."""
-    return segment.n_docs if mask is None else int(mask.sum())
+class Target(NamedTuple):
+    """A segment, and the documents of it that may be found.
+
+    Attributes
+    ----------
+    segment : DenseSegment
+    mask : (n_docs,) bool, or None
+        None: all.
+    allowed : (n_vectors,) bool, or (0,)
+        The same by vector; (0,): all.
+    n_allowed : int
+        Documents.
+    """
+
+    segment: DenseSegment
+    mask: Mask | None
+    allowed: Mask
+    n_allowed: int
+
+    @classmethod
+    def of(cls, segment: DenseSegment, mask: Mask | None, m: int) -> Target:
+        """Bring a mask into the form that kernels take, for documents of m vectors."""
+        if mask is None:
+            return cls(segment, None, EVERYTHING, segment.part.n_docs)
+        allowed = read_only(mask if m == 1 else np.repeat(mask, m))
+        return cls(segment, mask, allowed, int(np.count_nonzero(mask)))
+
+    def doc_nums(self) -> Int32s:
+        """doc_nums of the allowed documents, ascending."""
+        positions = np.arange(self.segment.n_docs) if self.mask is None else np.flatnonzero(self.mask)
+        return (positions + self.segment.base).astype(np.int32)
 
 
-def allowed_of(segment: DenseSegment, mask: Mask | None) -> Int32s:
-    """doc_nums of the allowed documents, ascending."""
-    positions = np.arange(segment.n_docs) if mask is None else np.flatnonzero(mask)
-    return (positions + segment.base).astype(np.int32)
-
-
-class Scan:
+class Query:
     """A query, and what it needs of the field's quantiser.
 
     Parameters
     ----------
     field : DenseField
-    query : (dim,) float32, read-only
+    vector : (dim,) float32, read-only
     scratch : Scratch
     """
 
-    def __init__(self, field: DenseField, query: Floats, scratch: Scratch) -> None:
-        self._field, self._query, self._scratch = field, query, scratch
+    def __init__(self, field: DenseField, vector: Floats, scratch: Scratch) -> None:
+        self._field, self._config, self.vector, self._scratch = field, field.config, vector, scratch
+        self._scanned = vector if self._config.search_dim is None else vector[: self._config.scan_dim]
+        self._table: Floats | None = None
 
-    @cached_property
+    def best(self, targets: Sequence[Target], n: int, *, n_probe: int = 1, ef_search: int = 1) -> tuple[Int32s, float]:
+        """Find the n best documents that scans and walks meet.
+
+        Parameters
+        ----------
+        targets : sequence of Target
+        n : int
+        n_probe : int
+            Lists that are scanned.
+        ef_search : int
+            Vectors that a walk keeps, if more than ``n`` documents have.
+
+        Returns
+        -------
+        doc_nums : (n_found,) int32
+            Ascending, read-only. A scan of lists or a walk may meet fewer than n.
+        lowest : float
+            No vector of any document that was met and left out scores more, as the scan rounds it.
+        """
+        m = self._config.vectors_per_doc
+        keys, n_keys = self._met(targets, n * m, n_probe, ef_search)
+        found = np.empty(n * m, np.int32)
+        n_found, lowest = best_numbers(keys, n_keys, n * m, m, found)
+        found.flags.writeable = False
+        return found[:n_found], lowest
+
+    def ranked(self, targets: Sequence[Target], n: int, *, n_probe: int = 1) -> tuple[Int32s, Floats]:
+        """Return the same documents best first, with their scores as codes estimate them."""
+        m = self._config.vectors_per_doc
+        keys, n_keys = self._met(targets, n * m, n_probe, 1)
+        numbers, scores = unpacked(np.sort(keys[:n_keys])[::-1][: n * m])
+        doc_nums = numbers // m
+        first = np.sort(np.unique(doc_nums, return_index=True)[1])[:n]
+        return read_only(doc_nums[first].astype(np.int32)), scores[first]
+
+    def _met(self, targets: Sequence[Target], n_keys: int, n_probe: int, ef_search: int) -> tuple[Keys, int]:
+        """Keys, and how many, among which are those of the ``n_keys`` best vectors that scans and walks meet."""
+        m = self._config.vectors_per_doc
+        keys, state = new_keys(n_keys), FRESH.copy()
+        probed = None
+        for target in targets:
+            part = target.segment.part
+            if part.lists is not None:
+                probed = probed or self._probed(n_probe)
+                self._scan_lists(target, part.lists, probed, keys, n_keys, state)
+            elif part.graph is None or not self._walk(target, part.graph, max(n_keys, ef_search), keys, n_keys, state):
+                where = part.whole, ONE_LIST, part.documents, target.allowed, target.segment.base * m
+                scan_rows(part.file.checked, part.rows, self.vector, *where, keys, n_keys, state)
+            part.raise_damage()
+        return keys, int(state[0])
+
+    def _probed(self, n_probe: int) -> tuple[Int64s, Floats]:
+        """Choose lists, best first, and give their centroids' products."""
+        quantiser = self._quantiser
+        n_probe = min(n_probe, quantiser.n_lists)
+        lists, biases = np.empty(n_probe, np.int64), np.empty(n_probe, np.float32)
+        products = self._scratch.take("products", quantiser.n_lists, np.float32)
+        choose_lists(
+            quantiser.coarse, quantiser.centroids, quantiser.spreads, self.vector, SPREAD, products, new_keys(n_probe), lists,
+            biases,
+        )  # fmt: skip
+        lists.flags.writeable = biases.flags.writeable = False  # kernels are compiled for such arrays alone
+        return lists, biases
+
+    def _scan_lists(
+        self, target: Target, lists: Lists, probed: tuple[Int64s, Floats], keys: Keys, n_keys: int, state: Int64s
+    ) -> None:  # fmt: skip
+        part, (chosen, biases) = target.segment.part, probed
+        where = lists.starts, chosen, part.documents, target.allowed, target.segment.base * self._config.vectors_per_doc
+        if lists.codes is None:
+            scan_rows(part.file.checked, part.rows, self._scanned, *where, keys, n_keys, state)
+        elif lists.codes.dtype == np.int8:
+            scan_rows(lists.file.checked, lists.codes, self._scanned, *where, keys, n_keys, state)
+        else:
+            scan_codes(lists.file.checked, lists.codes, self._products(), biases, *where, keys, n_keys, state)
+
+    def _products(self) -> Floats:
+        """Products with all entries of the codebooks, (m * 256,)."""
+        if self._table is None:
+            columns, turned = self._quantiser.columns, self._quantiser.turned(self._scanned)
+            self._table = np.empty(columns.shape[0] * columns.shape[2], np.float32)
+            fill_table(columns, read_only(turned), self._table)
+            self._table.flags.writeable = False
+        return self._table
+
+    @property
     def _quantiser(self) -> Quantiser:
         quantiser = self._field.quantiser
         if quantiser is None:
             raise ValueError(f"{self._field.path}, field {self._field.name}: lists without a quantiser")
         return quantiser
 
-    @cached_property
-    def _coarse(self) -> Floats:
-        """Products with all centroids."""
-        products: Floats = self._quantiser.centroids @ self._query[: self._field.config.list_dim]
-        return products
-
-    @cached_property
-    def _table(self) -> Floats:
-        return read_only(self._quantiser.table(self._query[: self._field.config.scan_dim]))
-
-    def best(self, pairs: Sequence[Pair], n: int, *, n_probe: int = 1, ef_search: int = 1) -> tuple[Int32s, float]:
-        """Find the n best documents that scans and walks meet.
-
-        Returns
-        -------
-        doc_nums : (<= n,) int32
-            Ascending.
-        lowest : float
-            The least of their scores, as the scan rounds them; none that was met and left out scores more.
-        """
-        doc_nums, scores = self.ranked(pairs, n, n_probe=n_probe, ef_search=ef_search)
-        return np.sort(doc_nums), float(scores[-1]) if len(scores) else -np.inf
-
-    def ranked(self, pairs: Sequence[Pair], n: int, *, n_probe: int = 1, ef_search: int = 1) -> tuple[Int32s, Floats]:
-        """Return the same documents best first, with their scores as the scan rounds them, or codes estimate them."""
-        keys, state = new_keys(n), np.array([0, NO_FLOOR], np.int64)
-        for segment, mask in pairs:
-            part, allowed = segment.part, EVERYTHING if mask is None else read_only(mask)
-            if part.lists is not None:
-                self._scan_lists(segment, part.lists, allowed, n_probe, keys, n, state)
-            elif part.graph is None or not self._walk(segment, part.graph, allowed, max(n, ef_search), keys, n, state):
-                starts = read_only(np.array([0, part.n_docs], np.int64))
-                where = starts, ONE_LIST, part.documents, allowed, segment.base
-                scan_rows(part.file.checked, part.rows, self._query, *where, keys, n, state)
-            for file in part.files:
-                file.raise_damage()
-        doc_nums, scores = unpacked(np.sort(keys[: state[0]])[::-1][:n])
-        return doc_nums.astype(np.int32), scores
-
-    def _scan_lists(
-        self, segment: DenseSegment, lists: Lists, allowed: Mask, n_probe: int, keys: Keys, n: int, state: Int64s
-    ) -> None:
-        part, query = segment.part, read_only(self._query[: self._field.config.scan_dim])
-        probed = self._nearest(n_probe)
-        where = lists.starts, probed, part.documents, allowed, segment.base
-        if lists.codes is None:
-            scan_rows(part.file.checked, part.rows, query, *where, keys, n, state)
-        elif lists.codes.dtype == np.int8:
-            scan_rows(lists.file.checked, lists.codes, query, *where, keys, n, state)
-        else:
-            biases = read_only(self._coarse[probed])
-            scan_codes(lists.file.checked, lists.codes, self._table, biases, *where, keys, n, state)
-
-    def _nearest(self, n_probe: int) -> Int64s:
-        """Lists where the best documents are likely, best first: by products with centroids, and how far lists spread."""
-        n_lists = self._quantiser.n_lists
-        if n_lists == 1:
-            return ONE_LIST
-        reach = self._coarse + self._quantiser.spreads * (SPREAD * np.float32(np.linalg.norm(self._query)))
-        order = np.argpartition(reach, n_lists - n_probe) if n_probe < n_lists else np.arange(n_lists)
-        chosen = order[n_lists - n_probe :]
-        return read_only(chosen[np.argsort(-reach[chosen], kind="stable")])
-
-    def _walk(self, segment: DenseSegment, graph: Graph, allowed: Mask, ef: int, keys: Keys, n: int, state: Int64s) -> bool:
+    def _walk(self, target: Target, graph: Graph, ef: int, keys: Keys, n_keys: int, state: Int64s) -> bool:
         """Walk along a graph; when it meets too few documents return False: the part has to be scanned."""
-        part, n_docs = segment.part, segment.n_docs
-        visited = self._scratch.take("visited", max(each.n_docs for each in self._field.segments), np.uint32)
+        part, m = target.segment.part, self._config.vectors_per_doc
+        visited = self._scratch.take("visited", max(each.part.n_vectors for each in self._field.segments), np.uint32)
         stamps = self._scratch.take("stamp", 1, np.uint32)
         if stamps[0] == MAX_STAMP:
             stamps[0] = 0
             visited[:] = 0
         stamps[0] += 1
-        frontier, found = self._scratch.take("frontier", n_docs + 1, np.int64), self._scratch.take("found", ef, np.int64)
-        wanted = min(n, n_allowed(segment, allowed if len(allowed) else None))
+        frontier = self._scratch.take("frontier", part.n_vectors + 1, np.int64)
+        found, wanted = self._scratch.take("found", ef, np.int64), min(n_keys, target.n_allowed * m)
         walked = search_graph(
-            part.file.checked, part.rows, self._query, graph.links, graph.entry, allowed, segment.base, visited, stamps[0],
-            frontier, found, wanted, keys, n, state,
+            part.file.checked, part.rows, self.vector, graph.links, graph.entry, target.allowed, target.segment.base * m,
+            visited, stamps[0], frontier, found, wanted, keys, n_keys, state,
         )  # fmt: skip
         return bool(walked)

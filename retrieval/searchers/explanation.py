@@ -140,6 +140,8 @@ class FieldExplanation:
         Of token vectors, in the order of the query; they sum to the score within 2e-2 per 32 tokens of the query.
     sentences : sequence of SentenceMatch
         Of dense vectors, most similar first, also where queries are networks; they do not sum to the score.
+    vector : int or None
+        Which of a document's several dense vectors gave the score, from 0; None where documents have one.
     measure : str
         What the score is, where it is none of its field's vectors: of encodings, an estimate of MaxSim.
     """
@@ -150,6 +152,7 @@ class FieldExplanation:
     terms: Sequence[TermMatch] = ()
     tokens: Sequence[TokenMatch] = ()
     sentences: Sequence[SentenceMatch] = ()
+    vector: int | None = None
     measure: str = ""
 
 

@@ -127,7 +127,7 @@ def structured(folder, number):
 @contextmanager
 def patched():
     """Make structures of few documents."""
-    modules = [(writer, "GRAPH_DOCS", 16), (config, "CODE_POINTS", 256), (training, "POINTS_PER_CODEBOOK", 512)]
+    modules = [(writer, "GRAPH_VECTORS", 16), (config, "CODE_POINTS", 256), (training, "POINTS_PER_CODEBOOK", 512)]
     old = [getattr(module, name) for module, name, _ in modules]
     for module, name, value in modules:
         setattr(module, name, value)
@@ -228,3 +228,87 @@ def test_an_order_of_codes_needs_codes(folder):
         DenseSearcher(structured(folder, 0)).search(
             dense_vectors(np.random.default_rng(1), 1, 12), 3, options=DenseOptions(n_candidates=0)
         )
+
+
+M = 3
+SEVERAL = [
+    {}, {"keep": "int8"}, {"structure": "ivf", "n_lists": 8},
+    {"structure": "ivf", "n_lists": 8, "coarse_dim": 4, "search_dim": 8},
+    {"structure": "ivf", "n_lists": 5, "quantise": "int8"},
+    {"structure": "ivf", "n_lists": 8, "quantise": "opq", "pq_bytes": 4},
+    {"structure": "flat", "quantise": "pq", "pq_bytes": 6},
+    {"structure": "hnsw", "n_links": 6, "ef_construction": 24},
+]  # fmt: skip
+
+
+@cache
+def several(folder, number, whole=False):
+    """A field of documents of three vectors each, in three segments, the last two merged by a compaction."""
+    config, rng = SEVERAL[number], np.random.default_rng(number)
+    vectors = dense_vectors(rng, 460 * M, 12).vectors
+    if whole:
+        vectors = rng.integers(-2, 3, (460 * M, 12)).astype(np.float32)
+    rows = vectors.reshape(460, M * 12)
+    place, deleted = folder / f"several-{number}-{whole}", tuple(range(0, 400, 7))
+    with patched():
+        make_dense_field(place, DenseVectors(rows[:400]), (330,), deleted, dim=12, vectors_per_doc=M, **config)
+        with Collection.open(place) as collection:
+            collection.compact()
+            collection.add(documents(60, 400), {"dense": DenseVectors(rows[400:])})
+            collection.commit()
+    kept = np.delete(rows, np.array(deleted), axis=0).reshape(-1, M, 12)
+    return kept, Snapshot.open(place).field("dense")
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    number=st.integers(0, len(SEVERAL) - 1), k=st.sampled_from([1, 7, 200, 500]), n_threads=st.integers(1, 2),
+    share=st.sampled_from([None, 0.0, 0.1, 0.7]), effort=st.sampled_from([1, None, 1000]), few=st.sampled_from([0, 2048]),
+)  # fmt: skip
+def test_the_best_of_a_documents_vectors_is_its_score(folder, number, k, share, effort, n_threads, few):
+    kept, field = several(folder, number)
+    assert [each["n_vectors"] for each in map(field.segment_info, field.segments)] == [M * s.n_docs for s in field.segments]
+    rng = np.random.default_rng(k)
+    allowed = np.ones(len(kept), np.bool_) if share is None else rng.random(len(kept)) < share
+    masks = np.split(allowed, np.cumsum([each.n_docs for each in field.segments])[:-1])
+    queries, searcher = dense_vectors(rng, 3, 12), DenseSearcher(field)
+    names = {"ivf": ["n_probe", "n_candidates"], "hnsw": ["ef_search", "n_candidates"]}.get(
+        field.config.structure, ["n_candidates"]
+    )
+    with few_docs(few):
+        hits = searcher.search(
+            queries, k, allowed=masks, options=DenseOptions(**dict.fromkeys(names, effort)), n_threads=n_threads
+        )
+    oracle = searcher.search(queries, k, allowed=masks, options=DenseOptions(algorithm="exhaustive"))
+    stored = np.stack([field.vectors_of(i) for i in range(field.n_total)]).astype(np.float64)
+    assert np.abs(stored - kept).max() < (0.1 if field.config.keep == "int8" else 0.01)
+    for i in range(3):
+        doc_nums, scores = hits.query(i)
+        exact = (stored @ queries.row(i).astype(np.float64)).max(axis=1)
+        assert len(doc_nums) == min(k, allowed.sum()) == len(set(doc_nums.tolist()))
+        assert allowed[doc_nums].all()
+        assert np.abs(scores - exact[doc_nums]).max(initial=0) < 1e-5
+        assert scores.tobytes() == searcher.score(queries.select(np.array([i])), [doc_nums])[0].tobytes()
+        if effort == 1000 or field.is_exact or few:
+            assert doc_nums.tolist() == oracle.query(i)[0].tolist()
+        for doc_num in doc_nums[:3].tolist():
+            explained = searcher.explain(queries, i, "", doc_num, "")
+            assert explained.score == scores[doc_nums == doc_num][0]
+            products = stored[doc_num] @ queries.row(i).astype(np.float64)
+            assert products[explained.vector] > products.max() - 1e-6
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_ties_of_documents_with_several_vectors_go_by_number(folder, number):
+    kept, field = several(folder, number, whole=True)
+    queries = DenseVectors(np.random.default_rng(3).integers(-2, 3, (5, 12)).astype(np.float32))
+    options = DenseOptions(n_probe=8) if number else None
+    for few in (0, 2048):
+        with few_docs(few):
+            hits = DenseSearcher(field).search(queries, 30, options=options)
+        scores = (kept.astype(np.float64) @ queries.vectors.astype(np.float64).T).max(axis=1)
+        for i in range(5):
+            expected = ranked(scores[:, i], np.ones(len(kept), np.bool_), 30)
+            assert hits.query(i)[1].tolist() == scores[expected, i].tolist()
+            if not number:  # candidates of lists are chosen by the same scores, of which more may be equal
+                assert hits.query(i)[0].tolist() == expected.tolist()

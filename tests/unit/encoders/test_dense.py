@@ -181,3 +181,56 @@ def test_options_that_make_no_sense(tmp_path):
         loaded(str(tmp_path / "m"), k1=1)
     with pytest.raises(LexmaxError, match="no model folder"):
         loaded(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_documents_of_several_vectors_have_the_states_of_their_first_tokens(tmp_path, normalize):
+    """ME-BERT's form: the first m states of a document, that of [CLS] of a query, through the same layers."""
+    model = saved(tmp_path / "m", "cls", dense=torch.nn.Tanh(), normalize=normalize, similarity_fn_name="dot")
+    encoder = load_model_encoder(str(tmp_path / "m"), kind="dense", vectors_per_doc=4, batch_size=3)
+    plain = load_model_encoder(str(tmp_path / "m"), kind="dense")
+    assert (encoder.dim, encoder.vectors_per_doc) == (12, 4)
+    found = encoder.encode_documents(TEXTS).vectors.reshape(len(TEXTS), 4, 12)
+    for text, vectors in zip(TEXTS, found, strict=True):
+        inputs = model.tokenizer([text], return_tensors="pt", truncation=True, max_length=16)
+        with torch.no_grad():
+            states = model[0].auto_model(**inputs).last_hidden_state[0]
+            expected = model[2].activation_function(model[2].linear(states))
+            if normalize:
+                expected = torch.nn.functional.normalize(expected, dim=-1)
+        n = min(4, len(expected))
+        np.testing.assert_allclose(vectors[:n], expected[:n].numpy(), atol=1e-5)
+        np.testing.assert_array_equal(vectors[n:], np.repeat(vectors[:1], 4 - n, axis=0))
+    assert len(model.tokenizer("")["input_ids"]) < 4  # TEXTS has the empty text
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS).vectors, plain.encode_queries(TEXTS).vectors, atol=1e-6)
+    assert encoder.encode_documents([]).vectors.shape == (0, 48)
+    assert encoder.fingerprint != plain.fingerprint
+
+
+def test_several_vectors_are_for_models_that_take_cls(tmp_path):
+    saved(tmp_path / "m", "mean")
+    with pytest.raises(RepresentationError, match="vectors_per_doc=2 is for cls pooling, and this model's is mean"):
+        load_model_encoder(str(tmp_path / "m"), kind="dense", vectors_per_doc=2)
+    for wrong in (0, 65):
+        with pytest.raises(ValueError, match=f"vectors_per_doc is {wrong}: it must be 1 to 64"):
+            load_model_encoder(str(tmp_path / "m"), kind="dense", vectors_per_doc=wrong)
+
+
+def test_an_index_of_several_vectors_per_document(tmp_path):
+    """Built, searched with an explanation, and opened again with its encoder."""
+    from lexmax import Document, Retriever, build_index
+
+    saved(tmp_path / "m", "cls", similarity_fn_name="dot")
+    spec = f"{tmp_path / 'm'},vectors_per_doc=3,keep=float32"
+    documents = [Document(doc_id=str(i), text=text) for i, text in enumerate(TEXTS)]
+    build_index(documents=documents, out=tmp_path / "idx", encoders={"me": spec})
+    encoder = load_model_encoder(str(tmp_path / "m"), kind="dense", vectors_per_doc=3)
+    products = encoder.encode_documents(TEXTS).vectors.reshape(-1, 3, 32) @ encoder.encode_queries(["rain"]).vectors[0]
+    scores = products.max(axis=1)
+    found = Retriever.open(tmp_path / "idx").search("rain", k=4, search="me", explain=True)
+    assert [hit.doc_id for hit in found] == [str(i) for i in np.argsort(-scores, kind="stable")[:4]]
+    for hit in found:
+        field = hit.explanation.stages[0].fields[0]
+        assert field.vector == products[int(hit.doc_id)].argmax()
+        assert field.score == pytest.approx(scores[int(hit.doc_id)], abs=1e-4)
+        assert len(field.sentences) > 0 or not TEXTS[int(hit.doc_id)]

@@ -174,7 +174,7 @@ def test_lists_are_made_once_there_are_enough_documents_and_again_when_there_are
 
 @pytest.mark.parametrize("config", [LISTED, {"structure": "hnsw"}, {"structure": "flat", "quantise": "int8"}], ids=str)
 def test_a_build_in_one_go_has_its_structure_at_once(tmp_path, monkeypatch, config):
-    monkeypatch.setattr(writer, "GRAPH_DOCS", 50)
+    monkeypatch.setattr(writer, "GRAPH_VECTORS", 50)
     vectors = dense_vectors(np.random.default_rng(3), 100)
     field = make_dense_field(tmp_path / "idx", vectors, **config)
     assert field.segments[0].part.structure != "flat"
@@ -199,6 +199,7 @@ def damaged(path, name, array, change):
     (LISTED, "dense.lex", "documents", lambda a: a + 1),
     (LISTED, "dense.lex", "longest", lambda a: a * np.float32(np.nan)),
     (LISTED, "dense.lex", "longest", lambda a: a / 2),
+    (LISTED, "dense.lex", "longest", lambda a: a * np.float32(1e30)),
     (LISTED, "lists.lex", "starts", lambda a: a[::-1]),
     (LISTED, "lists.lex", "starts", lambda a: a[1:]),
     ({"structure": "hnsw"}, "graph.lex", "entry", lambda a: a - 1000),
@@ -208,7 +209,7 @@ def damaged(path, name, array, change):
     ({"structure": "hnsw"}, "graph.lex", "levels", lambda a: a + np.uint8(200)),
 ], ids=lambda each: each if isinstance(each, str) else "")  # fmt: skip
 def test_values_that_index_memory_are_checked(tmp_path, monkeypatch, config, name, array, change):
-    monkeypatch.setattr(writer, "GRAPH_DOCS", 50)
+    monkeypatch.setattr(writer, "GRAPH_VECTORS", 50)
     field = make_dense_field(tmp_path / "idx", dense_vectors(np.random.default_rng(3), 100), **config)
     folder = damaged(tmp_path / "idx", name, array, change)
     with pytest.raises(IndexFormatError):

@@ -74,7 +74,10 @@ def test_what_is_no_matrix_of_floats_is_refused(tmp_path, matrix):
         r"not int64 \(3, 2\)": [saved(tmp_path / "int.npy", np.zeros((3, 2), np.int64))],
         r"not float32 \(8,\)": [saved(tmp_path / "one.npy", matrix[0])],
         "there are no vectors": [saved(tmp_path / "empty.npy", matrix[:0])],
-        "vectors of 5 numbers, after those of 8": [saved(tmp_path / "a.npy", matrix), saved(tmp_path / "b.npy", matrix[:, :5])],
+        "a vector of 5 numbers after a vector of 8 numbers": [
+            saved(tmp_path / "a.npy", matrix),
+            saved(tmp_path / "b.npy", matrix[:, :5]),
+        ],
         "line 10: a number is not finite": [saved(tmp_path / "inf.npy", infinite)],
         "line 1: a number is not finite": [saved(tmp_path / "large.npy", matrix.astype(np.float64) * 1e60)],
     }
@@ -82,6 +85,25 @@ def test_what_is_no_matrix_of_floats_is_refused(tmp_path, matrix):
         with pytest.raises(DatasetError, match=message):
             import_dense(files, tmp_path / "idx")
         assert not (tmp_path / "idx").exists()
+
+
+def test_documents_of_several_vectors(tmp_path):
+    """Arrays (n, m, dim): the best of a document's m vectors counts."""
+    rng = np.random.default_rng(2)
+    vectors = rng.standard_normal((30, 3, 8)).astype(np.float32)
+    files = [saved(tmp_path / "a.npy", vectors[:20]), saved(tmp_path / "b.npy", vectors[20:])]
+    import_dense(files, tmp_path / "idx", storage={"keep": "float32"})
+    query = rng.standard_normal(8).astype(np.float32)
+    (found,) = Retriever.open(tmp_path / "idx").search_vectors(query, k=5)
+    scores = (vectors @ query).max(axis=1)
+    assert [hit.doc_id for hit in found] == [str(i) for i in np.argsort(-scores)[:5]]
+    flat = saved(tmp_path / "flat.npy", vectors[:, 0])
+    with pytest.raises(DatasetError, match="a vector of 8 numbers after 3 vectors of 8 numbers"):
+        import_dense([files[0], flat], tmp_path / "no")
+    with pytest.raises(DatasetError, match="1 to 64 vectors, not 65"):
+        import_dense([saved(tmp_path / "many.npy", np.zeros((2, 65, 3), np.float32))], tmp_path / "no")
+    with pytest.raises(RepresentationError, match=r"the encoder makes a vector of 8 numbers, .* holds 3 vectors of 8 numbers"):
+        import_dense(files, tmp_path / "no", encoder=DenseVectorsEncoder(dim=8))
 
 
 def test_ids_and_rows_belong_together(tmp_path, matrix):
@@ -95,5 +117,5 @@ def test_ids_and_rows_belong_together(tmp_path, matrix):
         with pytest.raises(kind, match=message):
             import_dense([file], tmp_path / "idx", ids=ids)
         assert not (tmp_path / "idx").exists()
-    with pytest.raises(RepresentationError, match="the encoder makes vectors of 4 numbers"):
+    with pytest.raises(RepresentationError, match="the encoder makes a vector of 4 numbers"):
         import_dense([file], tmp_path / "idx", encoder=DenseVectorsEncoder(dim=4))
