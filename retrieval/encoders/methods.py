@@ -54,11 +54,13 @@ METHODS = {
     "slim": Method("slim:SlimEncoder", "slim:SlimConfig", "checkpoints.splade:read_layout"),
     "dense": Method("dense:DenseEncoder", "dense:DenseConfig", "checkpoints.dense:read_dense_layout", "lexmax-dense"),
     "tct": Method("tct:TctEncoder", "tct:TctConfig", "checkpoints.tct:read_tct_layout"),
-    "sae": Method("sae:SaeEncoder", "sae:SaeConfig", "checkpoints.sae:read_sae_layout"),
+    "sae": Method("sae:SaeEncoder", "sae:SaeConfig", "checkpoints.sae:read_sae_layout", "lexmax-sae"),
     "hypencoder": Method(
         "hypencoder:HypencoderEncoder", "hypencoder:HypencoderConfig", "checkpoints.hypencoder:read_hypencoder_layout"
     ),
-    "gaussian": Method("gaussian:GaussianEncoder", "gaussian:GaussianConfig", "checkpoints.gaussian:read_gaussian_layout"),
+    "gaussian": Method(
+        "gaussian:GaussianEncoder", "gaussian:GaussianConfig", "checkpoints.gaussian:read_gaussian_layout", "lexmax-gaussian"
+    ),
     "vectors": Method("precomputed:VectorsEncoder", "precomputed:VectorsEncoder"),
 }  # fmt: skip
 KINDS = tuple(METHODS)

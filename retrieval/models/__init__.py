@@ -7,6 +7,8 @@ SHIPPED = {
     "lexmax-inference-free": "inference-free",
     "lexmax-colbert": "colbert",
     "lexmax-dense": "dense",
+    "lexmax-gaussian": "gaussian",
+    "lexmax-sae": "sae",
 }
 DEFAULT_ENCODERS = ("bm25", "lexmax-splade", "lexmax-colbert")
 """Fields of an index when nothing is said; `pipelines.defaults` has the expression that goes with them."""

@@ -35,9 +35,9 @@ def checkpoint(folder: Path, *, spread: float, n_layers: int = 2, hidden: int = 
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_names() if name != "lexmax-inference-free"])
+@pytest.mark.parametrize("name", sorted({*shipped_names()} - {"lexmax-inference-free", "lexmax-sae"}))
 def test_models_that_come_with_lexmax_agree_in_integers(name):
-    """Their start is not held up by it."""
+    """Their start is not held up by it. The two that are left out have the networks of others."""
     network = load_network(shipped_folder(name), "AutoModel", may_lack=["pooler."])
     assert agreement(network, IntegerBert(network, Path("m"))) > 0.99
 
