@@ -46,7 +46,7 @@ def test_what_is_named_is_there_and_small():
         assert (shipped_folder(name) / "README.md").is_file()
 
 
-@pytest.mark.parametrize("model", ["lexmax-splade", "lexmax-inference-free", "lexmax-colbert", "lexmax-dense", "lexmax-gaussian", "lexmax-sae"])
+@pytest.mark.parametrize("model", list(SHIPPED))
 def test_a_shipped_model_finds_what_is_meant(corpus, tmp_path, model):
     assert main(["build", str(corpus), "--out", str(tmp_path / "i"), "--encoder", model]) == 0
     with Retriever.open(tmp_path / "i") as retriever:
