@@ -7,8 +7,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .index.click_log import ClickLog
-    from .index.clicks import Impression
     from .index.collection import BufferLimits, Collection, NewField
     from .index.documents import Document
     from .index.errors import (
@@ -52,13 +50,15 @@ if TYPE_CHECKING:
     from .retrieval.exchange.plaid import import_plaid
     from .retrieval.exchange.semantic_search import SemanticIndex, semantic_search_lexmax
     from .retrieval.exchange.vectors import to_sparse_vectors
+    from .retrieval.feedback.clicks import Impression
+    from .retrieval.feedback.log import ClickLog
+    from .retrieval.feedback.rocchio import Rocchio
     from .retrieval.fields import FieldEncoder, add_field, drop_field, set_default_search, set_query_bank
     from .retrieval.hits import Hits
     from .retrieval.pipelines.expression import ExpressionError, Search
     from .retrieval.pipelines.expression import parse as parse_search
     from .retrieval.results import Result, Results
     from .retrieval.retriever import Retriever
-    from .retrieval.rocchio import Rocchio
     from .retrieval.searchers.audit import Audit, audit
     from .retrieval.searchers.blockmax import SparseOptions
     from .retrieval.searchers.calibration import calibrate
@@ -84,7 +84,7 @@ _HOMES = {
     "Calibration": "retrieval.searchers.calibration_record",
     "CalibrationWarning": "retrieval.searchers.calibration_record",
     "CentroidOptions": "retrieval.searchers.centroid",
-    "ClickLog": "index.click_log",
+    "ClickLog": "retrieval.feedback.log",
     "Collection": "index.collection",
     "DatasetError": "index.errors",
     "Document": "index.documents",
@@ -100,7 +100,7 @@ _HOMES = {
     "Fields": "retrieval.corpora.reading",
     "FilterError": "index.errors",
     "Hits": "retrieval.hits",
-    "Impression": "index.clicks",
+    "Impression": "retrieval.feedback.clicks",
     "IndexFormatError": "index.errors",
     "IndexLockedError": "index.errors",
     "IndexNotFoundError": "index.errors",
@@ -120,7 +120,7 @@ _HOMES = {
     "Result": "retrieval.results",
     "Results": "retrieval.results",
     "Retriever": "retrieval.retriever",
-    "Rocchio": "retrieval.rocchio",
+    "Rocchio": "retrieval.feedback.rocchio",
     "Search": "retrieval.pipelines.expression",
     "SemanticIndex": "retrieval.exchange.semantic_search",
     "SlimOptions": "retrieval.searchers.slim",

@@ -16,8 +16,6 @@ from typing import Any
 
 from ..index import manifest as manifests
 from ..index.arguments import count_of, mapping_of, path_of, texts_of
-from ..index.click_log import ClickLog
-from ..index.clicks import Impression
 from ..index.collection import Collection
 from ..index.documents import Document
 from ..index.errors import RepresentationError
@@ -31,7 +29,9 @@ from .build import add_to_index, build_index
 from .encoders.base import Encoder
 from .encoders.registry import check_encoder
 from .encoders.shared_pass import SharedPass
-from .feedback import NO_NOTES, Choice, Feedback, Notes, check_movable, rocchio_of
+from .feedback.clicks import Impression
+from .feedback.log import ClickLog
+from .feedback.moving import NO_NOTES, Choice, Feedback, Notes, check_movable, rocchio_of
 from .fields import index_encoder
 from .pipelines.explaining import explain_hits
 from .pipelines.expression import Search, parse

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..index.clicks import Impression
 from ..index.errors import FilterError, LexmaxError
+from ..retrieval.feedback.clicks import Impression
 from ..retrieval.pipelines.expression import ExpressionError, Search, parse
 from ..retrieval.pipelines.pipeline import depth_of
 from .errors import RefusedError, unknown

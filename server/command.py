@@ -29,7 +29,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     require("fastapi", "serve", "lexmax serve")
     from ..index import manifest
-    from ..index.click_log import ClickLog
+    from ..retrieval.feedback.log import ClickLog
     from .process import bound, serve
 
     limits = limits_of(options)

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, RootModel, Tag, create_model
 
-from ..index.clicks import MAX_QUERY_CHARS, MAX_RANK, MAX_SHOWN
 from ..index.filters.expressions import MAX_CHARS
+from ..retrieval.feedback.clicks import MAX_QUERY_CHARS, MAX_RANK, MAX_SHOWN
 from ..retrieval.searchers.explanation import Explanation
 from .limits import Limits
 

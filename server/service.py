@@ -22,8 +22,8 @@ from .payloads import Share
 from .schemas import DocumentAnswer, FeedbackAnswer, FeedbackBody, IndexInfo, SearchMany, SearchOne
 
 if TYPE_CHECKING:
-    from ..index.click_log import ClickLog
-    from ..index.clicks import Impression
+    from ..retrieval.feedback.clicks import Impression
+    from ..retrieval.feedback.log import ClickLog
     from ..retrieval.retriever import Retriever
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from ..terminal import say, write
 from .options import Command
 
 if TYPE_CHECKING:
-    from ...index.clicks import Impression, LoggedQuery
+    from ..feedback.clicks import Impression, LoggedQuery
 
 KEYS = ("query", "shown", "clicked", "first_rank")
 MOST_RANKS = 10
@@ -34,7 +34,7 @@ def add_feedback_command(command: Command) -> None:
 
 
 def _feedback(options: argparse.Namespace) -> int:
-    from ...index.click_log import ClickLog
+    from ..feedback.log import ClickLog
 
     if bool(options.file) != (options.action == "add") or (options.json and options.action != "info"):
         raise ValueError("write `lexmax feedback add LOG FILE...`, `info LOG [--json]`, `export LOG` or `compact LOG`")
@@ -58,7 +58,7 @@ def _feedback(options: argparse.Namespace) -> int:
 
 
 def _add(options: argparse.Namespace) -> int:
-    from ...index.click_log import ClickLog
+    from ..feedback.log import ClickLog
 
     impressions = [each for file in options.file for each in _impressions(file)]  # all are sound before one is logged
     ClickLog(options.log, create=True).add(impressions)
@@ -67,9 +67,9 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _impressions(file: str) -> Iterator[Impression]:
-    from ...index.clicks import Impression
     from ...index.errors import DatasetError
     from ..corpora.lines import KEYED, kind_of
+    from ..feedback.clicks import Impression
 
     path = Path(file)
     if not path.is_file():

@@ -15,11 +15,11 @@ from ..terminal import json_or_text, require_models, say, split_setting
 from .parsing import Parser
 
 if TYPE_CHECKING:
-    from ...index.click_log import ClickLog
     from ...index.manifest import FieldRecord
     from ...index.multivector.placement import TokenStorage
     from ..corpora.reading import BadRecords, Fields
     from ..encoders.specs import EncoderSpec
+    from ..feedback.log import ClickLog
     from ..retriever import Retriever
 
 SIZE = re.compile(r"(?P<number>\d+\.?\d*|\.\d+) ?(?P<unit>(?:[kmgt]i?)?b?)", re.IGNORECASE)

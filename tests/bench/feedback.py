@@ -23,8 +23,8 @@ from lexmax import Retriever
 from lexmax.eval.datasets import load_dataset
 from lexmax.eval.evaluate import without_query
 from lexmax.eval.measures import evaluate_queries, paired_randomisation
-from lexmax.index.click_log import ClickLog
-from lexmax.index.clicks import LoggedQuery
+from lexmax.retrieval.feedback.clicks import LoggedQuery
+from lexmax.retrieval.feedback.log import ClickLog
 
 CLICKS = {"perfect": (0.0, 0.0, 1.0, 1.0), "noisy": (0.2, 0.4, 0.8, 0.9)}
 """Probability of a click on a document of relevance 0 to 3 that was looked at; the paper's."""

@@ -7,12 +7,12 @@ import pytest
 from hashed_tokens import HashedTexts, HashedTokens
 
 from lexmax import Retriever, build_index
-from lexmax.index.click_log import ClickLog
-from lexmax.index.clicks import Impression
 from lexmax.index.errors import DatasetError
 from lexmax.index.representations.dense import DenseVectors
-from lexmax.retrieval.feedback import Feedback
-from lexmax.retrieval.rocchio import Neighbourhood, Rocchio, document_terms, is_movable, joined, unit
+from lexmax.retrieval.feedback.clicks import Impression
+from lexmax.retrieval.feedback.log import ClickLog
+from lexmax.retrieval.feedback.moving import Feedback
+from lexmax.retrieval.feedback.rocchio import Neighbourhood, Rocchio, document_terms, is_movable, joined, unit
 from lexmax.retrieval.searchers.registry import field_searcher
 
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "jay", "koi", "lynx", "mole", "newt", "owl", "pig"]
@@ -306,7 +306,7 @@ def test_a_log_of_one_query_has_no_neighbours_of_dense_queries():
 
 
 def test_only_so_many_logged_queries_are_neighbours(opened, log, monkeypatch):
-    monkeypatch.setattr("lexmax.retrieval.feedback.MAX_NEIGHBOURS", 5)
+    monkeypatch.setattr("lexmax.retrieval.feedback.moving.MAX_NEIGHBOURS", 5)
     log.add(impressions(QUERIES, n=60))
     feedback = Feedback(log)
     with opened("dense") as retriever:

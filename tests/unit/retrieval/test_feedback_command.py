@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lexmax.__main__ import main
-from lexmax.index.click_log import ClickLog
+from lexmax.retrieval.feedback.log import ClickLog
 
 EVENTS = [
     {"query": "red", "shown": ["2", "0"], "clicked": ["2"]},

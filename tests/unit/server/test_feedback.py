@@ -6,8 +6,8 @@ import pytest
 from hashed_tokens import HashedTexts
 
 from lexmax import Retriever, build_index
-from lexmax.index.click_log import ClickLog
 from lexmax.index.errors import StorageError
+from lexmax.retrieval.feedback.log import ClickLog
 from lexmax.server import service
 
 TEXTS = ["red apple", "green pear", "blue plum", "red cherry"]

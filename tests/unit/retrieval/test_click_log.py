@@ -9,9 +9,9 @@ import zlib
 
 import pytest
 
-from lexmax.index.click_log import ClickLog
-from lexmax.index.clicks import Impression
 from lexmax.index.errors import DatasetError, IndexFormatError, StorageError
+from lexmax.retrieval.feedback.clicks import Impression
+from lexmax.retrieval.feedback.log import ClickLog
 
 
 def counted(log):

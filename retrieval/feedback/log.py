@@ -31,11 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from .arguments import path_of
+from ...index.arguments import path_of
+from ...index.errors import DatasetError, IndexFormatError, StorageError
+from ...index.refusals import storage_errors
+from ...index.storage import sync_folder
 from .clicks import MAX_RANK, Impression, LoggedQuery, merge
-from .errors import DatasetError, IndexFormatError, StorageError
-from .refusals import storage_errors
-from .storage import sync_folder
 
 FORMAT, VERSION = "lexmax-clicks", 1
 ADVICE = "restore it from a copy, or remove the line if its clicks can be spared"

@@ -23,16 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from ..index.arrays import Floats, Int32s
-from ..index.kernels import read_only
-from ..index.kernels.terms import times_idf
-from ..index.representations.dense import DenseVectors
-from ..index.representations.sparse import SparseVectors
-from ..index.sparse.field import SparseField
-from .searchers.dense import DenseSearcher
-from .searchers.fde import FdeSearcher
-from .searchers.registry import FieldSearcher
-from .searchers.sparse import SparseSearcher
+from ...index.arrays import Floats, Int32s
+from ...index.kernels import read_only
+from ...index.kernels.terms import times_idf
+from ...index.representations.dense import DenseVectors
+from ...index.representations.sparse import SparseVectors
+from ...index.sparse.field import SparseField
+from ..searchers.dense import DenseSearcher
+from ..searchers.fde import FdeSearcher
+from ..searchers.registry import FieldSearcher
+from ..searchers.sparse import SparseSearcher
 
 Movable = DenseVectors | SparseVectors
 ROUNDING = np.float32(1e-6)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .arguments import count_of, texts_of
-from .metadata import check_text
+from ...index.arguments import count_of, texts_of
+from ...index.metadata import check_text
 
 MAX_QUERY_CHARS = 20_000
 MAX_SHOWN = 1000

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..index.click_log import ClickLog, Position
-from ..index.clicks import LoggedQuery
-from ..index.representations import Vectors
-from ..index.snapshot import Snapshot
+from ...index.representations import Vectors
+from ...index.snapshot import Snapshot
+from ..searchers.common import single
+from ..searchers.fde import FdeSearcher
+from ..searchers.registry import FieldSearcher, made_options
+from ..searchers.sparse import SparseSearcher
+from .clicks import LoggedQuery
+from .log import ClickLog, Position
 from .rocchio import Movable, Neighbourhood, Rocchio, is_movable, joined, moved, unit
-from .searchers.common import single
-from .searchers.fde import FdeSearcher
-from .searchers.registry import FieldSearcher, made_options
-from .searchers.sparse import SparseSearcher
 
 MAX_NEIGHBOURS = 10_000
 """Logged queries, those first asked last, that an unlogged one is compared with."""

@@ -1,0 +1,1 @@
+"""Feedback: a log of clicks, and queries that move towards what was clicked."""
