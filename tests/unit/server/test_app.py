@@ -52,7 +52,8 @@ def test_explanations_and_no_texts(shared_client):
     assert hit["title"] == "Solar"
     term = {"term": "solar", "score": 3.0, "query_weight": 1.5, "document_weight": 2.0,
             "query_expanded": False, "document_expanded": True}  # fmt: skip
-    field = {"field": "bm25", "score": 3.0, "contribution": 3.0, "terms": [term], "tokens": [], "sentences": [], "measure": ""}
+    field = {"field": "bm25", "score": 3.0, "contribution": 3.0, "terms": [term], "tokens": [], "sentences": [],
+             "vector": None, "measure": ""}  # fmt: skip
     assert hit["explanation"] == {
         "score": 3.0,
         "stages": [{"stage": "bm25", "rank": 1, "score": 3.0, "fields": [field], "n_scored": None}],
