@@ -8,6 +8,7 @@ import resource
 import zlib
 
 import pytest
+from click_writers import write_and_tell, write_many
 
 from lexmax.index.errors import DatasetError, IndexFormatError, StorageError
 from lexmax.retrieval.feedback.clicks import Impression
@@ -184,14 +185,6 @@ def test_what_the_disk_refuses_is_not_logged(what, log):
     assert list(counted(log)) == ["query 1", "query 3"]
 
 
-def write_many(path, first):
-    log = ClickLog(path)
-    for number in range(100):
-        log.add([Impression(query=f"q{number}", shown=[f"d{first}"], clicked=[f"d{first}"])])
-        if number % 20 == 0:
-            log.compact()
-
-
 def test_processes_write_and_compact_at_the_same_time(log):
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_many, args=(log.path, first)) for first in range(3)]
@@ -203,24 +196,19 @@ def test_processes_write_and_compact_at_the_same_time(log):
     assert counted(log) == {f"q{n}": (3, {(f"d{i}", 1): (1, 1) for i in range(3)}) for n in range(100)}
 
 
-def write_and_tell(path, pipe):
-    log = ClickLog(path)
-    for number in range(100_000):
-        log.add([Impression(query=f"q{number}", shown=["d"])])
-        pipe.send(number)
-
-
 @pytest.mark.parametrize("n_told", [1, 7, 40])
 def test_a_killed_writer_loses_nothing_that_it_told(n_told, log):
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     writer = context.Process(target=write_and_tell, args=(log.path, theirs))
     writer.start()
+    theirs.close()  # a writer that dies early ends the wait
     told = [ours.recv() for _ in range(n_told)]
     writer.kill()
     writer.join()
-    while ours.poll():
-        told.append(ours.recv())
+    with contextlib.suppress(EOFError):
+        while True:
+            told.append(ours.recv())
     logged = list(counted(log))
     assert logged[: len(told)] == [f"q{number}" for number in told]
     assert len(logged) <= len(told) + 1
