@@ -82,6 +82,16 @@ def query_vectors(queries: Distributions, standard: Standard) -> Floats:
     return np.concatenate([raw * standard.spread, rest[:, None]], axis=1).astype(np.float32)
 
 
+def states_read(states: Sequence[torch.Tensor], pooling: str, variance_at: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the layers for means and for variances read of trunk states, (n, hidden) float32 each; see `GaussianLayout.text`."""
+    import torch
+
+    if pooling == "mean":
+        averages = torch.stack([each.float().mean(0) for each in states])
+        return averages, averages
+    return torch.stack([each[0].float() for each in states]), torch.stack([each[variance_at].float() for each in states])
+
+
 @dataclass(frozen=True, kw_only=True)
 class GaussianConfig:
     """What a user may choose; None leaves the checkpoint's choice.
@@ -177,16 +187,15 @@ class GaussianNetwork(DenseNetwork):
         self._standard = Standard(*(found[name].double().numpy() for name in ("centre", "spread")))
         if not all(np.isfinite(each).all() for each in self._standard) or self._standard.spread.min() <= 0:
             raise RepresentationError(f"{layout.head}: centre and spread must be finite, and spread above 0")
-        self._beta, self._at, self._takes_mean = layout.beta, variance_at, layout.text.pooling == "mean"
+        self._beta, self._at, self._pooling = layout.beta, variance_at, layout.text.pooling
 
     def distributions(self, states: Sequence[torch.Tensor]) -> Distributions:
         """Distributions of texts whose trunk states, (n_tokens, hidden) each, are known."""
         import torch
 
         with torch.inference_mode():
-            read = [[each.float().mean(0)] * 2 if self._takes_mean else each[[0, self._at]].float() for each in states]
-            means = torch.stack([first for first, _ in read]) @ self._mean.T
-            activations = torch.stack([second for _, second in read]) @ self._variance.T
+            for_means, for_variances = states_read(states, self._pooling, self._at)
+            means, activations = for_means @ self._mean.T, for_variances @ self._variance.T
             variances = torch.nn.functional.softplus(activations.double(), beta=self._beta).clamp_min(MIN_VARIANCE)
             return Distributions(means.double().cpu().numpy(), variances.cpu().numpy())
 

@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 from ....index.errors import RepresentationError
 from ...encoders.base import Side
 from ...encoders.checkpoints.gaussian import HEAD, POOLINGS, GaussianLayout, read_gaussian_layout
-from ...encoders.gaussian import MIN_VARIANCE
+from ...encoders.gaussian import MIN_VARIANCE, states_read
 from ...encoders.networks.loading import quiet_transformers, read_tensors
 from .base import Encoded, Student, filled, hidden_states
 from .folders import load_trunk, write_json
@@ -131,13 +131,10 @@ class GaussianStudent(Student):
         settings = asdict(self.config)
         marked = [settings[f"{side}_marker"] + text for text in texts]
         states = self._states(marked, settings[f"{side}_length"])
-        at = len(self.wordpieces.head)
         # Under autocast too the two layers are float32: variances differ by factors.
         with torch.autocast(self.device.type, enabled=False):
-            pooled = self.config.pooling == "mean"
-            read = [[each.float().mean(0)] * 2 if pooled else each[[0, at]].float() for each in states]
-            means = self.mean(torch.stack([first for first, _ in read]))
-            activations = self.variance(torch.stack([second for _, second in read]))
+            for_means, for_variances = states_read(states, self.config.pooling, len(self.wordpieces.head))
+            means, activations = self.mean(for_means), self.variance(for_variances)
             vectors = torch.cat([means, softplus(activations, beta=self.config.beta).clamp_min(MIN_VARIANCE)], dim=1)
         if side == "document" and self.training:
             self._observe(_raw_documents(vectors.detach()))
