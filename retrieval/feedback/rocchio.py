@@ -166,7 +166,7 @@ def joined(batches: Sequence[Movable]) -> Movable:
     """Join one or more batches of one kind."""
     dense = [batch for batch in batches if isinstance(batch, DenseVectors)]
     if dense:
-        return DenseVectors(np.concatenate([batch.vectors for batch in dense]))
+        return DenseVectors.of(dense, dense[0].dim)
     sparse = [batch for batch in batches if isinstance(batch, SparseVectors)]
     counts = np.concatenate([np.diff(batch.indptr) for batch in sparse])
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
