@@ -88,7 +88,7 @@ def add_dot4(builder: Any, sums: Any, row: Any, vectors: Any, nbits: int) -> Any
     Bytes of the row are below ``2 ** nbits``; all three are (16,) i32.
     """
     if VNNI:
-        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, sums, row, vectors)
+        return call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, sums, row, vectors)
     if AVX2:
         product = _bytes_product if nbits < 8 else _shorts_product
         quarters = [[_quarter(builder, value, at) for value in (sums, row, vectors)] for at in range(2)]
@@ -101,7 +101,7 @@ def add_dot4(builder: Any, sums: Any, row: Any, vectors: Any, nbits: int) -> Any
     return sums
 
 
-def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
     """Call an instruction by the name of its LLVM intrinsic."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
@@ -116,8 +116,8 @@ def _quarter(builder: Any, value: Any, at: int) -> Any:
 def _bytes_product(builder: Any, row: Any, vectors: Any) -> Any:
     """Multiply codes of up to 4 bits, for AVX2: sums of two products, at most 2 * 15 * 128, do not saturate in 16 bits."""
     left, right = (builder.bitcast(value, QUARTER_BYTES) for value in (row, vectors))
-    pairs = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", QUARTER_SHORTS, left, right)
-    return _call(builder, "llvm.x86.avx2.pmadd.wd", QUARTER_INTS, pairs, ir.Constant(QUARTER_SHORTS, [1] * 16))
+    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", QUARTER_SHORTS, left, right)
+    return call(builder, "llvm.x86.avx2.pmadd.wd", QUARTER_INTS, pairs, ir.Constant(QUARTER_SHORTS, [1] * 16))
 
 
 def _shorts_product(builder: Any, row: Any, vectors: Any) -> Any:
@@ -126,7 +126,7 @@ def _shorts_product(builder: Any, row: Any, vectors: Any) -> Any:
     row, vectors = (builder.bitcast(value, QUARTER_SHORTS) for value in (row, vectors))
     even = builder.and_(row, ir.Constant(QUARTER_SHORTS, [255] * 16)), builder.ashr(builder.shl(vectors, eight), eight)
     odd = builder.lshr(row, eight), builder.ashr(vectors, eight)
-    sums = [_call(builder, "llvm.x86.avx2.pmadd.wd", QUARTER_INTS, *pair) for pair in (even, odd)]
+    sums = [call(builder, "llvm.x86.avx2.pmadd.wd", QUARTER_INTS, *pair) for pair in (even, odd)]
     return builder.add(*sums)
 
 

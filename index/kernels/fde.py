@@ -15,11 +15,13 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from . import kernel, sum_kernel
-from .dot_products import COMPILED, F32, FLOATS, HALF, I32, I64, LANES, load, place, splat, store
+from .dot_products import COMPILED, F32, FLOATS, HALF, I32, I64, LANES, call, load, place, splat, store
 
 Floats = npt.NDArray[np.float32]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+SUMMED = 2 * LANES
+"""Tokens that are projected together: enough sums to hide the latency of additions, few enough to stay in the first cache."""
 
 
 @kernel
@@ -53,7 +55,7 @@ def _emit_signed_sums(context: Any, columns: Any, starts: Any, coordinates: Any,
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         columns, starts, coordinates, signs, n, out = arguments
-        sums = [place(builder, FLOATS) for _ in range(LANES // HALF)]
+        sums = [place(builder, FLOATS) for _ in range(SUMMED // HALF)]
         with cgutils.for_range(builder, n) as target:
             begin, end = (
                 builder.zext(load(builder, builder.add(starts, builder.mul(at, I64(4))), I32), I64)
@@ -65,11 +67,12 @@ def _emit_signed_sums(context: Any, columns: Any, starts: Any, coordinates: Any,
                 offset = builder.mul(i, I64(4))
                 coordinate = builder.zext(load(builder, builder.add(coordinates, offset), I32), I64)
                 sign = splat(builder, load(builder, builder.add(signs, offset), F32))
-                column = builder.add(columns, builder.mul(coordinate, I64(4 * LANES)))
+                column = builder.add(columns, builder.mul(coordinate, I64(4 * SUMMED)))
                 for half, address in enumerate(sums):
                     lanes = load(builder, builder.add(column, I64(64 * half)), FLOATS)
-                    builder.store(builder.fadd(builder.load(address), builder.fmul(sign, lanes)), address)
-            row = builder.add(out, builder.mul(target.index, I64(4 * LANES)))
+                    added = call(builder, "llvm.fmuladd.v16f32", FLOATS, sign, lanes, builder.load(address))
+                    builder.store(added, address)  # fused or not: exact, since signs are 1 and -1
+            row = builder.add(out, builder.mul(target.index, I64(4 * SUMMED)))
             for half, address in enumerate(sums):
                 store(builder, builder.load(address), builder.add(row, I64(64 * half)))
         return context.get_dummy_value()
@@ -91,14 +94,14 @@ def signed_sums_plain(columns: Floats, starts: Int32s, coordinates: Int32s, sign
     for j in range(len(out)):
         out[j] = 0
         for i in range(starts[j], starts[j + 1]):
-            for lane in range(LANES):
+            for lane in range(SUMMED):
                 out[j, lane] += signs[i] * columns[coordinates[i], lane]
 
 
 signed_sums = kernel(_signed_sums_compiled) if COMPILED else signed_sums_plain
 """``out[j]`` = sum of ``signs[i] * columns[coordinates[i]]`` for i in ``starts[j]:starts[j + 1]``, in that order.
 
-columns (dim, 32) and out (n, 32) float32, starts (n + 1,) and coordinates (dim,) int32, signs (dim,) float32.
+columns (dim, 64) and out (n, 64) float32, starts (n + 1,) and coordinates (dim,) int32, signs (dim,) float32, 1 or -1.
 """
 
 
@@ -123,34 +126,35 @@ def simhash_encode(
     out : (n, n_repetitions * n_cells * inner) float32, zeros
     """
     dim, n_repetitions, inner = tokens.shape[1], cells.shape[0], starts.shape[1] - 1
-    longest = LANES
+    longest = 1
     for i in range(len(out)):
         longest = max(longest, offsets[i + 1] - offsets[i])
-    n_blocks = -(-longest // LANES)
-    columns = np.zeros((n_blocks, dim, LANES), np.float32)
-    projected = np.empty((n_blocks, inner, LANES), np.float32)
+    columns = np.zeros((dim, SUMMED), np.float32)
+    projected = np.empty((n_repetitions, -(-longest // SUMMED), inner, SUMMED), np.float32)
     counts, leaders = np.empty(n_cells, np.int32), np.empty(n_cells, np.int64)
     for i in range(len(out)):
         first, n = offsets[i], offsets[i + 1] - offsets[i]
         rows = out[i].reshape(n_repetitions, n_cells, inner)
-        for t in range(n):
-            column, lane = columns[t // LANES], t % LANES
-            for d in range(dim):
-                column[d, lane] = tokens[first + t, d]
+        for block in range(-(-n // SUMMED)):
+            begin = block * SUMMED
+            for lane in range(min(n - begin, SUMMED)):
+                for d in range(dim):
+                    columns[d, lane] = tokens[first + begin + lane, d]
+            for r in range(n_repetitions):
+                signed_sums(columns, starts[r], coordinates[r], signs[r], projected[r, block])
         for r in range(n_repetitions if n else 0):
-            for block in range(-(-n // LANES)):
-                signed_sums(columns[block], starts[r], coordinates[r], signs[r], projected[block])
             counts[:] = 0
-            for t in range(n):
-                cell = cells[r, first + t]
-                if counts[cell] == 0:
-                    leaders[cell] = t
-                counts[cell] += 1
-                row, block, lane = rows[r, cell], projected[t // LANES], t % LANES
-                for j in range(inner):
-                    row[j] += block[j, lane]
+            for block in range(-(-n // SUMMED)):
+                begin, lanes = block * SUMMED, projected[r, block]
+                for lane in range(min(n - begin, SUMMED)):
+                    cell = cells[r, first + begin + lane]
+                    if counts[cell] == 0:
+                        leaders[cell] = begin + lane
+                    counts[cell] += 1
+                    for j in range(inner):
+                        rows[r, cell, j] += lanes[j, lane]
             if not is_query:
-                _finish_means(rows[r], counts, leaders, projected)
+                _finish_means(rows[r], counts, leaders, projected[r])
 
 
 @kernel
@@ -169,7 +173,7 @@ def _finish_means(rows: Floats, counts: Int32s, leaders: Int64s, projected: Floa
                     if apart < fewest or (apart == fewest and leaders[other] < nearest):
                         nearest, fewest = leaders[other], apart
             for j in range(len(row)):
-                row[j] = projected[nearest // LANES, j, nearest % LANES]
+                row[j] = projected[nearest // SUMMED, j, nearest % SUMMED]
 
 
 @kernel

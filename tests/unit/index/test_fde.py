@@ -13,8 +13,7 @@ from lexmax.index.fde.config import FdeConfig, check_options
 from lexmax.index.fde.encoding import read_encoding, train_encoding, write_encoding
 from lexmax.index.fde.learnt import LearntEncoding
 from lexmax.index.fde.simhash import SimHashEncoding
-from lexmax.index.kernels.dot_products import LANES
-from lexmax.index.kernels.fde import signed_sums, signed_sums_plain
+from lexmax.index.kernels.fde import SUMMED, signed_sums, signed_sums_plain
 from lexmax.index.representations.multivectors import MultiVectors
 
 DIM = 32
@@ -58,10 +57,10 @@ def test_simhash_equals_the_reference(number, settings):
 
 def test_signed_sums_do_what_plain_loops_do():
     rng = np.random.default_rng(0)
-    columns = rng.standard_normal((50, LANES)).astype(np.float32)
+    columns = rng.standard_normal((50, SUMMED)).astype(np.float32)
     starts, order = np.array([0, 0, 13, 50, 50], np.int32), rng.permutation(50).astype(np.int32)
     signs = rng.choice(np.array([-1, 1], np.float32), 50)
-    out, plain = np.full((4, LANES), 7, np.float32), np.full((4, LANES), 7, np.float32)
+    out, plain = np.full((4, SUMMED), 7, np.float32), np.full((4, SUMMED), 7, np.float32)
     signed_sums(columns, starts, order, signs, out)
     signed_sums_plain(columns, starts, order, signs, plain)
     assert np.array_equal(out, plain)
