@@ -7,6 +7,7 @@ speed, memory and recall against exact search, never for quality. The same recip
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,14 +79,27 @@ class _Language:
 
 def generate_tokens(recipe: TokenRecipe) -> TokenSet:
     """Generate documents and queries, with the word of each document token as its token id."""
-    language = _Language(recipe)
-    rng = np.random.default_rng([recipe.seed, 1])
-    widths = np.clip(np.rint(rng.gamma(4.0, recipe.tokens / 4, recipe.n_docs)), 1, 5 * recipe.tokens).astype(np.int64)
+    language, rng, widths = _beginning(recipe)
     parts = [_texts(language, rng, widths[first : first + CHUNK_DOCS]) for first in range(0, recipe.n_docs, CHUNK_DOCS)]
     offsets = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
     tokens = np.concatenate([vectors for _, vectors in parts])
     queries = [_query(language, rng, offsets, tokens, recipe.query_tokens) for _ in range(recipe.n_queries)]
     return TokenSet(offsets, tokens, MultiVectors.of(queries, recipe.dim), np.concatenate([words for words, _ in parts]))
+
+
+def token_chunks(recipe: TokenRecipe) -> Iterator[MultiVectors]:
+    """Generate the documents of `generate_tokens` a few thousand at a time, in bounded memory."""
+    language, rng, widths = _beginning(recipe)
+    for first in range(0, recipe.n_docs, CHUNK_DOCS):
+        each = widths[first : first + CHUNK_DOCS]
+        yield MultiVectors(np.concatenate([[0], np.cumsum(each)]), _texts(language, rng, each)[1].astype(np.float32))
+
+
+def _beginning(recipe: TokenRecipe) -> tuple[_Language, np.random.Generator, Int64s]:
+    """Return what texts are drawn from, and how many tokens each document has."""
+    rng = np.random.default_rng([recipe.seed, 1])
+    widths = np.clip(np.rint(rng.gamma(4.0, recipe.tokens / 4, recipe.n_docs)), 1, 5 * recipe.tokens).astype(np.int64)
+    return _Language(recipe), rng, widths
 
 
 def _texts(language: _Language, rng: np.random.Generator, widths: Int64s) -> tuple[Int64s, npt.NDArray[np.float16]]:
