@@ -1,1 +1,1 @@
-"""The HTTP server over one index."""
+"""The HTTP server over indexes."""

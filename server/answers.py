@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
@@ -11,7 +12,8 @@ from pydantic import TypeAdapter
 from ..retrieval.hits import ReadCounts
 from .errors import RefusedError
 from .payloads import Share
-from .schemas import Hit, SearchMany, SearchOne
+from .schemas.answers import Hit
+from .schemas.searches import Search, SearchOne
 
 if TYPE_CHECKING:
     from ..retrieval.results import Result, Results
@@ -28,9 +30,10 @@ class Piece:
     reads: dict[str, ReadCounts]
 
 
-def write_piece(body: SearchOne | SearchMany, found: "Sequence[Results]", encode_ms: float) -> Piece:
+def write_piece(body: Search, found: "Sequence[Results]", encode_ms: float) -> Piece:
     """Write results: in a thread, since many take long to write."""
-    results = [_HITS.dump_json([_hit(result, include_text=body.include_text) for result in each]) for each in found]
+    hit = partial(_hit, _Wanted.of(body))
+    results = [_HITS.dump_json([hit(result) for result in each[body.offset :]]) for each in found]
     return Piece(results, {"encode": encode_ms, **(found[0].timings_ms or {})}, found[0].reads)
 
 
@@ -49,12 +52,13 @@ class WrittenAnswer:
         Counts them.
     """
 
-    def __init__(self, body: SearchOne | SearchMany, n_queries: int, max_bytes: int, held: Share) -> None:
+    def __init__(self, body: Search, n_queries: int, max_bytes: int, held: Share) -> None:
         self._body, self._n_queries, self._max_bytes, self._held = body, n_queries, max_bytes, held
         self._started = time.perf_counter()
         self._results: list[bytes] = []
         self._n_bytes = 0
-        self._timings_ms: dict[str, float] = {}
+        self.timings_ms: dict[str, float] = {}
+        """Milliseconds of each stage so far."""
         self._reads: dict[str, ReadCounts] = {}
 
     def add(self, piece: Piece) -> None:
@@ -76,7 +80,7 @@ class WrittenAnswer:
             )
             raise RefusedError(422, "invalid_request", message)
         for stage, elapsed_ms in piece.timings_ms.items():
-            self._timings_ms[stage] = self._timings_ms.get(stage, 0.0) + elapsed_ms
+            self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + elapsed_ms
         for stage, reads in piece.reads.items():
             self._reads.setdefault(stage, ReadCounts()).add(reads)
 
@@ -86,7 +90,7 @@ class WrittenAnswer:
         facts: dict[str, Any] = {"took_ms": took_ms, "timings_ms": None, "reads": None}
         if self._body.timings:
             reads = {stage: asdict(each) for stage, each in self._reads.items()}
-            facts |= {"timings_ms": self._timings_ms, "reads": reads}
+            facts |= {"timings_ms": self.timings_ms, "reads": reads}
         end = b"," + pydantic_core.to_json(facts)[1:]
         if isinstance(self._body, SearchOne):
             return [b'{"results":', *self._results, end]
@@ -94,13 +98,35 @@ class WrittenAnswer:
         return [b'{"results":[', *separated, b"]", end]
 
 
-def _hit(result: "Result", *, include_text: bool) -> Hit:
+@dataclass(frozen=True)
+class _Wanted:
+    """What results hold of their documents."""
+
+    title: bool
+    text: bool
+    metadata: bool
+    keys: tuple[str, ...]
+
+    @classmethod
+    def of(cls, body: Search) -> "_Wanted":
+        if body.include is None:
+            return cls(title=True, text=body.include_text, metadata=True, keys=())
+        keys = tuple(name.removeprefix("metadata.") for name in body.include if name.startswith("metadata."))
+        return cls("title" in body.include, "text" in body.include, "metadata" in body.include, keys)
+
+    def metadata_of(self, result: "Result") -> dict[str, Any] | None:
+        if self.metadata or not self.keys:
+            return dict(result.metadata) if self.metadata else None
+        return {key: result.metadata[key] for key in self.keys if key in result.metadata}
+
+
+def _hit(wanted: _Wanted, result: "Result") -> Hit:
     return Hit(
         doc_id=result.doc_id,
         score=result.score,
-        title=result.title,
-        text=result.text if include_text else None,
-        metadata=dict(result.metadata),
+        title=result.title if wanted.title else None,
+        text=result.text if wanted.text else None,
+        metadata=wanted.metadata_of(result),
         explanation=result.explanation,
         unreadable=result.unreadable,
     )

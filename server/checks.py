@@ -14,25 +14,26 @@ from ..retrieval.pipelines.expression import ExpressionError, Search, parse
 from ..retrieval.pipelines.pipeline import depth_of
 from .errors import RefusedError, unknown
 from .limits import Limits
-from .schemas import FeedbackBody, SearchMany, SearchOne
+from .schemas.feedback import FeedbackBody
+from .schemas.searches import Search as Body
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
 
 logger = logging.getLogger(__name__)
 
-Body = SearchOne | SearchMany
-
 
 def check_size(body: Body, texts: Sequence[str], limits: Limits) -> None:
     """Refuse too many results or characters for one request."""
-    if len(texts) * body.k > limits.max_hits:
-        message = f"{len(texts)} queries with k = {body.k} ask for {len(texts) * body.k} results"
-        message += f": at most {limits.max_hits} results per request"
+    each = body.k + body.offset
+    if each > limits.max_k:
+        raise RefusedError(422, "invalid_request", f"k + offset is {each}: at most {limits.max_k}")
+    asked = f"{len(texts)} queries with k = {body.k}" + (f" and offset = {body.offset}" if body.offset else "")
+    if len(texts) * each > limits.max_hits:
+        message = f"{asked} ask for {len(texts) * each} results: at most {limits.max_hits} results per request"
         raise RefusedError(422, "invalid_request", message)
-    if body.explain and len(texts) * body.k > limits.max_explained:
-        message = f"{len(texts)} queries with k = {body.k} ask for {len(texts) * body.k} explanations"
-        message += f": at most {limits.max_explained} per request; lower k"
+    if body.explain and len(texts) * each > limits.max_explained:
+        message = f"{asked} ask for {len(texts) * each} explanations: at most {limits.max_explained} per request; lower k"
         raise RefusedError(422, "invalid_request", message)
     n_chars = sum(map(len, texts))
     if n_chars > limits.max_total_chars:
@@ -50,7 +51,7 @@ def check_search(retriever: "Retriever", search: str, body: Body, n_queries: int
     for name in parsed.fields:
         if name not in known:
             raise RefusedError(422, "invalid_search", unknown("field", name, known))
-    n_scored = n_queries * _work(parsed, body.k)[1]
+    n_scored = n_queries * _work(parsed, body.k + body.offset)[1]
     if n_scored > limits.max_scored:
         message = f"the stages of the search score {n_scored} documents: at most {limits.max_scored} per request"
         raise RefusedError(422, "invalid_search", f"{message}; lower its depths or k, or send fewer queries")

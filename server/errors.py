@@ -17,7 +17,7 @@ import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..index.errors import EncoderMismatchError, IndexNotFoundError, RepresentationError
-from .schemas import BODY_FIELDS, ErrorBody, ErrorFacts, ErrorType, FeedbackBody, ImpressionBody
+from .schemas.errors import ErrorBody, ErrorFacts, ErrorType
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def refused(error: BaseException, scope: Scope) -> RefusedError:
             message = f"the body must be JSON and declared so, not {kind}: send the header Content-Type: application/json"
             return RefusedError(415, "unsupported_media_type", f"{message} (curl -H 'content-type: application/json')")
         case RequestValidationError():
-            return RefusedError(422, "invalid_request", _validation_message(error))
+            return RefusedError(422, "invalid_request", _validation_message(error, scope))
         case asyncio.CancelledError():
             return RefusedError(503, "unavailable", "the server is shutting down", {"Retry-After": "1", **CLOSE})
         case HTTPException(status_code=404):
@@ -91,9 +91,11 @@ def unknown(what: str, name: str, known: Sequence[str]) -> str:
     return f"there is no {what} {name[:100]!r}: {advice}"
 
 
-def _validation_message(error: RequestValidationError) -> str:
+def _validation_message(error: RequestValidationError, scope: Scope) -> str:
     """Tell where and what, without the input: it may be long, or a NaN that JSON cannot carry."""
-    return "; ".join(_problem(problem) for problem in error.errors()[:5])
+    endpoint = getattr(scope.get("route"), "endpoint", None)
+    body = next(iter(get_args(getattr(endpoint, "__annotations__", {}).get("body"))), None)
+    return "; ".join(_problem(problem, body) for problem in error.errors()[:5])
 
 
 def _address_message(scope: Scope) -> str:
@@ -110,23 +112,24 @@ def _is_json(scope: Scope) -> bool:
     return not has_body or kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def _problem(problem: Mapping[str, Any]) -> str:
-    # A location is ("body", of a search the shape that was chosen, then the field): the client knows the field alone.
-    shaped = problem["loc"][1:2] in (("query",), ("queries",)) or problem["type"] == "json_invalid"
-    place = problem["loc"][2 if shaped else 1 :]
+def _problem(problem: Mapping[str, Any], body: Any) -> str:
+    place = problem["loc"][1:]  # after "body"
     field, reason = ".".join(str(part)[:100] for part in place) or "body", problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden" and len(place) == 1 and shaped:
-        reason = unknown("field", str(place[0]), [name for name in BODY_FIELDS if name not in ("query", "queries")])
-    elif problem["type"] == "extra_forbidden" and not shaped:
-        known = list(FeedbackBody.model_fields if len(place) == 1 else ImpressionBody.model_fields)
-        reason = unknown("field", str(place[-1]), known)
-    elif problem["type"] == "query_or_queries" and isinstance(problem["input"], Mapping):
-        strange = [name for name in problem["input"] if name not in BODY_FIELDS]
-        meant = [(name, near) for name in strange[:5] for near in get_close_matches(name[:100], ["query", "queries"], n=1)]
-        reason += "".join(f"; did you mean {near!r} by {name[:100]!r}?" for name, near in meant[:1])
-    elif problem["type"] == "json_invalid":
+    if problem["type"] == "json_invalid":
+        field = "body"
         reason += f" at character {problem['loc'][-1] + 1}: {problem.get('ctx', {}).get('error', '')}"
+    elif problem["type"] == "extra_forbidden" and (known := _fields_at(body, place[:-1])):
+        reason = unknown("field", str(place[-1]), known)
     return f"{field}: {reason}"
+
+
+def _fields_at(model: Any, place: Sequence[Any]) -> list[str]:
+    """Names of the fields of a body, or of an object inside."""
+    for part in place:
+        if isinstance(part, str):
+            field = getattr(model, "model_fields", {}).get(part)
+            model = next((each for each in get_args(getattr(field, "annotation", None)) if hasattr(each, "model_fields")), None)
+    return list(getattr(model, "model_fields", ()))
 
 
 class OneErrorShape:

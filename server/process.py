@@ -1,6 +1,6 @@
-"""The process that serves one index: one worker, since the kernels release the GIL and threads share one copy of the index.
+"""The process that serves: one worker, since the kernels release the GIL and threads share one copy of the indexes.
 
-The beginning: the address is bound first, then requests get 503 until the index is open and warm.
+The beginning: the address is bound first, then requests get 503 until their index is open and warm.
 The end: after SIGTERM or SIGINT requests have ``grace_s`` seconds to finish. What is left is answered with 503, and threads
 that still work ``CLOSE_S`` seconds later end with the process.
 """
@@ -20,8 +20,8 @@ from fastapi import FastAPI
 from ..index.errors import StorageError
 from .app import DEFAULT_LIMITS, create_app
 from .connections import SPARE, Connection
+from .indexes import Indexes, Opens
 from .limits import Limits
-from .service import Service
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
@@ -31,7 +31,7 @@ N_FILES = 128  # descriptors beside those of connections
 
 
 class Server(uvicorn.Server):
-    """Runs an app of `create_app`; ends by itself where the index cannot be opened."""
+    """Runs an app of `create_app`; ends by itself where an index cannot be opened."""
 
     def __init__(self, app: FastAPI, limits: Limits = DEFAULT_LIMITS, host: str = "127.0.0.1", port: int = 8000) -> None:
         connection: Any = partial(Connection, limits=limits)
@@ -41,11 +41,11 @@ class Server(uvicorn.Server):
                 server_header=False, timeout_keep_alive=limits.keep_alive_s, timeout_graceful_shutdown=limits.grace_s,
             )
         )  # fmt: skip
-        self._service: Service = app.state.service
+        self._indexes: Indexes = app.state.indexes
 
     async def on_tick(self, counter: int) -> bool:
         """Tell whether to end; called ten times a second."""
-        return self._service.failure is not None or bool(await super().on_tick(counter))
+        return self._indexes.failure is not None or bool(await super().on_tick(counter))
 
 
 @contextlib.contextmanager
@@ -87,13 +87,15 @@ def check_files(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def serve(retriever: "Retriever | Callable[[], Retriever]", listener: socket.socket, limits: Limits = DEFAULT_LIMITS) -> None:
-    """Serve an index until SIGINT or SIGTERM, then close it; requests under way are answered.
+def serve(
+    retriever: "Retriever | Callable[[], Retriever] | Opens", listener: socket.socket, limits: Limits = DEFAULT_LIMITS
+) -> None:
+    """Serve indexes until SIGINT or SIGTERM, then close them; requests under way are answered.
 
     Parameters
     ----------
-    retriever : Retriever or callable
-        The open index, or what opens it.
+    retriever : Retriever, callable, or mapping of str to callable
+        As in `create_app`.
     listener : socket
         As `bound` yields it.
     limits : Limits
@@ -106,13 +108,13 @@ def serve(retriever: "Retriever | Callable[[], Retriever]", listener: socket.soc
     """
     check_files(limits)
     app = create_app(retriever, limits)
-    service: Service = app.state.service
+    indexes: Indexes = app.state.indexes
     try:
         Server(app, limits).run(sockets=[listener])
     finally:
-        if service.busy:
+        if indexes.busy:
             # Python would wait for the threads. They read, or log feedback that nobody was told is safe: nothing is lost.
             logging.shutdown()
             os._exit(INTERRUPTED)
-    if service.failure is not None:
-        raise service.failure
+    if indexes.failure is not None:
+        raise indexes.failure

@@ -6,20 +6,27 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
+
 from ..index.errors import StorageError
+from ..index.representations import Vectors
+from .admission import Admission
 from .answers import Piece, WrittenAnswer, write_piece
 from .batching import Batcher, Encoded
 from .checks import check_filter, check_search, check_size, impressions_of
 from .errors import RefusedError
+from .facts import without_places
 from .limits import Limits
 from .payloads import Share
-from .schemas import DocumentAnswer, FeedbackAnswer, FeedbackBody, IndexInfo, SearchMany, SearchOne
+from .schemas.answers import DocumentAnswer, IndexInfo, NamedIndex
+from .schemas.feedback import FeedbackAnswer, FeedbackBody
+from .schemas.searches import Search
+from .vectors import query_vectors
 
 if TYPE_CHECKING:
     from ..retrieval.feedback.clicks import Impression
@@ -32,7 +39,6 @@ CLOSE_S = 5.0  # what threads get to end after their requests were cut
 ENCODED_TOGETHER = 32  # queries of all requests in one call of the encoders
 PIECE_TEXTS, PIECE_HITS = 16, 1000  # queries and results of one request that go together
 LOGGING_AT_ONCE = 64  # requests that log feedback or wait for it
-SMOOTHING = 8  # answers that the pace is an average of
 
 T = TypeVar("T")
 
@@ -53,54 +59,77 @@ class Service:
         Why the index could not be opened.
     """
 
-    def __init__(self, open_retriever: "Callable[[], Retriever]", limits: Limits) -> None:
+    def __init__(self, open_retriever: "Callable[[], Retriever]", limits: Limits, admission: Admission | None = None) -> None:
         self.ready = False
         self.failure: Exception | None = None
         self._open = open_retriever
         self._opened: Retriever | None = None
         self._limits = limits
-        self._n_waiting = 0
-        self._pace_s, self._answered_at = 0.0, 0.0  # seconds from one answered query to the next, of late; when the last was
-        self._batcher = Batcher(lambda texts, search: self._retriever.encode(texts, search), max_batch=ENCODED_TOGETHER)
+        self._admission = admission or Admission(limits.max_waiting)
+        self._n_at_work = 0  # of the searches that are admitted, those of this index
+        self._batcher = Batcher(lambda texts, search: self.retriever.encode(texts, search), max_batch=ENCODED_TOGETHER)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lexmax-search")
         self._running: set[Future[Any]] = set()
         self._logging, self._n_logging = asyncio.Lock(), 0
 
-    async def search(self, body: SearchOne | SearchMany, held: Share) -> list[bytes]:
+    async def search(self, body: Search, held: Share) -> WrittenAnswer:
         """Answer a search with the JSON of a ``OneAnswer`` or ``ManyAnswer``, in parts, which ``held`` counts."""
-        texts = [body.query] if isinstance(body, SearchOne) else body.queries
         self.check_ready()
-        check_size(body, texts, self._limits)
+        check_size(body, body.texts, self._limits)
         # A default that a reload replaces meanwhile would not fit the vectors, so it is read once.
-        search = self._retriever.default_search if body.search is None else body.search
-        fields = check_search(self._retriever, search, body, len(texts), self._limits)
-        written = WrittenAnswer(body, len(texts), self._limits.max_answer_bytes, held)
+        search = self.retriever.default_search if body.search is None else body.search
+        fields = check_search(self.retriever, search, body, len(body.texts), self._limits)
+        written = WrittenAnswer(body, len(body.texts), self._limits.max_answer_bytes, held)
         async with self._in_time(body.timeout_s):
-            with self._admitted(len(texts), body.timeout_s or self._limits.deadline_s), _ending() as checkpoint:
+            with self._admitted(len(body.texts), body.timeout_s or self._limits.deadline_s), _ending() as checkpoint:
                 if body.filter is not None:
-                    await self._in_thread(lambda: check_filter(self._retriever, body.filter))
-                for piece in _pieces(texts, body.k):
+                    await self.in_thread(lambda: check_filter(self.retriever, body.filter))
+                given = await self._given(body, fields)
+                for piece in _pieces(len(body.texts), body.k + body.offset):
                     encoding = time.perf_counter()
-                    vectors = await self._batcher.encode(piece, fields, search)
+                    vectors = await self._encoded(body, search, fields, given, piece)
                     encode_ms = (time.perf_counter() - encoding) * 1000
                     work = partial(self._search_piece, body, search, piece, vectors, encode_ms, checkpoint)
-                    written.add(await self._in_thread(work))
-        return written.parts()
+                    written.add(await self.in_thread(work))
+        return written
+
+    async def _given(self, body: Search, fields: Sequence[str]) -> Mapping[str, Vectors]:
+        """Vectors that the request brings; refused with 422 where some are neither there nor can be made."""
+        if not body.given:
+            return {}
+        given = await self.in_thread(lambda: query_vectors(self.retriever.snapshot, body.given, fields))
+        missing = [name for name in fields if name not in given]
+        if missing and not body.has_texts:
+            message = f"no vectors of the field {missing[0]!r}, which the search names: send them, or the text"
+            raise RefusedError(422, "invalid_vectors", message)
+        return given
+
+    async def _encoded(
+        self, body: Search, search: str, fields: Sequence[str], given: Mapping[str, Vectors], piece: range
+    ) -> Encoded:
+        """Vectors of some of the queries, for all fields of a search."""
+        rows = np.arange(piece.start, piece.stop, dtype=np.int64)
+        brought = {name: vectors.select(rows) for name, vectors in given.items()}
+        missing = [name for name in fields if name not in given]
+        if not missing:
+            return brought
+        wanted = " + ".join(missing) if given else search
+        return {**await self._batcher.encode(body.texts[piece.start : piece.stop], missing, wanted), **brought}
 
     def _search_piece(
-        self, body: SearchOne | SearchMany, search: str, texts: Sequence[str], vectors: Encoded, encode_ms: float,
-        checkpoint: Callable[[], None],
-    ) -> Piece:  # fmt: skip
-        found = self._retriever.search_vectors(
-            vectors, texts, body.k, search=search, filter=body.filter, options=body.options, boost=body.boost,
-            feedback=body.feedback, explain=body.explain, timings=body.timings, checkpoint=checkpoint,
+        self, body: Search, search: str, piece: range, vectors: Encoded, encode_ms: float, checkpoint: Callable[[], None]
+    ) -> Piece:
+        found = self.retriever.search_vectors(
+            vectors, body.texts[piece.start : piece.stop], body.k + body.offset, search=search, filter=body.filter,
+            options=body.options, boost=body.boost, feedback=body.feedback, explain=body.explain, timings=True,
+            checkpoint=checkpoint,
         )  # fmt: skip
         return write_piece(body, found, encode_ms)
 
     async def feedback(self, body: FeedbackBody) -> FeedbackAnswer:
         """Log impressions; 404 where the server keeps no log, 507 where it is full or cannot be written."""
         self.check_ready()
-        log = self._retriever.clicks
+        log = self.retriever.clicks
         if log is None:
             raise RefusedError(404, "not_found", "this server keeps no click log: `lexmax serve IDX --feedback LOG` does")
         impressions = impressions_of(body)
@@ -109,7 +138,7 @@ class Service:
         self._n_logging += 1
         try:
             async with self._in_time(), self._logging:  # one thread at most waits for the disk
-                n_unknown = await self._in_thread(partial(self._log, log, impressions))
+                n_unknown = await self.in_thread(partial(self._log, log, impressions))
         finally:
             self._n_logging -= 1
         return FeedbackAnswer(logged=len(impressions), unknown_documents=n_unknown)
@@ -122,12 +151,12 @@ class Service:
             message = "the click log is full or cannot be written, nothing was logged; the server's log says why"
             raise RefusedError(507, "storage", message) from None
         shown = {doc_id for impression in impressions for doc_id in impression.shown}
-        return int((self._retriever.snapshot.find(sorted(shown)) < 0).sum())
+        return int((self.retriever.snapshot.find(sorted(shown)) < 0).sum())
 
     async def document(self, doc_id: str) -> DocumentAnswer:
         """Return a document; 404 when there is none."""
         async with self._in_time():
-            document = await self._in_thread(lambda: self._retriever.document(doc_id))
+            document = await self.in_thread(lambda: self.retriever.document(doc_id))
         if document is None:
             raise RefusedError(404, "not_found", f"no document {doc_id[:200]!r}")
         return DocumentAnswer(
@@ -137,8 +166,19 @@ class Service:
     async def info(self) -> IndexInfo:
         """Return the facts about the index that are no secrets: all but places on this machine."""
         async with self._in_time():
-            facts = await self._in_thread(self._retriever.info)
-        return IndexInfo(_without_places({name: fact for name, fact in facts.items() if name != "path"}))
+            facts = await self.in_thread(self.retriever.info)
+        return IndexInfo(without_places({name: fact for name, fact in facts.items() if name != "path"}))
+
+    def named(self, name: str) -> NamedIndex:
+        """Return what a list of indexes says of it."""
+        error = None if self.failure is None else "the index cannot be opened: the server's log says why"
+        if not self.ready:
+            return NamedIndex(name=name, ready=False, n_docs=None, generation=None, search=None, fields=None, error=error)
+        snapshot = self.retriever.snapshot
+        return NamedIndex(
+            name=name, ready=True, n_docs=snapshot.n_docs, generation=snapshot.generation,
+            search=self.retriever.default_search, fields=list(self.retriever.fields), error=None,
+        )  # fmt: skip
 
     def check_ready(self) -> None:
         """Raise RefusedError, 503, until the index is open and warm and once the server shuts down."""
@@ -152,17 +192,17 @@ class Service:
         Where it cannot be opened that is the end: `failure` tells why.
         """
         try:
-            self._opened = await self._in_thread(self._open)
+            self._opened = await self.in_thread(self._open)
         except Exception as error:
             self.failure = error
             return
         while True:
             try:
                 if not self.ready:
-                    await self._in_thread(self._retriever.warm)
+                    await self.in_thread(self.retriever.warm)
                     self.ready = True
                     logger.info("warm and ready")
-                elif await self._in_thread(self._retriever.reload):
+                elif await self.in_thread(self.retriever.reload):
                     logger.info("opened a newer snapshot of the index")
             except Exception:
                 # Nothing is lost: the snapshot that is open keeps answering, and the next round tries again.
@@ -178,12 +218,12 @@ class Service:
         self.ready = False
         deadline = time.monotonic() + within_s
         await self._batcher.close(within_s)
-        while (self.busy or self._n_waiting) and time.monotonic() < deadline:
+        while (self.busy or self._n_at_work) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-        if self.busy or self._n_waiting:
+        if self.busy or self._n_at_work:
             logger.warning("threads are still at work after %g s", within_s)
         elif self._opened is not None:
-            await self._in_thread(self._opened.close)
+            await self.in_thread(self._opened.close)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -192,7 +232,8 @@ class Service:
         return self._batcher.busy or bool(self._running)
 
     @property
-    def _retriever(self) -> "Retriever":
+    def retriever(self) -> "Retriever":
+        """The open retriever; RefusedError, 503, until there is one."""
         if self._opened is None:
             self.check_ready()
         return cast("Retriever", self._opened)
@@ -212,26 +253,15 @@ class Service:
 
     @contextlib.contextmanager
     def _admitted(self, n_queries: int, seconds: float) -> Iterator[None]:
-        """Hold a place for every query from here to its answer; 503 when there are too few, or too many for the time given.
+        """Hold places for queries, as `Admission.admitted` has it."""
+        with self._admission.admitted(n_queries, seconds):
+            self._n_at_work += 1
+            try:
+                yield
+            finally:
+                self._n_at_work -= 1
 
-        Work on a request that is too late in the end is lost to those that were not, so it is refused at once.
-        """
-        wait_s = self._n_waiting * self._pace_s
-        if self._n_waiting + n_queries > self._limits.max_waiting or wait_s > seconds:
-            message = f"{self._n_waiting} queries are waiting already, some {wait_s:.1f} s of work: try again later"
-            raise RefusedError(503, "overloaded", message, {"Retry-After": str(max(1, round(wait_s - seconds)))})
-        started = time.perf_counter()
-        self._n_waiting += n_queries
-        try:
-            yield
-            now = time.perf_counter()
-            took_s = (now - max(started, self._answered_at)) / n_queries
-            self._pace_s += (took_s - self._pace_s) / SMOOTHING
-            self._answered_at = now
-        finally:
-            self._n_waiting -= n_queries
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def in_thread(self, work: Callable[[], T]) -> T:
         """Run work in a thread; when the caller is cancelled, work that has not begun is too."""
         running = self._threads.submit(work)
         self._running.add(running)
@@ -254,21 +284,8 @@ def _ending() -> Iterator[Callable[[], None]]:
         over.set()
 
 
-def _pieces(texts: Sequence[str], k: int) -> Iterator[Sequence[str]]:
+def _pieces(n_queries: int, k: int) -> Iterator[range]:
     """Cut the queries of a request so that a piece takes a thread for a moment only."""
-    n_texts = max(1, min(PIECE_TEXTS, PIECE_HITS // k))
-    for at in range(0, len(texts), n_texts):
-        yield texts[at : at + n_texts]
-
-
-def _without_places(facts: Any) -> Any:
-    """Cut every path down to its last name; a model's id, which looks like one, stays whole."""
-    if isinstance(facts, dict):
-        return {name: _without_places(fact) for name, fact in facts.items()}
-    if isinstance(facts, list | tuple):
-        return [_without_places(fact) for fact in facts]
-    if isinstance(facts, str) and "/" in facts:
-        # os.path takes any string, where Path.exists raises at a long one.
-        is_place = facts.startswith(("/", ".", "~")) or os.path.exists(facts)  # noqa: PTH110
-        return Path(facts).name if is_place else facts
-    return facts
+    n_together = max(1, min(PIECE_TEXTS, PIECE_HITS // k))
+    for at in range(0, n_queries, n_together):
+        yield range(at, min(at + n_together, n_queries))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...index.manifest import FieldRecord
     from ...index.multivector.placement import TokenStorage
     from ..corpora.reading import BadRecords, Fields
+    from ..encoders.base import Encoder
     from ..encoders.specs import EncoderSpec
     from ..feedback.log import ClickLog
     from ..retriever import Retriever
@@ -144,14 +145,16 @@ def tell_models(records: Mapping[str, FieldRecord], models: Mapping[str, str]) -
             say(f"the index names the model of {name}: {model} (--model {name}=DIR_OR_ID takes another place)")
 
 
-def open_retriever(options: argparse.Namespace, clicks: ClickLog | str | None = None) -> Retriever:
-    """Open the index with the search and its options that were asked for, and a click log."""
+def open_retriever(
+    options: argparse.Namespace, clicks: ClickLog | str | None = None, encoders: Mapping[str, Encoder] | None = None
+) -> Retriever:
+    """Open the index with the search and its options that were asked for, a click log, and encoders at hand."""
     from ..retriever import Retriever
 
     models = models_of(options)
     tell_models(_searched(options.index, options.search), models)
     return Retriever.open(
-        options.index, search=options.search, models=models, device=options.device,
+        options.index, search=options.search, encoders=encoders, models=models, device=options.device,
         options=search_options(options), exhaustive=options.exhaustive, clicks=clicks, storage=token_storage(options),
     )  # fmt: skip
 

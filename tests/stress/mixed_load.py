@@ -53,7 +53,7 @@ def requests_of(random_: random.Random) -> tuple[str, dict[str, object], set[int
         [
             ("/v1/search", {"query": text}, good),
             ("/v1/search", {"query": text, "explain": True, "timings": True, "k": 3}, good),
-            ("/v1/search", {"queries": [text] * random_.randint(1, 20), "k": 50, "include_text": False}, good),
+            ("/v1/search/batch", {"queries": [text] * random_.randint(1, 20), "k": 50, "include_text": False}, good),
             ("/v1/search", {"query": text, "search": "bm25", "filter": f"year >= {random_.randint(1990, 2030)}"}, good),
             ("/v1/search", {"query": text, "search": f"bm25:{random_.randint(1, 900)}", "k": random_.randint(1, 300)}, good),
             ("/v1/search", {"query": text * 50, "timeout_s": random_.choice([0.01, 5])}, good),

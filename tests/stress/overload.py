@@ -55,7 +55,7 @@ async def capacity(client: httpx.AsyncClient, n_queries: int, seconds: float) ->
     async def ask() -> None:
         nonlocal n_done
         while time.monotonic() < end:
-            response = await client.post("/v1/search", json=body(random_, n_queries))
+            response = await client.post("/v1/search/batch", json=body(random_, n_queries))
             n_done += response.status_code == 200
 
     await asyncio.gather(*(ask() for _ in range(8)))
@@ -78,7 +78,7 @@ async def overload(server: Served, options: argparse.Namespace) -> bool:
         async def ask(random_: random.Random) -> None:
             started = time.perf_counter()
             try:
-                status: object = (await client.post("/v1/search", json=body(random_, options.queries))).status_code
+                status: object = (await client.post("/v1/search/batch", json=body(random_, options.queries))).status_code
             except httpx.TransportError as error:
                 status = type(error).__name__
             statuses[status] += 1
@@ -105,7 +105,7 @@ async def overload(server: Served, options: argparse.Namespace) -> bool:
         await asyncio.gather(*sent)
         for _, writer in slow:
             writer.close()
-        again = [(await client.post("/v1/search", json=body(random.Random(0), 1))).status_code for _ in range(5)]
+        again = [(await client.post("/v1/search/batch", json=body(random.Random(0), 1))).status_code for _ in range(5)]
     print(f"able to answer {able:.1f} requests/s of {options.queries} queries; offered {offered:.1f}/s for {options.seconds} s")
     print(f"answers: {dict(statuses)}; after it: {again}")
     for status, times in sorted(latencies_ms.items()):

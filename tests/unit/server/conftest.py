@@ -50,6 +50,8 @@ class FakeRetriever:
     filter_error: Exception | None = None
     default_search: str = "bm25"
     clicks: Any = None
+    n_docs: int = 3
+    generation: int = 1
 
     def __post_init__(self):
         self.encoder_open.set()

@@ -83,9 +83,8 @@ def test_sigterm_ends_the_process_in_time_and_every_request_gets_json(path, wait
             assert statuses <= {200, 503}, "until the index is open there is 503"
             assert 200 in statuses
             body = json.dumps({"queries": ["slow"] * 20}).encode()
-            head = (
-                f"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            )
+            head = "POST /v1/search/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head += f"Content-Length: {len(body)}\r\n\r\n"
             waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(12)]
             for connection in waiting:
                 connection.settimeout(30)

@@ -63,7 +63,7 @@ def plain(value):
 )
 def test_what_is_served_is_what_is_searched(client, engine, options):
     queries = ["solar panels", "wind turbines", "nothing-of-this"]
-    answer = client.post("/v1/search", json={"queries": queries} | options).json()
+    answer = client.post("/v1/search/batch", json={"queries": queries} | options).json()
     expected = engine.search_batch(queries, **options)
     assert answer["results"] == [plain(list(results)) for results in expected]
     assert answer["results"][0]

@@ -6,21 +6,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from lexmax.index.filters.expressions import MAX_CHARS
 from lexmax.retrieval.searchers.explanation import Explanation, FieldExplanation, StageExplanation, TermMatch, TokenMatch
-from lexmax.server import schemas
 from lexmax.server.app import create_app
 from lexmax.server.limits import Limits
-from lexmax.server.schemas import SearchMany, SearchOne, search_body
+from lexmax.server.schemas import answers, errors, feedback
+from lexmax.server.schemas.openapi import flat
+from lexmax.server.schemas.searches import search_bodies
 
 LIMITS = Limits(max_k=20, max_batch=3, max_text_chars=8, deadline_s=20.0)
-BODY = TypeAdapter(search_body(LIMITS))
+ONE, MANY = map(TypeAdapter, search_bodies(LIMITS))
 
 
-def test_the_shape_follows_the_key():
-    one, many = BODY.validate_python({"query": "a"}), BODY.validate_python({"queries": ["a", "b"]})
-    assert isinstance(one, SearchOne)
-    assert isinstance(many, SearchMany)
+def test_defaults():
     defaults = {
         "k": 10,
+        "offset": 0,
         "search": None,
         "filter": None,
         "timeout_s": None,
@@ -30,8 +29,11 @@ def test_the_shape_follows_the_key():
         "explain": False,
         "timings": False,
         "include_text": True,
+        "include": None,
+        "vectors": None,
     }
-    assert one.model_dump() == defaults | {"query": "a"}
+    assert ONE.validate_python({"query": "a"}).model_dump() == defaults | {"query": "a"}
+    assert MANY.validate_python({"queries": ["a", "b"]}).model_dump() == defaults | {"queries": ["a", "b"]}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,8 @@ def test_the_shape_follows_the_key():
         {"k": 1},
         {"k": 20},
         {"k": 3.0},
+        {"offset": 20},
+        {"offset": 0.0},
         {"filter": "x" * 100_000},
         {"filter": None},
         {"filter": {"year": 3}},
@@ -48,45 +52,64 @@ def test_the_shape_follows_the_key():
         {"feedback": True},
         {"feedback": {"eta": 1, "alpha": 0.5}},
         {"explain": True},
+        {"include": []},
+        {"include": ["title", "text", "metadata", "metadata.year"]},
         {"timeout_s": 5},
         {"timeout_s": 0.5},
         {"timeout_s": 20.0},
     ],
 )
 def test_taken(options):
-    BODY.validate_python({"query": "ü" * 8} | options)
-    BODY.validate_python({"queries": ["", "b", "c"]} | options)
+    ONE.validate_python({"query": "ü" * 8} | options)
+    ONE.validate_python({"query": "a", "vectors": {"a": {"x": 1}}} | options)
+    ONE.validate_python({"vectors": {"a": [1.0]}} | options)
+    MANY.validate_python({"queries": ["", "b", "c"]} | options)
+    MANY.validate_python({"vectors": [{"a": [1.0]}, {"a": [2.0]}]} | options)
 
 
 @pytest.mark.parametrize(
     "body",
     [
         {}, [], "a", None, {"query": "a", "queries": ["b"]}, {"query": None}, {"query": 1}, {"query": ["a"]},
-        {"query": "123456789"}, {"query": "\ud800"}, {"queries": "a"}, {"queries": []}, {"queries": [1]},
-        {"queries": ["a"] * 4}, {"queries": ["123456789"]},
+        {"query": "123456789"}, {"query": "\ud800"}, {"vectors": {}}, {"vectors": [1]}, {"query": "a", "vectors": 3},
+        {"vectors": {str(number): [1] for number in range(101)}},
     ],
 )  # fmt: skip
-def test_refused_bodies(body):
+def test_refused_bodies_of_one_query(body):
     with pytest.raises(ValidationError):
-        BODY.validate_python(body)
+        ONE.validate_python(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"query": "a"}, {"queries": "a"}, {"queries": []}, {"queries": [1]}, {"queries": ["a"] * 4},
+        {"queries": ["123456789"]}, {"vectors": []}, {"vectors": {"a": [1]}}, {"vectors": [{"a": [1]}] * 4},
+        {"queries": ["a"], "vectors": [{"a": [1]}] * 2}, {"vectors": [{"a": [1]}, {"b": [1]}]},
+    ],
+)  # fmt: skip
+def test_refused_bodies_of_several_queries(body):
+    with pytest.raises(ValidationError):
+        MANY.validate_python(body)
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"k": 0}, {"k": 21}, {"k": True}, {"k": "3"}, {"k": 3.5}, {"k": 21.0}, {"k": float("inf")},
-        {"k": None}, {"k": 10**400}, {"explain": 0},
+        {"k": None}, {"k": 10**400}, {"explain": 0}, {"offset": -1}, {"offset": 21}, {"offset": True},
         {"explain": "true"}, {"include_text": 1}, {"include_text": None}, {"search": 1}, {"search": "x" * 1001},
         {"timeout_s": 0}, {"timeout_s": 20.5}, {"timeout_s": "5"}, {"timeout_s": float("inf")}, {"timeout_s": True},
-        {"options": {"a": 1}}, {"options": []}, {"alpha": 1},
+        {"options": {"a": 1}}, {"options": []}, {"alpha": 1}, {"include": ["titel"]}, {"include": "title"},
+        {"include": ["title"], "include_text": False}, {"include": ["title"] * 101},
         {"filter": 1}, {"filter": []}, {"K": 3}, {"unknown": None},
         {"feedback": 1}, {"feedback": "true"}, {"feedback": {"eta": "1"}}, {"feedback": {"eta": float("inf")}},
     ],
 )  # fmt: skip
 def test_refused_options(options):
-    for body in ({"query": "a"}, {"queries": ["a"]}):
+    for kind, body in ((ONE, {"query": "a"}), (MANY, {"queries": ["a"]})):
         with pytest.raises(ValidationError):
-            BODY.validate_python(body | options)
+            kind.validate_python(body | options)
 
 
 def test_limits_are_in_the_openapi_document(retriever):
@@ -94,8 +117,25 @@ def test_limits_are_in_the_openapi_document(retriever):
     assert models["SearchOne"]["properties"]["k"]["maximum"] == 20
     assert models["SearchOne"]["properties"]["query"]["maxLength"] == 8
     assert models["SearchMany"]["properties"]["queries"]["maxItems"] == 3
-    assert models["SearchOne"]["properties"]["filter"]["anyOf"][0]["maxLength"] == MAX_CHARS
+    assert models["SearchOne"]["properties"]["filter"]["maxLength"] == MAX_CHARS
     assert models["SearchMany"]["additionalProperties"] is False
+
+
+def test_the_openapi_document_has_no_alternatives_but_lists_of_types(retriever):
+    document = create_app(retriever).openapi()
+    text = json.dumps(document)
+    for word in ("anyOf", "oneOf", "allOf"):
+        assert word not in text
+    properties = document["components"]["schemas"]["Hit"]["properties"]
+    assert properties["text"]["type"] == ["string", "null"]
+    assert properties["explanation"]["type"] == ["object", "null"]
+    assert properties["explanation"]["properties"]["stages"]["items"] == {"$ref": "#/components/schemas/StageExplanation"}
+
+
+def test_alternatives_that_share_a_keyword_cannot_be_merged():
+    node = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "array", "items": {"type": "integer"}}]}
+    with pytest.raises(TypeError, match="items"):
+        flat({"components": {"schemas": {"A": node}}})
 
 
 def test_explanations_in_the_openapi_document_are_those_of_the_searchers(retriever):
@@ -106,17 +146,15 @@ def test_explanations_in_the_openapi_document_are_those_of_the_searchers(retriev
 
 def test_every_example_in_the_openapi_document_fits_its_model(retriever):
     models = create_app(retriever).openapi()["components"]["schemas"]
+    one, many = search_bodies(Limits())
+    kinds = {"SearchOne": one, "SearchMany": many}
+    kinds |= {name: kind for module in (answers, errors, feedback) for name, kind in vars(module).items()}
     examples = [(name, example) for name, model in models.items() for example in model.get("examples", [])]
     for name, example in examples:
-        adapter = BODY_OF_ANY_LIMITS if name in ("SearchOne", "SearchMany") else getattr(schemas, name)
-        parsed = TypeAdapter(adapter).validate_json(json.dumps(example))
-        assert type(parsed).__name__ == name
+        parsed = TypeAdapter(kinds[name]).validate_json(json.dumps(example))
         found = parsed.model_dump(mode="json", exclude_none=True)  # nulls are left out of the document
         assert all(found[key] == example[key] for key in example)
     assert {name for name, _ in examples} == {
         "SearchOne", "SearchMany", "OneAnswer", "ManyAnswer", "DocumentAnswer", "IndexInfo", "ErrorBody", "FeedbackBody",
-        "FeedbackAnswer",
+        "FeedbackAnswer", "IndexesAnswer",
     }  # fmt: skip
-
-
-BODY_OF_ANY_LIMITS = search_body(Limits())

@@ -6,10 +6,10 @@ import pytest
 from lexmax.server.errors import RefusedError
 from lexmax.server.limits import Limits
 from lexmax.server.payloads import Budget, Share
-from lexmax.server.schemas import SearchOne
+from lexmax.server.schemas.searches import SearchOne
 from lexmax.server.service import Service
 
-QUERY = {"k": 1, "search": None, "filter": None, "timeout_s": None}
+QUERY = {"k": 1, "offset": 0, "search": None, "filter": None, "timeout_s": None}
 
 
 async def opened(retriever):
@@ -45,8 +45,8 @@ def test_close_waits_for_searches_in_every_stage(retriever):
         retriever.search_open.set()
         await closing
         assert retriever.closed
-        for parts in await asyncio.gather(*searches):
-            assert json.loads(b"".join(parts))["results"][0]["doc_id"] == "a"
+        for written in await asyncio.gather(*searches):
+            assert json.loads(b"".join(written.parts()))["results"][0]["doc_id"] == "a"
 
     asyncio.run(asyncio.wait_for(run(), 20))
 
@@ -88,7 +88,7 @@ def test_a_thread_ends_at_its_next_step_when_nobody_waits_for_it(retriever):
 def test_a_request_that_would_be_too_late_is_refused_at_once(retriever):
     async def run():
         service = await opened(retriever)
-        service._pace_s = 2.0  # seconds per query; a deadline of 20 s
+        service._admission.pace_s = 2.0  # seconds per query; a deadline of 20 s
         retriever.encoder_open.clear()
         taken = [search(service, f"q{i}") for i in range(11)]
         await asyncio.sleep(0.05)
@@ -98,7 +98,7 @@ def test_a_request_that_would_be_too_late_is_refused_at_once(retriever):
         assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "2"})
         retriever.encoder_open.set()
         await asyncio.gather(*taken)
-        assert 0 < service._pace_s < 2.0, "the pace follows what was answered"
+        assert 0 < service._admission.pace_s < 2.0, "the pace follows what was answered"
         await search(service, "one more")
 
     asyncio.run(asyncio.wait_for(run(), 20))

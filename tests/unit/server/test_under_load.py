@@ -18,8 +18,9 @@ MAX_WAITING = 32
 
 
 def search(client, *queries):
-    body = {"query": queries[0]} if len(queries) == 1 else {"queries": queries}
-    return client.post("/v1/search", json=body)
+    if len(queries) == 1:
+        return client.post("/v1/search", json={"query": queries[0]})
+    return client.post("/v1/search/batch", json={"queries": queries})
 
 
 def n_waiting(client):
@@ -209,7 +210,7 @@ def test_the_worker_stops_after_the_piece_at_hand_when_time_is_up(retriever, sta
     retriever.searched.clear()
     retriever.search_open.clear()
     body = {"queries": [f"q{i}" for i in range(100)], "timeout_s": 0.3}
-    assert client.post("/v1/search", json=body).status_code == 503
+    assert client.post("/v1/search/batch", json=body).status_code == 503
     retriever.search_open.set()
     assert search(client, "next").status_code == 200
     assert [len(texts) for texts in retriever.searched] == [16, 1]
@@ -219,7 +220,7 @@ def test_the_worker_stops_after_the_piece_at_hand_when_time_is_up(retriever, sta
 def test_a_request_of_many_queries_goes_piece_by_piece(client, retriever, n_queries, k, pieces):
     retriever.searched.clear()
     queries = [f"q{i}" for i in range(n_queries)]
-    answer = client.post("/v1/search", json={"queries": queries, "k": k, "timings": True}).json()
+    answer = client.post("/v1/search/batch", json={"queries": queries, "k": k, "timings": True}).json()
     assert [len(texts) for texts in retriever.searched] == pieces
     assert [text for texts in retriever.searched for text in texts] == queries
     assert len(answer["results"]) == n_queries
@@ -244,13 +245,13 @@ def test_an_answer_over_the_limit_is_refused_with_the_numbers(retriever, start):
     retriever.documents = [Document(doc_id=f"d{i}", text="x" * 1000) for i in range(10)]
     client, _ = start(max_answer_bytes=30_000)
     body = {"queries": ["a", "b", "c"], "k": 10}
-    assert client.post("/v1/search", json={**body, "queries": ["a", "b"]}).status_code == 200
-    response = client.post("/v1/search", json=body)
+    assert client.post("/v1/search/batch", json={**body, "queries": ["a", "b"]}).status_code == 200
+    response = client.post("/v1/search/batch", json=body)
     assert (response.status_code, response.json()["error"]["type"]) == (422, "invalid_request")
     message = response.json()["error"]["message"]
     assert "larger than 30000 bytes: 3 of 3 queries with k = 10 have 3" in message
     assert "include_text" in message
-    assert client.post("/v1/search", json={**body, "include_text": False}).status_code == 200
+    assert client.post("/v1/search/batch", json={**body, "include_text": False}).status_code == 200
 
 
 def test_what_requests_hold_together_is_bounded_and_given_back(retriever, start, pool, wait_until):

@@ -1,0 +1,122 @@
+"""The indexes of a server by name, and the names that they get from their folders."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..index import manifest
+from .admission import Admission
+from .errors import RefusedError, unknown
+from .limits import Limits
+from .service import CLOSE_S, Service
+
+if TYPE_CHECKING:
+    from ..retrieval.retriever import Retriever
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+Opens = Mapping[str, "Callable[[], Retriever]"]
+
+
+class Indexes:
+    """Services by name; addresses without a name mean the only one.
+
+    Parameters
+    ----------
+    opens : mapping of str to callable
+        Name -> what opens its retriever, in a thread.
+    limits : Limits
+        Of all of them together.
+    """
+
+    def __init__(self, opens: Opens, limits: Limits) -> None:
+        self._limits, self._admission = limits, Admission(limits.max_waiting)
+        self._services = {name: Service(open_, limits, self._admission) for name, open_ in opens.items()}
+        self._fresh: dict[str, asyncio.Task[None]] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, Service]]:
+        return iter(list(self._services.items()))
+
+    @property
+    def default(self) -> str | None:
+        """Name of the only index; None where there are several, or none."""
+        return next(iter(self._services)) if len(self._services) == 1 else None
+
+    def service(self, name: str | None = None) -> Service:
+        """Return an index by name, or the only one.
+
+        Raises
+        ------
+        RefusedError
+            404: there is none of this name, or there is not just one.
+        """
+        chosen = self.default if name is None else name
+        if chosen in self._services:
+            return self._services[chosen]
+        if name is not None and self._services:
+            raise RefusedError(404, "not_found", unknown("index", name, list(self._services)))
+        names = ", ".join(self._services) or "none"
+        message = f"this server has not one index but {names}: name it, as in /v1/indexes/NAME/search"
+        raise RefusedError(404, "not_found", message)
+
+    def check_ready(self) -> None:
+        """Raise RefusedError, 503, until every index is open and warm and once the server shuts down."""
+        for service in self._services.values():
+            service.check_ready()
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why an index could not be opened."""
+        return next((each.failure for each in self._services.values() if each.failure is not None), None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is at work, be it for a request that is gone."""
+        return any(service.busy for service in self._services.values())
+
+    def keep_fresh(self, every_s: float) -> None:
+        """Open every index and look for new commits from now on, in tasks of this event loop."""
+        for name, service in self._services.items():
+            self._fresh[name] = asyncio.create_task(service.keep_fresh(every_s))
+
+    async def close(self, within_s: float = CLOSE_S) -> None:
+        """Let what runs in threads finish, then close every index, as `Service.close` does."""
+        for task in self._fresh.values():
+            task.cancel()
+        await asyncio.gather(*(service.close(within_s) for service in self._services.values()))
+
+
+def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
+    """Return the indexes that a command line names: ``IDX``, ``NAME=IDX``, or a folder of indexes.
+
+    Raises
+    ------
+    IndexNotFoundError, IndexFormatError
+        Neither an index nor a folder of indexes, or a damaged one.
+    ValueError
+        Two of one name, or a name that no address can hold.
+    """
+    found: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, place = argument.partition("=")
+        named = bool(equals) and NAME.fullmatch(name) is not None and not Path(argument).exists()
+        folder = Path(place if named else argument)
+        inner = [] if named else folder_of_indexes(folder)
+        if not inner:
+            manifest.read(folder)  # where no index is, that is all there is to tell
+        for each in inner or [folder]:
+            known = name if named else each.resolve().name
+            if not NAME.fullmatch(known):
+                raise ValueError(f"{each}: an index is served by a name of letters, digits, ., _ and -: write NAME={each}")
+            if known in found:
+                raise ValueError(f"two indexes are called {known}, {found[known]} and {each}: name one, as in other={each}")
+            found[known] = each
+    return found
+
+
+def folder_of_indexes(folder: Path) -> list[Path]:
+    """Return the indexes in a folder that is none itself; none where it holds none."""
+    if not folder.is_dir() or (folder / manifest.FILE_NAME).exists():
+        return []
+    return sorted(each for each in folder.iterdir() if (each / manifest.FILE_NAME).is_file())

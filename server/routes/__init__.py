@@ -1,0 +1,1 @@
+"""Addresses: each module adds some to the application."""
