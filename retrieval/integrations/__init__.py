@@ -1,0 +1,1 @@
+"""Adapters to the frameworks that people use: one module for each, imported by name."""

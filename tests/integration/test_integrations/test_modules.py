@@ -1,0 +1,46 @@
+"""Adapters stay small, and say what is missing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[3] / "retrieval" / "integrations"
+PACKAGES = {"langchain": "langchain_core"}
+SHARED = {"__init__", "embeddings", "metadata", "store"}
+
+
+def n_code_lines(path):
+    """Lines of code: neither blank, nor comments, nor docstrings."""
+    text = path.read_text()
+    lines = {number for number, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines -= set(range(node.lineno, node.end_lineno + 1))
+    return len(lines)
+
+
+def test_every_adapter_is_listed_here():
+    assert {path.stem for path in FOLDER.glob("*.py")} - SHARED == set(PACKAGES)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_an_adapter_is_under_100_lines_of_code(name):
+    assert n_code_lines(FOLDER / f"{name}.py") < 100
+
+
+@pytest.mark.parametrize(("name", "package"), PACKAGES.items())
+def test_a_missing_framework_is_named_with_its_extra(name, package):
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+from lexmax import MissingDependencyError
+try:
+    import lexmax.retrieval.integrations.{name}
+except MissingDependencyError as problem:
+    print(problem)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"pip install 'lexmax[{name}]'" in done.stdout
