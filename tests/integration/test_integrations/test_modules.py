@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[3] / "retrieval" / "integrations"
-PACKAGES = {"langchain": "langchain_core"}
-SHARED = {"__init__", "embeddings", "metadata", "store"}
+PACKAGES = {"langchain": "langchain_core", "llamaindex": "llama_index.core"}
+SHARED = {"__init__", "embeddings", "filters", "metadata", "store"}
 
 
 def n_code_lines(path):
