@@ -56,7 +56,7 @@ def tree_of_llamaindex(found: Any, *, negated: bool = False) -> Tree:
 
 
 def tree_of_query(query: Any) -> Tree | None:
-    """Return the tree of a ``VectorStoreQuery`` of LlamaIndex: ids of nodes and documents, where there are any, and metadata."""
+    """Return the tree of a ``VectorStoreQuery`` of LlamaIndex: its ids of nodes and documents, if any, and its metadata."""
     trees = [] if query.filters is None or not query.filters.filters else [tree_of_llamaindex(query.filters)]
     if query.node_ids:
         trees.append({"doc_id": {"in": query.node_ids}})

@@ -13,11 +13,12 @@ SHARED = {"__init__", "embeddings", "filters", "metadata", "store"}
 
 
 def n_code_lines(path):
-    """Lines of code: neither blank, nor comments, nor docstrings."""
+    """Lines of code: neither blank, nor comments, docstrings or imports."""
     text = path.read_text()
     lines = {number for number, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")}
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if docstring or isinstance(node, ast.Import | ast.ImportFrom):
             lines -= set(range(node.lineno, node.end_lineno + 1))
     return len(lines)
 
