@@ -3,8 +3,6 @@
 A body that fails here is refused with 422 and a reason before anything is encoded.
 """
 
-import logging
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,6 @@ from .schemas.searches import Search as Body
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
-
-logger = logging.getLogger(__name__)
 
 
 def check_size(body: Body, texts: Sequence[str], limits: Limits) -> None:
@@ -84,12 +80,9 @@ def check_filter(retriever: "Retriever", filter: str | Mapping[str, Any] | None)
         raise RefusedError(422, "invalid_filter", str(error)) from None
     except (LexmaxError, OSError, MemoryError):
         raise  # a damaged index, not a bad filter
-    except Exception:
+    except Exception as error:
         # Other errors (UnicodeError, Arrow's) have messages that were not written for a client.
-        request_id = uuid.uuid4().hex
-        logger.exception("request %s: a filter failed", request_id)
-        message = f"the index cannot answer this filter; the server's log has it as request {request_id}"
-        raise RefusedError(422, "invalid_filter", message, {"X-Request-Id": request_id}) from None
+        raise RefusedError(422, "invalid_filter", "the index cannot answer this filter", fault=error) from None
 
 
 def _work(search: Search, k: int) -> tuple[int, int]:

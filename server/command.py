@@ -7,6 +7,7 @@ import argparse
 from ..retrieval.commands.options import Command, add_model_options, add_search_options
 from ..retrieval.terminal import compiling, require, say
 from .limits import add_limit_options, limits_of
+from .settings import add_setting_options, settings_of
 
 
 def add_serve_command(command: Command) -> None:
@@ -23,6 +24,7 @@ def add_serve_command(command: Command) -> None:
     add_search_options(parser)
     add_model_options(parser)
     add_limit_options(parser)
+    add_setting_options(parser)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -33,7 +35,7 @@ def _serve(options: argparse.Namespace) -> int:
     from .opening import Opener
     from .process import bound, serve
 
-    limits = limits_of(options)
+    limits, settings = limits_of(options), settings_of(options)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with bound(options.host, options.port) as listener, compiling():
         folders = named_folders(options.indexes)
@@ -42,5 +44,5 @@ def _serve(options: argparse.Namespace) -> int:
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         served = ", ".join(options.indexes)
         say(f"serving {served} on http://{at} (try /docs; /readyz tells when all is open); stop with Ctrl-C")
-        serve(opener.opens, listener, limits)
+        serve(opener.opens, listener, limits, settings)
     return 0

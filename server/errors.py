@@ -14,7 +14,6 @@ Messages about files hold paths, so an error that is not listed here is logged a
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -26,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..index.errors import EncoderMismatchError, IndexNotFoundError, RepresentationError
+from .observing.notes import notes_of
 from .schemas.errors import ErrorBody, ErrorFacts, ErrorType
 
 logger = logging.getLogger(__name__)
@@ -36,11 +36,14 @@ _MAX_MESSAGE_CHARS = 1000
 
 
 class RefusedError(Exception):
-    """An error as the client sees it."""
+    """An error as the client sees it; ``fault`` is what only the log tells."""
 
-    def __init__(self, status: int, kind: ErrorType, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, kind: ErrorType, message: str, headers: Mapping[str, str] | None = None,
+        fault: BaseException | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message)
-        self.status, self.kind, self.message, self.headers = status, kind, message, headers
+        self.status, self.kind, self.message, self.headers, self.fault = status, kind, message, headers, fault
 
     def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """Return the refusal in the one JSON shape, with more headers where there are some."""
@@ -53,6 +56,8 @@ class RefusedError(Exception):
 def refused(error: BaseException, scope: Scope) -> RefusedError:
     """Return what the client may know about an error; log the rest under the id that the client is given."""
     match error:
+        case RefusedError() if error.fault is not None:
+            return RefusedError(error.status, error.kind, f"{error.message}; {_logged(error.fault, scope)}", error.headers)
         case RefusedError():
             return error
         case RequestValidationError() if not _is_json(scope):
@@ -75,13 +80,17 @@ def refused(error: BaseException, scope: Scope) -> RefusedError:
             return RefusedError(409, "encoder_mismatch", message)
         case IndexNotFoundError():
             return RefusedError(404, "not_found", "the index is no longer there")
-    request_id = uuid.uuid4().hex
-    logger.error("request %s failed: %s %r", request_id, scope["method"], scope["path"], exc_info=error)
-    told = f"the server's log has it as request {request_id}"
-    headers = {"X-Request-Id": request_id}
+    told = _logged(error, scope)
     if isinstance(error, RepresentationError):
-        return RefusedError(422, "representation", f"this index cannot take the request; {told}", headers)
-    return RefusedError(500, "internal", f"internal error; {told}", headers)
+        return RefusedError(422, "representation", f"this index cannot take the request; {told}")
+    return RefusedError(500, "internal", f"internal error; {told}")
+
+
+def _logged(error: BaseException, scope: Scope) -> str:
+    """Log an error under the id of its request; returns what the client is told of it."""
+    request_id = notes_of(scope).request_id
+    logger.error("request %s failed: %s %r", request_id, scope["method"], scope["path"], exc_info=error)
+    return f"the server's log has it as request {request_id}"
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
@@ -146,8 +155,7 @@ class OneErrorShape:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         started = False
 
         async def watched_send(message: Message) -> None:
@@ -156,8 +164,10 @@ class OneErrorShape:
             await send(message)
 
         try:
-            await self.app(scope, receive, watched_send)
+            await self.app(inner, receive, watched_send)
         except (Exception, asyncio.CancelledError) as error:  # cancelled: the end of the grace at shutdown
             if started:
                 raise
-            await refused(error, scope).response()(scope, receive, send)
+            await refused(error, inner).response()(scope, receive, send)
+        finally:
+            scope["route"] = inner.get("route")  # for those outside who count

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ class Indexes:
     """
 
     def __init__(self, opens: Opens, limits: Limits) -> None:
-        self._limits, self._admission = limits, Admission(limits.max_waiting)
-        self._services = {name: Service(open_, limits, self._admission) for name, open_ in opens.items()}
+        self.admission = Admission(limits.max_waiting)
+        self._services = {name: Service(open_, limits, self.admission, name) for name, open_ in opens.items()}
         self._fresh: dict[str, asyncio.Task[None]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, Service]]:
@@ -60,10 +61,25 @@ class Indexes:
         message = f"this server has not one index but {names}: name it, as in /v1/indexes/NAME/search"
         raise RefusedError(404, "not_found", message)
 
+    def fields(self, name: str) -> tuple[str, ...]:
+        """Names of the fields of an index; none where it is not open."""
+        service = self._services.get(name)
+        return service.retriever.fields if service is not None and service.ready else ()
+
+    def tell_batches(self, told: Callable[[str, int], None]) -> None:
+        """Call ``told`` with the name of an index and the number of queries whenever some are encoded together."""
+        for name, service in self._services.items():
+            service.on_batch = partial(told, name)
+
     def check_ready(self) -> None:
         """Raise RefusedError, 503, until every index is open and warm and once the server shuts down."""
         for service in self._services.values():
             service.check_ready()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every index is open and warm."""
+        return all(service.ready for service in self._services.values())
 
     @property
     def failure(self) -> Exception | None:

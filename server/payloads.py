@@ -25,7 +25,8 @@ class Budget:
 
     def __init__(self, n_bytes: int) -> None:
         self._most = n_bytes
-        self._held = 0
+        self.held = 0
+        """What they hold now."""
 
     @contextlib.contextmanager
     def share(self) -> Iterator["Share"]:
@@ -34,7 +35,7 @@ class Budget:
         try:
             yield share
         finally:
-            self._held -= share.n_bytes
+            self.held -= share.n_bytes
 
     def take(self, n_bytes: int) -> None:
         """Count bytes.
@@ -44,10 +45,10 @@ class Budget:
         RefusedError
             503, when there are too many.
         """
-        if self._held + n_bytes > self._most:
-            message = f"requests hold {self._held} bytes already, of {self._most}: try again in a second"
+        if self.held + n_bytes > self._most:
+            message = f"requests hold {self.held} bytes already, of {self._most}: try again in a second"
             raise RefusedError(503, "overloaded", message, {"Retry-After": "1"})
-        self._held += n_bytes
+        self.held += n_bytes
 
 
 class Share:
@@ -69,10 +70,9 @@ class BodyReader:
     The app finds its `Share` of the budget in ``scope["held"]``.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, budget: Budget) -> None:
         self.app = app
-        self._limits = limits
-        self._budget = Budget(limits.max_held_bytes)
+        self._limits, self._budget = limits, budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the app a body that fits; answer 408 for one that is late and 413 for one that is too large."""
@@ -92,7 +92,8 @@ class BodyReader:
             async def replay() -> Message:
                 return unread.pop() if unread else await receive()
 
-            await self.app({**scope, "held": held}, replay, send)
+            scope["held"] = held
+            await self.app(scope, replay, send)
 
     async def _read(self, scope: Scope, receive: Receive, held: Share) -> bytes | None:
         declared = dict(scope["headers"]).get(b"content-length", b"0")
@@ -144,6 +145,9 @@ class Answer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send head, pieces and end."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if int(self.headers["content-length"]) <= PIECE:
+            await send({"type": "http.response.body", "body": b"".join(self._parts)})
+            return
         for part in self._parts:
             for at in range(0, len(part), PIECE):
                 await send({"type": "http.response.body", "body": part[at : at + PIECE], "more_body": True})

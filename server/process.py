@@ -1,15 +1,19 @@
 """The process that serves: one worker, since the kernels release the GIL and threads share one copy of the indexes.
 
 The beginning: the address is bound first, then requests get 503 until their index is open and warm.
+A restart: after SIGUSR2 a successor is started, see `succession`; once it is ready this process ends as after SIGTERM.
 The end: after SIGTERM or SIGINT requests have ``grace_s`` seconds to finish. What is left is answered with 503, and threads
 that still work ``CLOSE_S`` seconds later end with the process.
 """
 
+import asyncio
 import contextlib
 import logging
 import os
 import resource
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,10 +22,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from ..index.errors import StorageError
-from .app import DEFAULT_LIMITS, create_app
+from . import succession
+from .app import DEFAULT_LIMITS, DEFAULT_SETTINGS, create_app
 from .connections import SPARE, Connection
 from .indexes import Indexes, Opens
 from .limits import Limits
+from .settings import Settings
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
@@ -42,6 +48,17 @@ class Server(uvicorn.Server):
             )
         )  # fmt: skip
         self._indexes: Indexes = app.state.indexes
+        app.state.connections = self.server_state.connections
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, tell a predecessor to end, and be ready for a successor."""
+        await super().startup(sockets=sockets)
+        if not sockets or threading.current_thread() is not threading.main_thread():
+            return
+        if self._indexes.failure is None:
+            succession.end_predecessor()
+        successor = succession.Successor(sockets[0])
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, successor.start)
 
     async def on_tick(self, counter: int) -> bool:
         """Tell whether to end; called ten times a second."""
@@ -52,11 +69,18 @@ class Server(uvicorn.Server):
 def bound(host: str = "127.0.0.1", port: int = 8000) -> Iterator[socket.socket]:
     """Bind an address for `serve`, so that one in use is known before an index is opened; port 0 takes a free one.
 
+    A socket that a predecessor or systemd hands over is taken as it is.
+
     Raises
     ------
     StorageError
         When the address is in use, unknown or not allowed.
     """
+    inherited = succession.inherited_listener()
+    if inherited is not None:
+        with inherited:
+            yield inherited
+        return
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -88,8 +112,9 @@ def check_files(limits: Limits) -> None:
 
 
 def serve(
-    retriever: "Retriever | Callable[[], Retriever] | Opens", listener: socket.socket, limits: Limits = DEFAULT_LIMITS
-) -> None:
+    retriever: "Retriever | Callable[[], Retriever] | Opens", listener: socket.socket, limits: Limits = DEFAULT_LIMITS,
+    settings: Settings = DEFAULT_SETTINGS,
+) -> None:  # fmt: skip
     """Serve indexes until SIGINT or SIGTERM, then close them; requests under way are answered.
 
     Parameters
@@ -100,6 +125,8 @@ def serve(
         As `bound` yields it.
     limits : Limits
         Bounds of what the server takes.
+    settings : Settings
+        How it is run.
 
     Raises
     ------
@@ -107,7 +134,7 @@ def serve(
         What opening the index raised.
     """
     check_files(limits)
-    app = create_app(retriever, limits)
+    app = create_app(retriever, limits, settings=settings, open_first=succession.is_inherited(listener))
     indexes: Indexes = app.state.indexes
     try:
         Server(app, limits).run(sockets=[listener])

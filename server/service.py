@@ -53,21 +53,28 @@ class Service:
 
     Attributes
     ----------
+    name : str
+    on_batch : callable
+        Called with the number of queries of each batch that is encoded, in the encoder's thread.
     ready : bool
         Whether the index is open and warm, and the server not about to end.
     failure : Exception or None
         Why the index could not be opened.
     """
 
-    def __init__(self, open_retriever: "Callable[[], Retriever]", limits: Limits, admission: Admission | None = None) -> None:
-        self.ready = False
+    def __init__(
+        self, open_retriever: "Callable[[], Retriever]", limits: Limits, admission: Admission | None = None, name: str = "index"
+    ) -> None:
+        self.name, self.ready = name, False
+        self.on_batch: Callable[[int], None] = lambda _: None
+        self._measured: tuple[tuple[str, int], int] | None = None
         self.failure: Exception | None = None
         self._open = open_retriever
         self._opened: Retriever | None = None
         self._limits = limits
         self._admission = admission or Admission(limits.max_waiting)
         self._n_at_work = 0  # of the searches that are admitted, those of this index
-        self._batcher = Batcher(lambda texts, search: self.retriever.encode(texts, search), max_batch=ENCODED_TOGETHER)
+        self._batcher = Batcher(self._encode, max_batch=ENCODED_TOGETHER)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lexmax-search")
         self._running: set[Future[Any]] = set()
         self._logging, self._n_logging = asyncio.Lock(), 0
@@ -92,6 +99,10 @@ class Service:
                     work = partial(self._search_piece, body, search, piece, vectors, encode_ms, checkpoint)
                     written.add(await self.in_thread(work))
         return written
+
+    def _encode(self, texts: Sequence[str], search: str | None) -> Encoded:
+        self.on_batch(len(texts))
+        return self.retriever.encode(texts, search)
 
     async def _given(self, body: Search, fields: Sequence[str]) -> Mapping[str, Vectors]:
         """Vectors that the request brings; refused with 422 where some are neither there nor can be made."""
@@ -179,6 +190,19 @@ class Service:
             name=name, ready=True, n_docs=snapshot.n_docs, generation=snapshot.generation,
             search=self.retriever.default_search, fields=list(self.retriever.fields), error=None,
         )  # fmt: skip
+
+    def numbers(self) -> dict[str, float]:
+        """Return what metrics tell of the commit that is searched; nothing until the index is open."""
+        if not self.ready:
+            return {}
+        snapshot = self.retriever.snapshot
+        commit = (snapshot.manifest.build_id, snapshot.generation)
+        if self._measured is None or self._measured[0] != commit:
+            self._measured = (commit, snapshot.info()["n_bytes"])
+        return {
+            "documents": snapshot.n_docs, "generation": snapshot.generation, "segments": len(snapshot.segments),
+            "bytes": self._measured[1],
+        }  # fmt: skip
 
     def check_ready(self) -> None:
         """Raise RefusedError, 503, until the index is open and warm and once the server shuts down."""

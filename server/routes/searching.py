@@ -6,6 +6,7 @@ from fastapi import Body, Depends, FastAPI, Path, Request, Response
 
 from ..indexes import Indexes
 from ..limits import Limits
+from ..observing.notes import notes_of
 from ..payloads import Answer
 from ..schemas.answers import DocumentAnswer, IndexInfo, ManyAnswer, OneAnswer
 from ..schemas.feedback import FeedbackAnswer, feedback_body
@@ -58,8 +59,11 @@ def _add(app: FastAPI, at: str, facts: str, chosen: Any, one: Any, many: Any, im
 
 
 async def _answer(service: Service, body: Search, request: Request) -> Response:
+    notes = notes_of(request.scope)
+    notes.index, notes.n_queries, notes.k = service.name, len(body.texts), body.k
     try:
         written = await unless_gone(request.receive, service.search(body, request.scope["held"]))
     except ConnectionAbortedError:
         return Response(status_code=GONE)
+    notes.stages_ms = written.timings_ms
     return Answer(written.parts())

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -52,6 +53,8 @@ class FakeRetriever:
     clicks: Any = None
     n_docs: int = 3
     generation: int = 1
+    segments: tuple[()] = ()
+    manifest: Any = field(default_factory=lambda: SimpleNamespace(build_id="b"))
 
     def __post_init__(self):
         self.encoder_open.set()
@@ -141,6 +144,7 @@ class FakeRetriever:
         return {
             "path": "/secret/index",
             "n_docs": 3,
+            "n_bytes": 1000,
             "fields": {
                 "splade": {
                     "encoder": {"kind": "splade", "settings": {"model": "/secret/tiny", "query_model": "naver/splade"}},

@@ -256,13 +256,12 @@ def test_an_answer_over_the_limit_is_refused_with_the_numbers(retriever, start):
 
 def test_what_requests_hold_together_is_bounded_and_given_back(retriever, start, pool, wait_until):
     retriever.documents = [Document(doc_id=f"d{i}", text="x" * 1000) for i in range(10)]
-    client, _ = start(max_body_bytes=10_000, max_answer_bytes=15_000, max_held_bytes=26_000)
+    client, server = start(max_body_bytes=10_000, max_answer_bytes=15_000, max_held_bytes=26_000)
     retriever.batches.clear()
     retriever.encoder_open.clear()
     large = {"query": "x", "include_text": False, "filter": "'" + "x" * 9_000 + "'"}
     taken = [pool.submit(client.post, "/v1/search", json=large) for _ in range(2)]
-    wait_until(lambda: retriever.batches)
-    wait_until(lambda: client.post("/v1/search", json=large).status_code == 503)
+    wait_until(lambda: server._indexes.admission.n_waiting == 2)
     response = client.post("/v1/search", json=large)
     assert response.json()["error"]["type"] == "overloaded"
     assert "of 26000" in response.json()["error"]["message"]

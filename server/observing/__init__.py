@@ -1,0 +1,1 @@
+"""What the server tells of itself: request ids, the access log, metrics."""

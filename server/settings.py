@@ -1,0 +1,63 @@
+"""How a server is run, beside its limits: one table behind flags and environment variables.
+
+::
+
+    Settings.access_log    --access-log    LEXMAX_ACCESS_LOG
+"""
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def _setting(default: Any, metavar: str, about: str) -> Any:
+    return field(default=default, metadata={"metavar": metavar, "about": about})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a server is run. The text beside each is its description in ``--help``.
+
+    Raises
+    ------
+    ValueError
+        An origin that is none.
+    """
+
+    keys: str | None = _setting(None, "FILE", "answer only who brings a key of this file, see `lexmax keys`")
+    cors_origins: tuple[str, ...] = _setting(
+        (), "ORIGIN[,ORIGIN]...", "pages of these origins may ask from browsers, as https://search.example; * is any"
+    )
+    access_log: str | None = _setting(None, "FILE", "write a line of JSON for each request to this file, or to stderr as -")
+
+    def __post_init__(self) -> None:
+        for origin in self.cors_origins:
+            parts = urlsplit(origin)
+            if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
+                raise ValueError(f"cors_origins: {origin!r} is no origin, as https://search.example, without a path")
+
+
+def add_setting_options(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting, for `settings_of`."""
+    group = parser.add_argument_group("production", "each can also be set by the environment variable in brackets")
+    for each in fields(Settings):
+        about = f"{each.metadata['about']} (default: none) [{_variable(each)}]"
+        group.add_argument("--" + each.name.replace("_", "-"), metavar=each.metadata["metavar"], help=about)
+
+
+def settings_of(options: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings: flags over environment variables over defaults; ValueError as `Settings` raises it."""
+    given: dict[str, Any] = {}
+    for each in fields(Settings):
+        text = getattr(options, each.name)
+        text = environment.get(_variable(each)) if text is None else text
+        if text:
+            given[each.name] = tuple(part.strip() for part in text.split(",")) if each.default == () else text
+    return Settings(**given)
+
+
+def _variable(each: "Field[Any]") -> str:
+    return f"LEXMAX_{each.name.upper()}"
