@@ -17,6 +17,7 @@ from ...index.errors import MissingDependencyError, RepresentationError
 from ..results import Result
 from ..retriever import Filter, Options, Retriever
 from .embeddings import EmbeddingEncoder, model_name
+from .filters import of_metadata
 from .metadata import kept, shown
 from .store import EMBEDDING, IndexStore
 
@@ -111,7 +112,7 @@ class LexmaxVectorStore(VectorStore):
         self, query: str, k: int = 4, *, filter: Filter | None = None, search: str | None = None
     ) -> list[tuple[langchain.Document, float]]:
         """Best documents with their scores, which are those of the search expression."""
-        found = self.store.search(query, k, filter=filter, search=search)
+        found = self.store.search(query, k, filter=of_metadata(filter), search=search)
         return [(_document(each), each.score) for each in found]
 
     def similarity_search(self, query: str, k: int = 4, **keywords: Any) -> list[langchain.Document]:
@@ -122,7 +123,7 @@ class LexmaxVectorStore(VectorStore):
         self, embedding: list[float], k: int = 4, *, filter: Filter | None = None
     ) -> list[langchain.Document]:
         """Documents whose embeddings have the largest inner product with a vector."""
-        found = self.store.search("", k, vector=np.array(embedding), filter=filter, search=EMBEDDING)
+        found = self.store.search("", k, vector=np.array(embedding), filter=of_metadata(filter), search=EMBEDDING)
         return [_document(each) for each in found]
 
     def max_marginal_relevance_search(
@@ -131,7 +132,7 @@ class LexmaxVectorStore(VectorStore):
         """Choose ``k`` of ``fetch_k`` found documents that are relevant and differ from each other, by their embeddings."""
         if self._embedding is None:
             raise RepresentationError("maximal marginal relevance compares embeddings: give the store an embedding model")
-        found = self.store.search(query, fetch_k, filter=filter)
+        found = self.store.search(query, fetch_k, filter=of_metadata(filter))
         vectors = self.store.vectors([each.doc_id for each in found]) if found else np.empty((0, 1), np.float32)
         asked = np.array(self._embedding.embed_query(query), np.float32)
         return [_document(found[i]) for i in maximal_marginal_relevance(asked, list(vectors), lambda_mult, k)]

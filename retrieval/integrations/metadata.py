@@ -1,4 +1,4 @@
-"""Documents of frameworks, which have a text and metadata, as documents of an index: a title is metadata there."""
+"""Documents of frameworks, which have a text and metadata, as documents of an index. Those of others may have a title."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def kept(doc_id: str, text: str, metadata: Mapping[str, Any]) -> Document:
         values = json_row(metadata)
     except ValueError as problem:
         raise DatasetError(f"document {doc_id!r}: metadata: {problem}") from None
-    title = values.pop("title") if isinstance(values.get("title"), str) and values["title"] else ""
-    return Document(doc_id=doc_id, title=title, text=text, metadata=values)
+    return Document(doc_id=doc_id, text=text, metadata=values)
 
 
 def shown(found: Result | Document) -> dict[str, Any]:

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[3] / "retrieval" / "integrations"
-PACKAGES = {"langchain": "langchain_core", "llamaindex": "llama_index.core"}
+PACKAGES = {
+    "haystack": "haystack",
+    "haystack_retrievers": "haystack",
+    "langchain": "langchain_core",
+    "llamaindex": "llama_index.core",
+}
 SHARED = {"__init__", "embeddings", "filters", "metadata", "store"}
 
 
@@ -44,4 +49,4 @@ except MissingDependencyError as problem:
     print(problem)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"pip install 'lexmax[{name}]'" in done.stdout
+    assert f"pip install 'lexmax[{name.partition('_')[0]}]'" in done.stdout
