@@ -24,12 +24,16 @@ class ReadCounts:
         Documents whose records were read, reads, and their bytes.
     n_unreadable : int
         Documents whose records could not be read, and that kept the score of the stage before.
+    n_guessed, n_hits : int
+        Documents that were read while the stage before was still running, and those of them that it found.
     """
 
     n_records: int = 0
     n_reads: int = 0
     n_bytes: int = 0
     n_unreadable: int = 0
+    n_guessed: int = 0
+    n_hits: int = 0
 
     def add(self, other: ReadCounts) -> None:
         """Count others too."""

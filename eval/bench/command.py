@@ -148,7 +148,8 @@ def _add_nets(parser: argparse.ArgumentParser) -> None:
 
 def _add_ssd(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--docs", type=int, default=100_000, help="documents to generate (default 100000)")
-    parser.add_argument("--tokens", type=float, default=70, help="mean of a document's tokens (default 70)")
+    parser.add_argument("--tokens", type=int, nargs=2, default=[60, 180], metavar=("LOW", "HIGH"),
+                        help="fewest and most tokens of a document (default 60 180)")  # fmt: skip
     parser.add_argument("--dim", type=int, default=128, help="of token vectors (default 128)")
     parser.add_argument("--nbits", type=int, default=8, help="of a record: 8, 4, 2 or 1 (default 8)")
     parser.add_argument("--queries", type=int, default=40, metavar="N", help="queries (default 40)")
@@ -304,7 +305,7 @@ def _ssd(options: argparse.Namespace) -> int:
     from .ssd import SsdBench, run_ssd_bench
 
     bench = SsdBench(
-        n_docs=options.docs, tokens=options.tokens, dim=options.dim, nbits=options.nbits, n_queries=options.queries,
+        n_docs=options.docs, widths=tuple(options.tokens), dim=options.dim, nbits=options.nbits, n_queries=options.queries,
         n_candidates=tuple(options.candidates), places=options.places, n_clients=tuple(options.clients),
         n_passes=options.passes, seed=options.seed, work=options.work,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from ...index.arrays import Int32s
+from ...index.arrays import Floats, Int32s
 from ...index.collection import Collection, NewField
 from ...index.errors import StorageError
 from ...index.manifest import EncoderRecord
@@ -33,14 +33,14 @@ from ...retrieval.hits import ReadCounts, Scores
 from ...retrieval.searchers.centroid import CentroidOptions, CentroidSearcher
 from ...retrieval.searchers.common import parts, single
 from ..tables import markdown_table
-from .engines import ADD_DOCS
 from .fields import without_text
 from .report import Report, Row
 from .token_generator import TokenRecipe, generate_tokens
-from .token_sets import TokenSet
 
 ENCODER = EncoderRecord(kind="colbert", fingerprint="colbert:bench", settings={})
 MEMORY = "memory"
+PART_DOCS = 20_000
+"""Documents that are generated at once."""
 Say = Callable[[str], None]
 Doubles = npt.NDArray[np.float64]
 
@@ -53,8 +53,8 @@ class SsdBench:
     ----------
     n_docs, n_queries, seed, dim : int
         Of what is generated.
-    tokens : float
-        Mean of a document's tokens.
+    widths : (int, int)
+        Fewest and most tokens of a document.
     nbits : int
         Of the records: 8, or fewer.
     n_candidates : sequence of int
@@ -73,7 +73,7 @@ class SsdBench:
     n_queries: int = 40
     seed: int = 0
     dim: int = 128
-    tokens: float = 70.0
+    widths: tuple[int, int] = (60, 180)
     nbits: int = 8
     n_candidates: Sequence[int] = (1000, 128)
     places: Sequence[str] | None = None
@@ -156,7 +156,7 @@ def run_ssd_bench(bench: SsdBench, say: Say = lambda message: None) -> SsdReport
             rows += [_row(n, place, times, asked, rates[place], memory[place]) for place in searchers]
         field = searchers[MEMORY].field
         setup = {
-            "documents": f"generated: {asdict(TokenRecipe(n_docs=bench.n_docs, tokens=bench.tokens, seed=bench.seed))}",
+            "documents": f"{field.n_docs:,}, generated, of {bench.widths[0]} to {bench.widths[1]} tokens; seed {bench.seed}",
             "tokens per document": round(field.n_tokens / field.n_docs, 1), "bits": bench.nbits,
             "records": f"{sum(field.places().values()):,} bytes",
             "directory": f"{sum(s.part.store.directory_bytes for s in field.segments) / field.n_docs:.1f} bytes a document",
@@ -175,23 +175,33 @@ def _built(bench: SsdBench, folder: Path, say: Say) -> Path:
     if path.exists():
         say(f"taking the index from {folder}")
         return path
-    say(f"generating {bench.n_docs:,} documents")
-    recipe = TokenRecipe(n_docs=bench.n_docs, n_queries=bench.n_queries, seed=bench.seed, dim=bench.dim, tokens=bench.tokens)
-    tokens = generate_tokens(recipe)
+    say(f"generating and indexing {bench.n_docs:,} documents")
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "queries.npy", np.stack([tokens.queries.row(i) for i in range(bench.n_queries)]))
-    say("indexing")
-    _index(bench, tokens, path)
+    queries: list[Floats] = []
+    field = NewField(encoder=ENCODER, representation="tokens", options=asdict(bench.config))
+    with Collection.create(path, {"tokens": field}) as collection:
+        for recipe, first in _parts(bench):
+            tokens = generate_tokens(recipe)
+            queries += [tokens.queries.row(i) for i in range(len(tokens.queries))]
+            collection.add(without_text(first, first + len(tokens)), {"tokens": tokens.rows(0, len(tokens))})
+        collection.commit()
+        say("joining segments")
+        collection.compact()
+    np.save(folder / "queries.npy", np.stack(queries[: bench.n_queries]))
     return path
 
 
-def _index(bench: SsdBench, tokens: TokenSet, path: Path) -> None:
-    field = NewField(encoder=ENCODER, representation="tokens", options=asdict(bench.config))
-    with Collection.create(path, {"tokens": field}) as collection:
-        for first in range(0, bench.n_docs, ADD_DOCS):
-            last = min(first + ADD_DOCS, bench.n_docs)
-            collection.add(without_text(first, last), {"tokens": tokens.rows(first, last)})
-        collection.commit()
+def _parts(bench: SsdBench) -> Iterator[tuple[TokenRecipe, int]]:
+    """Parts of the collection, few enough documents each to be in memory, and the number of each part's first document."""
+    n_parts = -(-bench.n_docs // PART_DOCS)
+    for part in range(n_parts):
+        first = part * PART_DOCS
+        n_docs = min(PART_DOCS, bench.n_docs - first)
+        recipe = TokenRecipe(
+            n_docs=n_docs, n_queries=-(-bench.n_queries // n_parts), seed=bench.seed, dim=bench.dim, widths=bench.widths,
+            part=part,
+        )  # fmt: skip
+        yield recipe, first
 
 
 def _searchers(path: Path, places: Sequence[str] | None, say: Say) -> dict[str, CentroidSearcher]:

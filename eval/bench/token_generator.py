@@ -43,6 +43,10 @@ class TokenRecipe:
         Mean of a document's tokens.
     query_tokens : int
         Tokens of every query, padding included.
+    widths : (int, int) or None
+        Fewest and most tokens of a document, all numbers alike often; None: a gamma distribution around ``tokens``.
+    part : int
+        Of a collection that is generated in parts: each has texts of its own, in the same language.
     """
 
     n_docs: int
@@ -53,11 +57,15 @@ class TokenRecipe:
     n_topics: int = 400
     tokens: float = 70.0
     query_tokens: int = 32
+    widths: tuple[int, int] | None = None
+    part: int = 0
 
     def __post_init__(self) -> None:
         numbers = (self.n_docs, self.n_queries, self.dim, self.n_words, self.n_topics, self.tokens, self.query_tokens)
         if min(numbers) < 1:
             raise ValueError(f"everything to generate must be at least 1, not {self}")
+        if self.part < 0 or (self.widths is not None and not 1 <= self.widths[0] <= self.widths[1]):
+            raise ValueError(f"parts count from 0, and widths are at least 1 and ascending, not {self}")
 
 
 class _Language:
@@ -97,9 +105,14 @@ def token_chunks(recipe: TokenRecipe) -> Iterator[MultiVectors]:
 
 def _beginning(recipe: TokenRecipe) -> tuple[_Language, np.random.Generator, Int64s]:
     """Return what texts are drawn from, and how many tokens each document has."""
-    rng = np.random.default_rng([recipe.seed, 1])
-    widths = np.clip(np.rint(rng.gamma(4.0, recipe.tokens / 4, recipe.n_docs)), 1, 5 * recipe.tokens).astype(np.int64)
-    return _Language(recipe), rng, widths
+    rng = np.random.default_rng([recipe.seed, 1 + recipe.part])
+    return _Language(recipe), rng, _widths(recipe, rng)
+
+
+def _widths(recipe: TokenRecipe, rng: np.random.Generator) -> Int64s:
+    if recipe.widths is not None:
+        return rng.integers(recipe.widths[0], recipe.widths[1] + 1, recipe.n_docs)
+    return np.clip(np.rint(rng.gamma(4.0, recipe.tokens / 4, recipe.n_docs)), 1, 5 * recipe.tokens).astype(np.int64)
 
 
 def _texts(language: _Language, rng: np.random.Generator, widths: Int64s) -> tuple[Int64s, npt.NDArray[np.float16]]:

@@ -16,6 +16,7 @@ from numba import types
 
 from . import kernel
 
+Bytes = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
@@ -26,6 +27,8 @@ OP_READ, GETEVENTS = 22, 1
 NUMBER_BITS = 32
 EINTR, EAGAIN, EBUSY = 4, 11, 16
 PAGE = 4096
+WAITING, FLYING, COME, FAILED = 0, 1, 2, 3
+"""States of an extent."""
 
 carray: Any = numba.carray  # type: ignore[attr-defined]
 _types: Any = types
@@ -188,3 +191,40 @@ def plan_extents(
         record_at[i] = at[n - 1] + starts[i] - offsets[n - 1]
     first_record[n] = len(starts)
     return n, len(starts)
+
+
+@kernel
+def settle(
+    numbers: Int64s, results: Int64s, base: int, needed: Int64s, got: Int64s, states: Bytes, come: Int64s, odd: Int64s,
+    odd_results: Int64s,
+) -> tuple[int, int]:  # fmt: skip
+    """Sort reads that have ended into extents that have come and others; those that are not in flight are passed over.
+
+    Parameters
+    ----------
+    numbers, results : (n,) int64
+        Of reads; extent e has the number ``base + e``.
+    needed, got, states : (n_extents,)
+        Bytes that must come, that have come, and states; the last two are written.
+    come, odd, odd_results : (n,) int64
+        Written: extents that have come, and those that have not, with what the system said.
+
+    Returns
+    -------
+    n_come, n_odd
+    """
+    n_come, n_odd = 0, 0
+    for i in range(len(numbers)):
+        extent = numbers[i] - base
+        if extent < 0 or extent >= len(states) or states[extent] != FLYING:
+            continue
+        got[extent] += max(results[i], 0)
+        if got[extent] >= needed[extent]:
+            states[extent] = COME
+            come[n_come] = extent
+            n_come += 1
+        else:
+            states[extent] = FAILED
+            odd[n_odd], odd_results[n_odd] = extent, results[i]
+            n_odd += 1
+    return n_come, n_odd

@@ -125,6 +125,15 @@ def unpack_records(at: Int64s, n_tokens: Int64s, source: Bytes, codes: Codes, sc
 
 
 @kernel
+def is_sound(record: Bytes, document: Any, first_token: Any, n_tokens: Any, check: Any, n_centroids: Any) -> Any:
+    """Whether a record has the checksum that it must have, and names centroids alone."""
+    codes, highest = record[: 2 * n_tokens].view(np.uint16), np.uint16(0)
+    for t in range(n_tokens):
+        highest = max(highest, codes[t])
+    return checksum(record, document, first_token) == check and (n_tokens == 0 or highest < n_centroids)
+
+
+@kernel
 def verify_records(
     numbers: Int64s, documents: Int32s, at: Int64s, n_tokens: Int64s, firsts: Int64s, checks: U32, source: Bytes,
     token_bytes: int, n_centroids: int, states: Bytes,
@@ -142,12 +151,8 @@ def verify_records(
     sound = True
     for i in numbers:
         if states[i] == UNREAD:
-            n = n_tokens[i]
-            record = source[at[i] : at[i] + n * token_bytes]
-            codes, highest = record[: 2 * n].view(np.uint16), np.uint16(0)
-            for t in range(n):
-                highest = max(highest, codes[t])
-            right = checksum(record, documents[i], firsts[i]) == checks[i]
-            states[i] = SOUND if right and (n == 0 or highest < n_centroids) else DAMAGED
+            record = source[at[i] : at[i] + n_tokens[i] * token_bytes]
+            right = is_sound(record, documents[i], firsts[i], n_tokens[i], checks[i], n_centroids)
+            states[i] = SOUND if right else DAMAGED
         sound &= states[i] == SOUND
     return sound

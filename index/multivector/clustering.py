@@ -68,7 +68,7 @@ def _two_levels(points: Floats, n_centroids: int, seed: int) -> tuple[Floats, In
     n_groups = max(1, round((n_centroids / 2) ** 0.5))
     some = points[:: max(1, len(points) // (n_groups * 256))]
     groups = kmeans(some, n_groups, seed)
-    owner = _nearest(points, groups)
+    owner = nearest(points, groups)
     ends = np.cumsum(np.bincount(owner, minlength=len(groups)))
     shares = np.diff(np.rint(ends * (n_centroids / len(points))), prepend=0).astype(np.int64)  # they add up to n_centroids
 
@@ -98,7 +98,8 @@ def kmeans(points: Floats, k: int, seed: int, *, spherical: bool = False) -> Flo
     return np.asarray(means.centroids, np.float32)
 
 
-def _nearest(points: Floats, centres: Floats) -> Int64s:
+def nearest(points: Floats, centres: Floats) -> Int64s:
+    """Return the number of the centre that is nearest to each point, (n,) int64."""
     import faiss
 
     flat = faiss.IndexFlatL2(points.shape[1])

@@ -149,6 +149,11 @@ class TokenStore:
         """Bytes of what tells where records are."""
         return self.slots.nbytes + self.starts.nbytes + self.checks.nbytes
 
+    def n_tokens(self, positions: Positions) -> Int64s:
+        """Tokens of documents at some positions."""
+        slots = self.slots[positions]
+        return self.starts[slots + 1] - self.starts[slots]
+
     def places(self, positions: Positions) -> Places:
         """Where the records of documents at some positions are."""
         slots = self.slots[positions]

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import StorageError
 from ..kernels.reading import PAGE
 from ..preludes import FileRecord
+from .flight import Flight
 from .reader import FileReader
 from .rings import AioSession, RingSession
 from .sessions import PoolSession, Session, Sessions, WillneedSession
@@ -75,15 +76,19 @@ def _proven(reader: FileReader, n_bytes: int) -> bool:
         They do not come, or others than the system has.
     """
     n = min(PROBED_BYTES, n_bytes)
-    with reader.sessions.borrow() as session:
-        plan = reader.plan(np.array([0, n_bytes - n], np.int64), np.array([n, n], np.int64), session)
-        with closing(reader.arrivals(session, plan)) as arrivals:
-            for _, failed in arrivals:
-                if errno.EINVAL in failed.values():
-                    return False
-                if failed:
-                    raise StorageError(f"a first read fails: {os.strerror(next(iter(failed.values())))}")
-        found = [session.arena[at : at + n].tobytes() for at in plan.record_at.tolist()]
+    with reader.sessions.borrow() as session, closing(Flight(session)) as flight:
+        found: list[bytes] = []
+        for offset in (0, n_bytes - n):
+            wave = flight.add(reader, np.array([offset], np.int64), np.array([n], np.int64))
+            if wave is None:
+                raise StorageError("a session has no room for two reads")
+            while wave.n_open:
+                for arrival in flight.step():
+                    if errno.EINVAL in arrival.failed.values():
+                        return False
+                    if arrival.failed:
+                        raise StorageError(f"a first read fails: {os.strerror(next(iter(arrival.failed.values())))}")
+            found.append(session.arena[wave.record_at[0] : wave.record_at[0] + n].tobytes())
     descriptor = os.open(reader.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         wanted = [os.pread(descriptor, n, offset) for offset in (0, n_bytes - n)]

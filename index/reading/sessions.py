@@ -157,19 +157,16 @@ class Sessions:
     @contextmanager
     def borrow(self) -> Iterator[Session]:
         """Lend a session, waiting for one where all are lent; raises StorageError when there is none and none can be made."""
-        session = self._taken()
+        session = self.take(wait=True)
+        if session is None:
+            raise StorageError("no session")
         try:
             yield session
         finally:
-            with self._changed:
-                if session.n_flying:
-                    _lost.append(session)  # the system may yet write into its memory
-                    self._n_made -= 1
-                else:
-                    self._free.append(session)
-                self._changed.notify()
+            self.give_back(session)
 
-    def _taken(self) -> Session:
+    def take(self, *, wait: bool) -> Session | None:
+        """Take a session, which `give_back` must end; None where all are lent, and nobody waits; raises as `borrow`."""
         with self._changed:
             while not self._free:
                 if self._n_made < self._limit:
@@ -182,8 +179,20 @@ class Sessions:
                         continue
                     self._n_made += 1
                     return session
+                if not wait:
+                    return None
                 self._changed.wait()
             return self._free.pop()
+
+    def give_back(self, session: Session) -> None:
+        """Take a session back."""
+        with self._changed:
+            if session.n_flying:
+                _lost.append(session)  # the system may yet write into its memory
+                self._n_made -= 1
+            else:
+                self._free.append(session)
+            self._changed.notify()
 
 
 _lost: list[Session] = []

@@ -37,6 +37,7 @@ from ...index.kernels.dot_products import (
     store,
     tile_of,
 )
+from ...index.kernels.records import SCALAR_BYTES, is_sound
 from . import kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -191,30 +192,64 @@ def score_documents(
 
 
 @kernel
+def _add_record(
+    source: Bytes, first: int, n: int, nbits: int, width: int, dots: Int32s, packed: npt.NDArray[np.int8], constants: Floats,
+    weights: Floats, best: Floats, scores: Floats, target: int,
+) -> None:  # fmt: skip
+    codes = source[first : first + 2 * n].view(np.uint16)
+    scalars = source[first + 2 * n : first + 4 * n].reshape(n, 2)
+    levels = source[first + 4 * n : first + (4 + width) * n].reshape(n, width)
+    maxima(nbits, levels, codes, scalars, 0, n, dots, packed, constants, best)
+    total = np.float32(0)
+    for j in range(LANES):
+        total += best[j] * weights[j]
+    scores[target] += total
+
+
+@kernel
 def score_records(
-    numbers: Int64s, source: Bytes, at: Int64s, n_tokens: Int64s, nbits: int, width: int, dots: Int32s,
+    numbers: Int64s, targets: Int64s, source: Bytes, at: Int64s, n_tokens: Int64s, nbits: int, width: int, dots: Int32s,
     packed: npt.NDArray[np.int8], constants: Floats, weights: Floats, scores: Floats,
 ) -> None:  # fmt: skip
     """Add the MaxSim of one block of lanes to the ``scores`` of the verified records ``numbers``; none for an empty one.
 
     Parameters
     ----------
+    targets : (n,) int64
+        Number of each record's score; negative: none.
     source : (n_bytes,) uint8
         Where records are, each from byte ``at (n,)`` on, of ``n_tokens (n,)`` tokens with ``width`` bytes of levels each.
     """
     best = np.empty(LANES, np.float32)
     for i in numbers:
-        n, first = n_tokens[i], at[i]
-        if n == 0:
-            continue
-        codes = source[first : first + 2 * n].view(np.uint16)
-        scalars = source[first + 2 * n : first + 4 * n].reshape(n, 2)
-        levels = source[first + 4 * n : first + (4 + width) * n].reshape(n, width)
-        maxima(nbits, levels, codes, scalars, 0, n, dots, packed, constants, best)
-        total = np.float32(0)
-        for j in range(LANES):
-            total += best[j] * weights[j]
-        scores[i] += total
+        if n_tokens[i] and targets[i] >= 0:
+            _add_record(source, at[i], n_tokens[i], nbits, width, dots, packed, constants, weights, best, scores, targets[i])
+
+
+@kernel
+def score_unverified(
+    extents: Int64s, first_record: Int64s, documents: Int32s, firsts: Int64s, checks: npt.NDArray[np.uint32], n_centroids: int,
+    damaged: Int64s, targets: Int64s, source: Bytes, at: Int64s, n_tokens: Int64s, nbits: int, width: int, dots: Int32s,
+    packed: npt.NDArray[np.int8], constants: Floats, weights: Floats, scores: Floats,
+) -> Any:  # fmt: skip
+    """Verify the records of some extents, each scored while it is in the processor's cache; returns how many are damaged.
+
+    Extent e has the records ``first_record[e]:first_record[e + 1]``. ``damaged (n,)`` int64 is written: records that are not
+    sound, which add nothing. Others as in `score_records` and `index.kernels.records.verify_records`.
+    """
+    best, n_damaged = np.empty(LANES, np.float32), 0
+    for extent in extents:
+        for i in range(first_record[extent], first_record[extent + 1]):
+            n = n_tokens[i]
+            if not n or targets[i] < 0:
+                continue
+            record = source[at[i] : at[i] + n * (SCALAR_BYTES + width)]
+            if is_sound(record, documents[i], firsts[i], n, checks[i], n_centroids):
+                _add_record(source, at[i], n, nbits, width, dots, packed, constants, weights, best, scores, targets[i])
+            else:
+                damaged[n_damaged] = i
+                n_damaged += 1
+    return n_damaged
 
 
 @kernel

@@ -13,6 +13,7 @@ Documents without tokens are no answers, and queries without tokens have none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from ...index.errors import RepresentationError
 from ...index.kernels import read_only
 from ...index.kernels.dot_products import LANES
 from ...index.multivector.field import TokenField
+from ...index.multivector.reads import RecordReads
 from ...index.multivector.residual import Codec
 from ...index.representations.multivectors import MultiVectors
 from ..hits import NO_HITS, NO_SCORE, Hits, ReadCounts, Scores, best
@@ -30,6 +32,7 @@ from ..kernels.maxsim import score_documents
 from ..workers import Workers
 from .calibration_record import calibrated_options
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
+from .early_reads import EarlyReads
 from .lanes import Lanes, lanes_of
 from .stored_tokens import StoreScorer
 
@@ -161,8 +164,9 @@ class CentroidSearcher:
         return replace(hits, reads=ReadCounts.total(reads))
 
     def score(
-        self, queries: MultiVectors, doc_nums: Sequence[Int32s], options: CentroidOptions | None = None, n_threads: int = 1
-    ) -> Scores:
+        self, queries: MultiVectors, doc_nums: Sequence[Int32s], options: CentroidOptions | None = None, n_threads: int = 1,
+        early: EarlyReads | None = None,
+    ) -> Scores:  # fmt: skip
         """MaxSim of given documents: for any candidates, exactly the scores of `search` with the same options.
 
         Parameters
@@ -174,7 +178,9 @@ class CentroidSearcher:
             None: the searcher's own. Documents are scored over tokens at 8 bits where the field keeps them, unless
             ``n_exact`` is 0; the other options make no difference.
         n_threads : int
-            Queries scored in parallel; where records are read from disk one more, whose reads run meanwhile.
+            Queries scored in parallel; where records are read from disk, those of each thread's next query are read meanwhile.
+        early : EarlyReads or None
+            Reads that have begun, as `early` returns them; closed at the end.
 
         Returns
         -------
@@ -193,17 +199,26 @@ class CentroidSearcher:
         check_dim(self.field, queries)
         chosen = (options or self.options).resolved(self.field, None)
         keep, exact = chosen.unreadable == "keep", chosen.n_exact != 0
-        reads = [ReadCounts() for _ in range(len(queries))]
+        counts = [ReadCounts() for _ in range(len(queries))]
 
-        def score(number: int) -> Floats:
-            tokens, codec = queries.row(number), self.field.codec
-            if codec is None or not len(tokens) or not len(wanted[number]):
-                return np.full(len(wanted[number]), NO_SCORE, np.float32)
-            scorer = StoreScorer(lanes_of(tokens, codec), codec, reads[number], keep_unreadable=keep)
-            return in_order(wanted[number], lambda ascending: self._score(scorer, ascending, exact=exact))
+        def score(number: int, reads: RecordReads | None) -> Floats:
+            with ExitStack() as stack:
+                if reads is not None:
+                    stack.callback(reads.close)
+                tokens, codec = queries.row(number), self.field.codec
+                if codec is None or not len(tokens) or not len(wanted[number]):
+                    return np.full(len(wanted[number]), NO_SCORE, np.float32)
+                scorer = StoreScorer(lanes_of(tokens, codec), codec, counts[number], keep_unreadable=keep)
+                return in_order(wanted[number], lambda ascending: self._score(scorer, ascending, reads, exact=exact))
 
+        early = early or EarlyReads(self.field, len(queries))
+        with closing(early):
+            return Scores(early.map(score, wanted, self._workers, n_threads), ReadCounts.total(counts))
+
+    def early(self, n_queries: int) -> EarlyReads | None:
+        """Reads for a batch of queries that can begin before `score` is called; None where nothing is read from disk."""
         from_disk = any(segment.part.store.reader is not None for segment in self.field.segments)
-        return Scores(self._workers.map(score, len(queries), n_threads + from_disk), ReadCounts.total(reads))
+        return EarlyReads(self.field, n_queries) if from_disk else None
 
     def warm(self) -> None:
         """Load or compile every kernel that a query can need."""
@@ -216,8 +231,8 @@ class CentroidSearcher:
         first, lanes = np.zeros(1, np.int32), lanes_of(token, codec)
         self._score_centroids(lanes, first, codec)
         scorer = StoreScorer(lanes, codec, ReadCounts())
-        self._score(scorer, first, exact=False)
-        self._score(scorer, first, exact=True)
+        self._score(scorer, first, None, exact=False)
+        self._score(scorer, first, None, exact=True)
 
     def _one(
         self, tokens: Floats, k: int, masks: Sequence[Mask | None], options: CentroidOptions, reads: ReadCounts
@@ -231,10 +246,10 @@ class CentroidSearcher:
         if len(candidates) > n_candidates:
             candidates = np.sort(best(candidates, self._score_centroids(lanes, candidates, codec), n_candidates)[0])
         scorer = StoreScorer(lanes, codec, reads)
-        scores = self._score(scorer, candidates, exact=False)
+        scores = self._score(scorer, candidates, None, exact=False)
         if n_exact and any(segment.part.small is not None for segment in self.field.segments):
             candidates = np.sort(best(candidates, scores, n_exact)[0])
-            scores = self._score(scorer, candidates, exact=True)
+            scores = self._score(scorer, candidates, None, exact=True)
         return best(candidates, scores, k)
 
     def _candidates(
@@ -283,14 +298,18 @@ class CentroidSearcher:
                 score_codes(positions, segment.part.offsets, segment.part.codes, lane.dots, scales, lane.mean, scores[span])
         return scores
 
-    def _score(self, scorer: StoreScorer, doc_nums: Int32s, *, exact: bool) -> Floats:
+    def _score(self, scorer: StoreScorer, doc_nums: Int32s, reads: RecordReads | None, *, exact: bool) -> Floats:
         """MaxSim of ascending doc_nums over residuals to search by, or over the token store; `NO_SCORE` without tokens."""
+        if exact or all(segment.part.small is None for segment in self.field.segments):
+            if np.all(doc_nums[1:] > doc_nums[:-1]):
+                return scorer.score(self.field, doc_nums, reads)
+            distinct, inverse = np.unique(doc_nums, return_inverse=True)
+            return scorer.score(self.field, distinct, reads)[inverse]
         scores = np.zeros(len(doc_nums), np.float32)
         for segment, positions, span in parts(self.field.segments, doc_nums):
             part, small = segment.part, segment.part.small
-            if exact or small is None:
-                scorer.score(part.store, positions, scores[span])
-                continue
+            if small is None:
+                raise RepresentationError(f"{self.field.path}, field {self.field.name}: a part without residuals to search by")
             for lane in scorer.lanes:
                 score_documents(
                     small.file.checked, positions, part.offsets, part.nbits, small.levels, part.codes, small.scalars,

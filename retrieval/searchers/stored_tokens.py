@@ -1,28 +1,47 @@
-"""Scores documents from a token store: where it is in memory or mapped at once, where it is on disk as records arrive.
+"""Scores documents from token stores: where they are in memory or mapped at once, where they are on disk as records arrive.
 
-The records of a query's candidates are asked for together; those that have come are verified and scored while the others are on
-their way. A score depends on the record alone, so it is the same wherever and in whatever order records come from.
+A score depends on the record alone, so it is the same wherever and in whatever order records come from, and whatever was read
+before it was known to be needed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ...index.arrays import Bytes, Floats, Int32s, Int64s
 from ...index.errors import StorageError
 from ...index.kernels.checksums import DAMAGED
-from ...index.kernels.records import SCALAR_BYTES, verify_records
+from ...index.kernels.records import SCALAR_BYTES
+from ...index.multivector.field import TokenField
+from ...index.multivector.reads import Come, RecordReads
 from ...index.multivector.residual import Codec
 from ...index.multivector.store import Places, TokenStore
-from ...index.reading.reader import FileReader
-from ...index.reading.sessions import Session
 from ..hits import NO_SCORE, UNREADABLE, ReadCounts
-from ..kernels.maxsim import score_records
+from ..kernels.maxsim import score_records, score_unverified
+from .common import parts
 from .lanes import Lanes
+
+
+def stores_of(field: TokenField, doc_nums: Int32s) -> Iterator[tuple[TokenStore, Int32s, slice]]:
+    """Stores that hold some of the ascending doc_nums, positions in each, and where in ``doc_nums`` those are."""
+    for segment, positions, span in parts(field.segments, doc_nums):
+        yield segment.part.store, positions, span
+
+
+def lent_reads(field: TokenField, *, wait: bool) -> RecordReads | None:
+    """Return reads of a field with a session of its own.
+
+    None where nothing is read from disk, or, unless they are waited for, no session is free.
+    """
+    readers = (segment.part.store.reader for segment in field.segments)
+    reader = next((each for each in readers if each is not None), None)
+    if reader is None:
+        return None
+    session = reader.sessions.take(wait=wait)
+    return None if session is None else RecordReads(reader.sessions, session)
 
 
 class StoreScorer:
@@ -33,18 +52,26 @@ class StoreScorer:
     lanes : sequence of Lanes
         The query's tokens.
     codec : Codec
-    reads : ReadCounts
+    counts : ReadCounts
         What is read is counted here.
     keep_unreadable : bool
         Give `UNREADABLE` to a document whose record cannot be read; else that is an error.
     """
 
-    def __init__(self, lanes: Sequence[Lanes], codec: Codec, reads: ReadCounts, *, keep_unreadable: bool = False) -> None:
-        self.lanes, self.codec, self.reads, self._keep = lanes, codec, reads, keep_unreadable
+    def __init__(self, lanes: Sequence[Lanes], codec: Codec, counts: ReadCounts, *, keep_unreadable: bool = False) -> None:
+        self.lanes, self.codec, self.counts, self._keep = lanes, codec, counts, keep_unreadable
         self._constants: dict[int, list[Floats]] = {}
 
-    def score(self, store: TokenStore, positions: Int32s, scores: Floats) -> None:
-        """Write the MaxSim of documents at some positions into ``scores``, zeros; `NO_SCORE` without tokens.
+    def score(self, field: TokenField, doc_nums: Int32s, reads: RecordReads | None = None) -> Floats:
+        """Return the MaxSim of documents; `NO_SCORE` without tokens.
+
+        Parameters
+        ----------
+        field : TokenField
+        doc_nums : (n,) int32
+            Ascending, each once.
+        reads : RecordReads or None
+            What is on its way already; closed at the end. None: nothing is.
 
         Raises
         ------
@@ -53,76 +80,99 @@ class StoreScorer:
         StorageError
             The system refuses to read.
         """
-        if store.reader is None:
-            places, states = store.looked_up(positions)
-            at = places.firsts * store.token_bytes
-            numbers, bad = np.arange(len(states)), np.flatnonzero(states == DAMAGED)
-            if len(bad):
-                numbers = np.flatnonzero(states != DAMAGED)
-                self._damaged(store, places, bad, store.records, at, scores)
-            self._add(store, numbers, store.records, at, places, scores)
-        else:
-            places = store.places(positions)
-            order = np.argsort(places.firsts, kind="stable")
-            order = order[places.n_tokens[order] > 0]
-            found = np.zeros(len(order), np.float32)
-            self._read(store, store.reader, places.take(order), found)
-            scores[order] = found
-        scores[places.n_tokens == 0] = NO_SCORE
+        scores = np.zeros(len(doc_nums), np.float32)
+        found = list(stores_of(field, doc_nums))
+        if reads is None and any(store.reader is not None for store, _, _ in found):
+            reads = lent_reads(field, wait=True)
+        try:
+            if reads is not None:
+                for store, positions, span in found:
+                    if store.reader is not None:
+                        reads.want(store, positions, span.start)
+                reads.drop_unwanted()
+                reads.begin()
+            for store, positions, span in found:
+                if store.reader is None:
+                    self._look_up(store, positions, scores[span])
+            if reads is not None:
+                self._read(reads, scores)
+        finally:
+            if reads is not None:
+                reads.close()
+        for store, positions, span in found:
+            scores[span][store.n_tokens(positions) == 0] = NO_SCORE
+        return scores
 
-    def _read(self, store: TokenStore, reader: FileReader, places: Places, scores: Floats) -> None:
-        """Score documents in the order of their records."""
-        with reader.sessions.borrow() as session:
-            first = 0
-            while first < len(scores):
-                first += self._wave(store, reader, session, places.take(slice(first, None)), scores[first:])
+    def _look_up(self, store: TokenStore, positions: Int32s, scores: Floats) -> None:
+        """Score what is in memory or mapped."""
+        places, states = store.looked_up(positions)
+        at, numbers = places.firsts * store.token_bytes, np.arange(len(states))
+        bad = np.flatnonzero(states == DAMAGED)
+        if len(bad):
+            self._damaged(store, places, bad, store.records, at)
+            scores[bad] = UNREADABLE
+            numbers = np.flatnonzero(states != DAMAGED)
+        self._add(store, numbers, np.arange(len(states)), store.records, at, places, scores, first_lane=0)
 
-    def _wave(self, store: TokenStore, reader: FileReader, session: Session, places: Places, scores: Floats) -> int:
-        """Score the first documents, as many as the session's memory holds; returns how many."""
-        n_bytes = places.n_tokens * store.token_bytes
-        plan = reader.plan(store.origin + places.firsts * store.token_bytes, n_bytes, session)
-        states = np.zeros(len(plan.record_at), np.uint8)
-        with closing(reader.arrivals(session, plan)) as arrivals:
-            for extents, failed in arrivals:
-                numbers = plan.records(extents)
-                sound = verify_records(
-                    numbers, places.documents, plan.record_at, places.n_tokens, places.firsts, places.checks, session.arena,
-                    store.token_bytes, store.n_centroids, states,
-                )  # fmt: skip
-                for extent, code in failed.items():
-                    self._refused(store, places, plan.records(np.array([extent])), code, scores)
-                if not sound:
-                    bad = numbers[states[numbers] == DAMAGED]
-                    numbers = numbers[states[numbers] != DAMAGED]
-                    self._damaged(store, places, bad, session.arena, plan.record_at, scores)
-                self._add(store, numbers, session.arena, plan.record_at, places, scores)
-        self.reads.add(ReadCounts(n_records=len(states), n_reads=len(plan.offsets), n_bytes=int(plan.lengths.sum())))
-        return len(states)
+    def _read(self, reads: RecordReads, scores: Floats) -> None:
+        """Score what comes."""
+        for come in reads.arrivals():
+            if len(come.extents):
+                self._score_come(come, reads.arena, scores)
+            for extent, code in come.failed.items():
+                self._refused(come, extent, code, scores)
+        self.counts.add(
+            ReadCounts(
+                n_records=reads.n_records, n_reads=reads.n_reads, n_bytes=reads.n_bytes, n_guessed=reads.n_guessed,
+                n_hits=reads.n_hits,
+            )
+        )  # fmt: skip
 
-    def _add(self, store: TokenStore, numbers: Int64s, source: Bytes, at: Int64s, places: Places, scores: Floats) -> None:
-        if store.nbits not in self._constants:
-            self._constants[store.nbits] = [lane.constants(self.codec, store.nbits) for lane in self.lanes]
-        for lane, constants in zip(self.lanes, self._constants[store.nbits], strict=True):
+    def _score_come(self, come: Come, arena: Bytes, scores: Floats) -> None:
+        store, places, at = come.store, come.places, come.wave.record_at
+        damaged = np.empty(len(at), np.int64)
+        lane, constants = self.lanes[0], self._constants_of(store)[0]
+        n_damaged = score_unverified(
+            come.extents, come.wave.first_record, places.documents, places.firsts, places.checks, store.n_centroids, damaged,
+            come.targets, arena, at, places.n_tokens, store.nbits, store.token_bytes - SCALAR_BYTES, lane.dots, lane.packed,
+            constants, lane.weights, scores,
+        )  # fmt: skip
+        damaged = damaged[:n_damaged]
+        if n_damaged:
+            self._damaged(store, places, damaged, arena, at)
+            scores[come.targets[damaged]] = UNREADABLE
+        if len(self.lanes) > 1:
+            numbers = np.setdiff1d(come.wave.records(come.extents), damaged)
+            self._add(store, numbers, come.targets, arena, at, places, scores, first_lane=1)
+
+    def _add(
+        self, store: TokenStore, numbers: Int64s, targets: Int64s, source: Bytes, at: Int64s, places: Places, scores: Floats, *,
+        first_lane: int,
+    ) -> None:  # fmt: skip
+        for lane, constants in list(zip(self.lanes, self._constants_of(store), strict=True))[first_lane:]:
             score_records(
-                numbers, source, at, places.n_tokens, store.nbits, store.token_bytes - SCALAR_BYTES, lane.dots, lane.packed,
-                constants, lane.weights, scores,
+                numbers, targets, source, at, places.n_tokens, store.nbits, store.token_bytes - SCALAR_BYTES, lane.dots,
+                lane.packed, constants, lane.weights, scores,
             )  # fmt: skip
 
-    def _refused(self, store: TokenStore, places: Places, numbers: Int64s, code: int, scores: Floats) -> None:
-        """Note records that did not come, or raise."""
-        if self._keep:
-            self._note(numbers, scores)
-        elif code:
-            raise StorageError(f"{store.file.path}: cannot be read: {os.strerror(code)}")
-        else:
-            raise store.damage(places, int(numbers[0]))
+    def _constants_of(self, store: TokenStore) -> list[Floats]:
+        if store.nbits not in self._constants:
+            self._constants[store.nbits] = [lane.constants(self.codec, store.nbits) for lane in self.lanes]
+        return self._constants[store.nbits]
 
-    def _damaged(self, store: TokenStore, places: Places, numbers: Int64s, source: Bytes, at: Int64s, scores: Floats) -> None:
-        """Note records that are not what they must be, or raise."""
+    def _refused(self, come: Come, extent: int, code: int, scores: Floats) -> None:
+        """Note the records of an extent that did not come, or raise."""
+        numbers = come.wave.records(np.array([extent]))
+        numbers = numbers[come.targets[numbers] >= 0]
+        if len(numbers) and not self._keep:
+            if code:
+                raise StorageError(f"{come.store.file.path}: cannot be read: {os.strerror(code)}")
+            raise come.store.damage(come.places, int(numbers[0]))
+        self.counts.n_unreadable += len(numbers)
+        scores[come.targets[numbers]] = UNREADABLE
+
+    def _damaged(self, store: TokenStore, places: Places, numbers: Int64s, source: Bytes, at: Int64s) -> None:
+        """Count records that are not what they must be, or raise."""
         if not self._keep:
             raise store.damage(places, int(numbers[0]), source, int(at[numbers[0]]))
-        self._note(numbers, scores)
-
-    def _note(self, numbers: Int64s, scores: Floats) -> None:
-        scores[numbers] = UNREADABLE
-        self.reads.n_unreadable += len(numbers)
+        self.counts.n_unreadable += len(numbers)

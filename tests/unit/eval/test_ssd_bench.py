@@ -9,7 +9,7 @@ from lexmax.eval.bench.ssd import SsdBench, run_ssd_bench
 def test_rows_and_table(tmp_path, nbits):
     said = []
     bench = SsdBench(
-        n_docs=400, n_queries=3, tokens=9, dim=32, nbits=nbits, n_candidates=(50,), places=["pread"], n_clients=(2,),
+        n_docs=400, n_queries=3, widths=(4, 14), dim=32, nbits=nbits, n_candidates=(50,), places=["pread"], n_clients=(2,),
         n_passes=1, work=str(tmp_path),
     )  # fmt: skip
     for _ in range(2):
