@@ -151,7 +151,8 @@ def test_codes_that_name_no_centroid_are_refused_however_right_their_checksum(fo
 
 
 @pytest.mark.parametrize(
-    ("name", "at", "value"), [("slots", 0, "another's"), ("slots", 0, 7), ("slots", 0, -1), ("starts", 3, 1000), ("starts", -1, 99)]
+    ("name", "at", "value"),
+    [("slots", 0, "another's"), ("slots", 0, 7), ("slots", 0, -1), ("starts", 3, 1000), ("starts", -1, 99)],
 )
 def test_directories_that_would_lead_kernels_astray_are_refused(folder, codec, name, at, value):
     rewritten(folder, **{name: lambda array, _: array.__setitem__(at, array[1] if value == "another's" else value)})
