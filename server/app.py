@@ -29,8 +29,11 @@ from .routes.common import errors
 from .routes.operations import add_operation_routes
 from .routes.searching import add_search_routes
 from .routes.state import add_state_routes
+from .routes.writing import add_writing_routes
 from .schemas.openapi import flat
+from .service import CLOSE_S
 from .settings import Settings
+from .writing.writer import Home, Writer
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
@@ -50,7 +53,7 @@ Limits of this server:
 
 def create_app(
     retriever: "Retriever | Callable[[], Retriever] | Opens", limits: Limits = DEFAULT_LIMITS, reload_every_s: float = 5.0,
-    settings: Settings = DEFAULT_SETTINGS, open_first: bool = False,
+    settings: Settings = DEFAULT_SETTINGS, open_first: bool = False, home: Home | None = None,
 ) -> FastAPI:  # fmt: skip
     """Return the application; it owns the retrievers from here on and closes them at shutdown.
 
@@ -67,6 +70,8 @@ def create_app(
         How it is run.
     open_first : bool
         Take no connection before the indexes are open: where the listener is another's, requests wait or go to the other.
+    home : Home or None
+        Where new indexes are made, of a server that may write; None: none are.
 
     Raises
     ------
@@ -79,6 +84,7 @@ def create_app(
         raise ValueError(f"reload_every_s must be above 0, not {reload_every_s}")
     indexes = Indexes(_opens(retriever), limits)
     keys = None if settings.keys is None else KeyFile(Path(settings.keys))
+    writer = Writer(indexes, limits, home) if settings.writable else None
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -91,6 +97,8 @@ def create_app(
         finally:
             if reading is not None:
                 reading.cancel()
+            if writer is not None:
+                await writer.close(CLOSE_S)
             await indexes.close()
 
     app = _Application(
@@ -103,7 +111,7 @@ def create_app(
         redirect_slashes=False,
         responses=errors(400, 408, 413, 431, 500, 503),
     )
-    app.state.indexes = indexes
+    app.state.indexes, app.state.writer = indexes, writer
     budget = Budget(limits.max_held_bytes)
     gauges = {
         "waiting_queries": lambda: indexes.admission.n_waiting,
@@ -132,6 +140,7 @@ def create_app(
     add_search_routes(app, indexes, limits)
     add_state_routes(app, indexes)
     add_operation_routes(app, metrics)
+    add_writing_routes(app, indexes, limits, writer)
     return app
 
 

@@ -32,17 +32,18 @@ def _serve(options: argparse.Namespace) -> int:
 
     require("fastapi", "serve", "lexmax serve")
     from .indexes import named_folders
-    from .opening import Opener
+    from .opening import Opener, home_of
     from .process import bound, serve
 
     limits, settings = limits_of(options), settings_of(options)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with bound(options.host, options.port) as listener, compiling():
-        folders = named_folders(options.indexes)
+        folders = named_folders(options.indexes, may_be_empty=settings.writable)
         opener = Opener(options, folders, limits.max_feedback_bytes)
+        home = home_of(options.indexes, opener) if settings.writable else None
         host, port = listener.getsockname()[:2]
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         served = ", ".join(options.indexes)
         say(f"serving {served} on http://{at} (try /docs; /readyz tells when all is open); stop with Ctrl-C")
-        serve(opener.opens, listener, limits, settings)
+        serve(opener.opens, listener, limits, settings, home)
     return 0

@@ -1,6 +1,7 @@
 """The indexes of a server by name, and the names that they get from their folders."""
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -34,7 +35,10 @@ class Indexes:
     def __init__(self, opens: Opens, limits: Limits) -> None:
         self.admission = Admission(limits.max_waiting)
         self._services = {name: Service(open_, limits, self.admission, name) for name, open_ in opens.items()}
+        self._limits = limits
         self._fresh: dict[str, asyncio.Task[None]] = {}
+        self._every_s = math.inf
+        self._told: Callable[[str, int], None] = lambda name, n_queries: None
 
     def __iter__(self) -> Iterator[tuple[str, Service]]:
         return iter(list(self._services.items()))
@@ -68,23 +72,25 @@ class Indexes:
 
     def tell_batches(self, told: Callable[[str, int], None]) -> None:
         """Call ``told`` with the name of an index and the number of queries whenever some are encoded together."""
+        self._told = told
         for name, service in self._services.items():
             service.on_batch = partial(told, name)
 
     def check_ready(self) -> None:
         """Raise RefusedError, 503, until every index is open and warm and once the server shuts down."""
         for service in self._services.values():
-            service.check_ready()
+            if service.required:
+                service.check_ready()
 
     @property
     def ready(self) -> bool:
         """Whether every index is open and warm."""
-        return all(service.ready for service in self._services.values())
+        return all(service.ready for service in self._services.values() if service.required)
 
     @property
     def failure(self) -> Exception | None:
-        """Why an index could not be opened."""
-        return next((each.failure for each in self._services.values() if each.failure is not None), None)
+        """Why an index that the server began with could not be opened."""
+        return next((each.failure for each in self._services.values() if each.required and each.failure is not None), None)
 
     @property
     def busy(self) -> bool:
@@ -93,8 +99,22 @@ class Indexes:
 
     def keep_fresh(self, every_s: float) -> None:
         """Open every index and look for new commits from now on, in tasks of this event loop."""
+        self._every_s = every_s
         for name, service in self._services.items():
             self._fresh[name] = asyncio.create_task(service.keep_fresh(every_s))
+
+    def add(self, name: str, open_: "Callable[[], Retriever]") -> Service:
+        """Serve one more index, which is opened from now on."""
+        service = Service(open_, self._limits, self.admission, name, required=False)
+        service.on_batch = partial(self._told, name)
+        self._services[name] = service
+        self._fresh[name] = asyncio.create_task(service.keep_fresh(self._every_s))
+        return service
+
+    def remove(self, name: str) -> None:
+        """Serve an index no more that could not be opened."""
+        self._fresh.pop(name).cancel()
+        del self._services[name]
 
     async def close(self, within_s: float = CLOSE_S) -> None:
         """Let what runs in threads finish, then close every index, as `Service.close` does."""
@@ -103,8 +123,8 @@ class Indexes:
         await asyncio.gather(*(service.close(within_s) for service in self._services.values()))
 
 
-def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
-    """Return the indexes that a command line names: ``IDX``, ``NAME=IDX``, or a folder of indexes.
+def named_folders(arguments: Sequence[str], *, may_be_empty: bool = False) -> dict[str, Path]:
+    """Return the indexes that a command line names: ``IDX``, ``NAME=IDX``, or a folder of indexes, which may be empty if so.
 
     Raises
     ------
@@ -119,6 +139,8 @@ def named_folders(arguments: Sequence[str]) -> dict[str, Path]:
         named = bool(equals) and NAME.fullmatch(name) is not None and not Path(argument).exists()
         folder = Path(place if named else argument)
         inner = [] if named else folder_of_indexes(folder)
+        if may_be_empty and not named and not inner and folder.is_dir() and not any(folder.iterdir()):
+            continue
         if not inner:
             manifest.read(folder)  # where no index is, that is all there is to tell
         for each in inner or [folder]:

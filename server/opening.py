@@ -2,22 +2,23 @@
 
 import argparse
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..index import manifest
 from ..retrieval.commands.options import open_retriever
 from ..retrieval.encoders.base import Encoder
 from ..retrieval.feedback.log import ClickLog
 from .indexes import Opens
+from .writing.writer import Home
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
 
-ONE_INDEX = ("search", "option", "target_recall", "exhaustive", "model")
-"""Options that name fields of one index."""
+ONE_INDEX: Mapping[str, Any] = {"search": None, "option": [], "target_recall": None, "exhaustive": False, "model": []}
+"""Options that name fields of one index, and what they are without it."""
 
 
 class Opener:
@@ -58,7 +59,8 @@ class Opener:
                 for field, record in records.items()
                 if record.complete and record.encoder.fingerprint in self._encoders
             }
-            options = argparse.Namespace(**{**vars(self._options), "index": str(folder)})
+            own = {} if name in self.opens else ONE_INDEX  # an index that was made later has other fields
+            options = argparse.Namespace(**{**vars(self._options), **own, "index": str(folder)})
             retriever = open_retriever(options, self._clicks.get(name), known)
             for encoder in retriever.encoders().values():
                 self._encoders.setdefault(encoder.fingerprint, encoder)
@@ -73,3 +75,11 @@ class Opener:
             place.mkdir(parents=True, exist_ok=True)
             place = place / f"{name}.clicks"
         return ClickLog(place, create=True, max_bytes=self._max_log_bytes)
+
+
+def home_of(arguments: Sequence[str], opener: Opener) -> Home | None:
+    """Return where new indexes are made: in the one folder of indexes that a command line names, which is no index itself."""
+    folder = Path(arguments[0])
+    if len(arguments) != 1 or not folder.is_dir() or (folder / manifest.FILE_NAME).exists():
+        return None
+    return Home(folder, opener.open)

@@ -28,6 +28,7 @@ from .connections import SPARE, Connection
 from .indexes import Indexes, Opens
 from .limits import Limits
 from .settings import Settings
+from .writing.writer import Home
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
@@ -113,7 +114,7 @@ def check_files(limits: Limits) -> None:
 
 def serve(
     retriever: "Retriever | Callable[[], Retriever] | Opens", listener: socket.socket, limits: Limits = DEFAULT_LIMITS,
-    settings: Settings = DEFAULT_SETTINGS,
+    settings: Settings = DEFAULT_SETTINGS, home: Home | None = None,
 ) -> None:  # fmt: skip
     """Serve indexes until SIGINT or SIGTERM, then close them; requests under way are answered.
 
@@ -125,8 +126,8 @@ def serve(
         As `bound` yields it.
     limits : Limits
         Bounds of what the server takes.
-    settings : Settings
-        How it is run.
+    settings, home
+        As in `create_app`.
 
     Raises
     ------
@@ -134,13 +135,13 @@ def serve(
         What opening the index raised.
     """
     check_files(limits)
-    app = create_app(retriever, limits, settings=settings, open_first=succession.is_inherited(listener))
+    app = create_app(retriever, limits, settings=settings, home=home, open_first=succession.is_inherited(listener))
     indexes: Indexes = app.state.indexes
     try:
         Server(app, limits).run(sockets=[listener])
     finally:
-        if indexes.busy:
-            # Python would wait for the threads. They read, or log feedback that nobody was told is safe: nothing is lost.
+        if indexes.busy or (app.state.writer is not None and app.state.writer.busy):
+            # Python would wait for the threads. They read, or write what nobody was told is safe: nothing is lost.
             logging.shutdown()
             os._exit(INTERRUPTED)
     if indexes.failure is not None:

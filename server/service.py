@@ -54,6 +54,8 @@ class Service:
     Attributes
     ----------
     name : str
+    required : bool
+        Whether the server is only ready with it, and ends where it cannot be opened.
     on_batch : callable
         Called with the number of queries of each batch that is encoded, in the encoder's thread.
     ready : bool
@@ -63,9 +65,10 @@ class Service:
     """
 
     def __init__(
-        self, open_retriever: "Callable[[], Retriever]", limits: Limits, admission: Admission | None = None, name: str = "index"
-    ) -> None:
-        self.name, self.ready = name, False
+        self, open_retriever: "Callable[[], Retriever]", limits: Limits, admission: Admission | None = None,
+        name: str = "index", *, required: bool = True,
+    ) -> None:  # fmt: skip
+        self.name, self.required, self.ready = name, required, False
         self.on_batch: Callable[[int], None] = lambda _: None
         self._measured: tuple[tuple[str, int], int] | None = None
         self.failure: Exception | None = None

@@ -12,6 +12,8 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
+SWITCHES = {"1": True, "true": True, "0": False, "false": False}
+
 
 def _setting(default: Any, metavar: str, about: str) -> Any:
     return field(default=default, metadata={"metavar": metavar, "about": about})
@@ -31,6 +33,9 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting(
         (), "ORIGIN[,ORIGIN]...", "pages of these origins may ask from browsers, as https://search.example; * is any"
     )
+    writable: bool = field(
+        default=False, metadata={"about": "take changes over HTTP: documents, fields, and new indexes in a folder of indexes"}
+    )
     access_log: str | None = _setting(None, "FILE", "write a line of JSON for each request to this file, or to stderr as -")
 
     def __post_init__(self) -> None:
@@ -44,19 +49,30 @@ def add_setting_options(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each setting, for `settings_of`."""
     group = parser.add_argument_group("production", "each can also be set by the environment variable in brackets")
     for each in fields(Settings):
-        about = f"{each.metadata['about']} (default: none) [{_variable(each)}]"
-        group.add_argument("--" + each.name.replace("_", "-"), metavar=each.metadata["metavar"], help=about)
+        flag, about = "--" + each.name.replace("_", "-"), f"{each.metadata['about']} (default: none) [{_variable(each)}]"
+        if each.type is bool:
+            group.add_argument(flag, action="store_true", default=None, help=about.replace("(default: none)", "(default: no)"))
+        else:
+            group.add_argument(flag, metavar=each.metadata["metavar"], help=about)
 
 
 def settings_of(options: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings: flags over environment variables over defaults; ValueError as `Settings` raises it."""
     given: dict[str, Any] = {}
     for each in fields(Settings):
-        text = getattr(options, each.name)
-        text = environment.get(_variable(each)) if text is None else text
+        flag = getattr(options, each.name)
+        text = environment.get(_variable(each)) if flag is None else flag
         if text:
-            given[each.name] = tuple(part.strip() for part in text.split(",")) if each.default == () else text
+            given[each.name] = _value(each, text)
     return Settings(**given)
+
+
+def _value(each: "Field[Any]", text: Any) -> Any:
+    if each.type is bool and text is not True:
+        if text not in SWITCHES:
+            raise ValueError(f"{_variable(each)} must be 1 or 0, not {text!r}")
+        return SWITCHES[text]
+    return tuple(part.strip() for part in text.split(",")) if each.default == () else text
 
 
 def _variable(each: "Field[Any]") -> str:

@@ -153,7 +153,8 @@ def test_head_is_answered_as_get_without_a_body(shared_client, address):
         ("GET", "/v1/documents/", 404, "not_found"),
         ("GET", "/v1/documents/%FF", 404, "not_found"),
         ("GET", "/v1/search", 405, "method_not_allowed"),
-        ("DELETE", "/v1/documents/a", 405, "method_not_allowed"),
+        ("DELETE", "/v1/documents/a", 403, "forbidden"),
+        ("PUT", "/v1/documents/a", 405, "method_not_allowed"),
     ],
 )
 def test_addresses_that_are_not_there(shared_client, method, address, status, kind):
