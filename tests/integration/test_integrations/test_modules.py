@@ -13,7 +13,9 @@ PACKAGES = {
     "haystack_retrievers": "haystack",
     "langchain": "langchain_core",
     "llamaindex": "llama_index.core",
+    "sentence_transformers": "sentence_transformers",
 }
+EXTRAS = {"haystack_retrievers": "haystack", "sentence_transformers": "sentence-transformers"}
 SHARED = {"__init__", "embeddings", "filters", "metadata", "store"}
 
 
@@ -49,4 +51,4 @@ except MissingDependencyError as problem:
     print(problem)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"pip install 'lexmax[{name.partition('_')[0]}]'" in done.stdout
+    assert f"pip install 'lexmax[{EXTRAS.get(name, name)}]'" in done.stdout
