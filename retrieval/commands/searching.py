@@ -201,7 +201,8 @@ def _write_results(options: argparse.Namespace, results: Results) -> None:
 def _read(reads: ReadCounts | None) -> str:
     if reads is None:
         return ""
-    return f" ({reads.n_records:,} documents in {reads.n_reads:,} reads, {reads.n_bytes:,} bytes)"
+    guessed = f", {reads.n_guessed:,} of them early, of which {reads.n_hits:,} were wanted" if reads.n_guessed else ""
+    return f" ({reads.n_records:,} documents in {reads.n_reads:,} reads, {reads.n_bytes:,} bytes{guessed})"
 
 
 def _as_json(result: Result) -> dict[str, Any]:

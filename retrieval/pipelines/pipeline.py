@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from ...index.arrays import Floats, Int32s, Int64s, Mask
 from ...index.nearest import did_you_mean
 from ...index.representations import Vectors
 from ..hits import Hits, ReadCounts, Scores
-from ..searchers.registry import FieldSearcher, make_options
+from ..searchers.early_reads import EarlyReads
+from ..searchers.registry import Announce, AnnouncingSearcher, EarlyReader, FieldSearcher, make_options
 from .expression import Fused, Reranker, Search, Term
 from .fusion import FusedRanking, fuse, fuse_scores
 
@@ -152,6 +154,7 @@ class _Run:
         self._options, self._n_threads, self._keep = options, n_threads, keep
         self._n_queries = len(next(iter(queries.values())))
         self._found: dict[tuple[str, int], Hits] = {}
+        self._announced: dict[str, Announce] = {}
         self.timings_ms: dict[str, float] = {}
         self.trace: list[StageTrace] = []
         self.reads: dict[str, ReadCounts] = {}
@@ -173,10 +176,30 @@ class _Run:
         return hits
 
     def _search(self, search: Search) -> list[FusedRanking]:
-        rankings = self._fused(search.first)
-        for reranker in search.rerankers:
-            rankings = self._reranked(rankings, reranker)
+        early = self._expected(search)
+        try:
+            rankings = self._fused(search.first)
+            for i, reranker in enumerate(search.rerankers):
+                rankings = self._reranked(rankings, reranker, early if i == 0 else {})
+        finally:
+            for each in early.values():
+                each.close()
         return rankings
+
+    def _expected(self, search: Search) -> dict[str, EarlyReads]:
+        """Reads of the first reranking, field -> reads, which begin as the first stage announces candidates; {} for none."""
+        (term, *others), rerankers = search.first.terms, search.rerankers
+        first = term.source
+        if others or not rerankers or not isinstance(first, str) or not isinstance(self._searchers[first], AnnouncingSearcher):
+            return {}
+        depth = rerankers[0].depth
+        for name in (str(each.source) for each in rerankers[0].fused.terms):
+            searcher = self._searchers[name]
+            early = searcher.early(self._n_queries) if isinstance(searcher, EarlyReader) else None
+            if early is not None:
+                self._announced[first] = partial(_guess, early, depth)
+                return {name: early}
+        return {}
 
     def _fused(self, fused: Fused) -> list[FusedRanking]:
         """Rankings of a fusion, or of its only term."""
@@ -202,17 +225,21 @@ class _Run:
     def _first_stage(self, name: str, depth: int) -> Hits:
         if (name, depth) not in self._found:
             start = time.perf_counter()
+            announced = {"announce": self._announced.pop(name)} if name in self._announced else {}
             self._found[name, depth] = self._searchers[name].search(
-                self._queries[name], depth, allowed=self._allowed, options=self._options.get(name), n_threads=self._n_threads
-            )
+                self._queries[name], depth, allowed=self._allowed, options=self._options.get(name), n_threads=self._n_threads,
+                **announced,
+            )  # fmt: skip
             self._count(f"{name}:{depth}", start, self._found[name, depth].reads)
         return self._found[name, depth]
 
-    def _reranked(self, rankings: list[FusedRanking], reranker: Reranker) -> list[FusedRanking]:
+    def _reranked(
+        self, rankings: list[FusedRanking], reranker: Reranker, early: Mapping[str, EarlyReads]
+    ) -> list[FusedRanking]:  # fmt: skip
         """Order the candidates by the scores that all fields of the reranker give them."""
         candidates = [ranking.doc_nums[: reranker.depth] for ranking in rankings]
         names = tuple(str(term.source) for term in reranker.fused.terms)
-        by_field = [self._scores(name, candidates) for name in names]
+        by_field = [self._scores(name, candidates, early.get(name)) for name in names]
         lost = self._unreadable(candidates, by_field)
         weights = reranker.fused.weights
 
@@ -237,11 +264,12 @@ class _Run:
                 numbers.update(doc_nums[each].tolist())
         return lost
 
-    def _scores(self, name: str, candidates: list[Int32s]) -> list[Floats]:
-        """Score candidates with a field."""
+    def _scores(self, name: str, candidates: list[Int32s], early: EarlyReads | None) -> list[Floats]:
+        """Score candidates with a field, of which some reads may have begun."""
         start = time.perf_counter()
+        begun = {} if early is None else {"early": early}
         scores = self._searchers[name].score(
-            self._queries[name], candidates, options=self._options.get(name), n_threads=self._n_threads
+            self._queries[name], candidates, options=self._options.get(name), n_threads=self._n_threads, **begun
         )
         self._count(f"> {name}", start, scores.reads if isinstance(scores, Scores) else None)
         return scores
@@ -256,3 +284,7 @@ class _Run:
         self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (time.perf_counter() - start) * 1000
         if reads is not None and (reads.n_reads or reads.n_unreadable):
             self.reads.setdefault(stage, ReadCounts()).add(reads)
+
+
+def _guess(early: EarlyReads, depth: int | None, number: int, doc_nums: Int32s) -> None:
+    early.guess(number, doc_nums[:depth])

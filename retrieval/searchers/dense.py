@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,9 +26,10 @@ from ..hits import NO_HITS, Hits, best
 from ..kernels.dense import inner_products, rank
 from ..workers import Workers
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order
-from .dense_scan import Query, Target
+from .dense_scan import Query, Target, Told
 from .explanation import FieldExplanation, sentence_matches
 from .query_bank import BankNormaliser
+from .registry import Announce
 
 if TYPE_CHECKING:
     from ..encoders.base import DenseVectorEncoder
@@ -143,6 +145,7 @@ class DenseSearcher:
     """The `FieldSearcher` of dense vectors."""
 
     options_type = DenseOptions
+    announces = True
 
     def __init__(
         self, field: DenseField, encoder: DenseVectorEncoder | None = None, *, bank: Callable[[], DenseVectors] | None = None
@@ -182,9 +185,13 @@ class DenseSearcher:
 
     def search(
         self, queries: DenseVectors, k: int, *, allowed: Sequence[Mask | None] | None = None,
-        options: DenseOptions | None = None, n_threads: int = 1,
+        options: DenseOptions | None = None, n_threads: int = 1, announce: Announce | None = None,
     ) -> Hits:  # fmt: skip
-        """Return the k documents of largest inner product with each query; `registry.FieldSearcher.search`."""
+        """Return the k documents of largest inner product with each query; `registry.FieldSearcher.search`.
+
+        ``announce`` is told likely ones: of lists the best that the first `ANNOUNCED_LISTS` of them have, of codes the best
+        before they are scored again from the kept vectors.
+        """
         check_k(k)
         chosen = options or DEFAULTS
         chosen.check(self.field)
@@ -193,7 +200,8 @@ class DenseSearcher:
 
         def answer(number: int) -> tuple[Int32s, Floats]:
             if chosen.bank_beta is None:
-                return ranked(*self._candidates(vectors[number], targets, k, chosen), k)
+                told = None if announce is None else partial(announce, number)
+                return ranked(*self._candidates(vectors[number], targets, k, chosen, told), k)
             return self._normalised_best(vectors[number], targets, k, chosen, everywhere=allowed is None)
 
         return Hits.of(self._workers.map(answer, len(queries), n_threads))
@@ -265,9 +273,11 @@ class DenseSearcher:
             raise RepresentationError(f"{self.field.path}, field {self.field.name}: no query bank of dense vectors")
         return bank
 
-    def _candidates(self, vector: Floats, targets: Targets, k: int, options: DenseOptions) -> tuple[Int32s, Floats]:
+    def _candidates(
+        self, vector: Floats, targets: Targets, k: int, options: DenseOptions, announce: Told | None = None
+    ) -> tuple[Int32s, Floats]:  # fmt: skip
         """Documents that the k best are among, exactly where all vectors are scanned, and their scores."""
-        query, found = Query(self.field, vector, self._scratch), []
+        query, found = Query(self.field, vector, self._scratch, announce), []
         if len(targets.few):
             found.append((targets.few, self._products(targets.few, vector)))
         if targets.near:
@@ -288,7 +298,7 @@ class DenseSearcher:
             if options.n_candidates == 0:
                 found, scores = query.ranked(near, depth, n_probe=n_probe)
             else:
-                found, _ = query.best(near, depth, n_probe=n_probe, ef_search=options.ef(k))
+                found, _ = query.best(near, depth, n_probe=n_probe, ef_search=options.ef(k), then_scored=True)
                 scores = np.empty(0, np.float32)
             if len(found) >= wanted or n_probe >= n_lists:
                 return found, scores if options.n_candidates == 0 else self._products(found, query.vector)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,12 @@ little comes before a farther one that has nearer documents: recall on real vect
 FRESH = np.array([0, NO_FLOOR], np.int64)
 """A scan's ``state`` at its beginning, see `kernels.dense`."""
 MAX_STAMP = (1 << 32) - 1
+ANNOUNCED_LISTS = 0.3
+"""Share of the lists of a search after which likely documents are announced."""
+FEWEST_LISTS = 4
+"""So few lists are scanned at once."""
+Told = Callable[[Int32s], None]
+"""Takes likely doc_nums, best first."""
 
 
 class Target(NamedTuple):
@@ -69,14 +75,19 @@ class Query:
     field : DenseField
     vector : (dim,) float32, read-only
     scratch : Scratch
+    announce : callable or None
+        Told likely documents before the best are known.
     """
 
-    def __init__(self, field: DenseField, vector: Floats, scratch: Scratch) -> None:
+    def __init__(self, field: DenseField, vector: Floats, scratch: Scratch, announce: Told | None = None) -> None:
         self._field, self._config, self.vector, self._scratch = field, field.config, vector, scratch
+        self._announce = announce
         self._scanned = vector if self._config.search_dim is None else vector[: self._config.scan_dim]
         self._table: Floats | None = None
 
-    def best(self, targets: Sequence[Target], n: int, *, n_probe: int = 1, ef_search: int = 1) -> tuple[Int32s, float]:
+    def best(
+        self, targets: Sequence[Target], n: int, *, n_probe: int = 1, ef_search: int = 1, then_scored: bool = False
+    ) -> tuple[Int32s, float]:
         """Find the n best documents that scans and walks meet.
 
         Parameters
@@ -87,6 +98,8 @@ class Query:
             Lists that are scanned.
         ef_search : int
             Vectors that a walk keeps, if more than ``n`` documents have.
+        then_scored : bool
+            The caller scores them again, and what they are is announced meanwhile.
 
         Returns
         -------
@@ -97,6 +110,8 @@ class Query:
         """
         m = self._config.vectors_per_doc
         keys, n_keys = self._met(targets, n * m, n_probe, ef_search)
+        if then_scored and self._announce is not None:
+            self._announce(self._in_order(keys, n_keys, n)[0])
         found = np.empty(n * m, np.int32)
         n_found, lowest = best_numbers(keys, n_keys, n * m, m, found)
         found.flags.writeable = False
@@ -104,8 +119,10 @@ class Query:
 
     def ranked(self, targets: Sequence[Target], n: int, *, n_probe: int = 1) -> tuple[Int32s, Floats]:
         """Return the same documents best first, with their scores as codes estimate them."""
+        return self._in_order(*self._met(targets, n * self._config.vectors_per_doc, n_probe, 1), n)
+
+    def _in_order(self, keys: Keys, n_keys: int, n: int) -> tuple[Int32s, Floats]:
         m = self._config.vectors_per_doc
-        keys, n_keys = self._met(targets, n * m, n_probe, 1)
         numbers, scores = unpacked(np.sort(keys[:n_keys])[::-1][: n * m])
         doc_nums = numbers // m
         first = np.sort(np.unique(doc_nums, return_index=True)[1])[:n]
@@ -115,17 +132,29 @@ class Query:
         """Keys, and how many, among which are those of the ``n_keys`` best vectors that scans and walks meet."""
         m = self._config.vectors_per_doc
         keys, state = new_keys(n_keys), FRESH.copy()
-        probed = None
+        if any(target.segment.part.lists is not None for target in targets):
+            self._scan_all_lists(targets, n_probe, keys, n_keys, state)
         for target in targets:
             part = target.segment.part
-            if part.lists is not None:
-                probed = probed or self._probed(n_probe)
-                self._scan_lists(target, part.lists, probed, keys, n_keys, state)
-            elif part.graph is None or not self._walk(target, part.graph, max(n_keys, ef_search), keys, n_keys, state):
+            scanned = part.lists is not None or (
+                part.graph is not None and self._walk(target, part.graph, max(n_keys, ef_search), keys, n_keys, state)
+            )
+            if not scanned:
                 where = part.whole, ONE_LIST, part.documents, target.allowed, target.segment.base * m
                 scan_rows(part.file.checked, part.rows, self.vector, *where, keys, n_keys, state)
             part.raise_damage()
         return keys, int(state[0])
+
+    def _scan_all_lists(self, targets: Sequence[Target], n_probe: int, keys: Keys, n_keys: int, state: Int64s) -> None:
+        """Scan lists of all targets; after the first of them tell what is likely to be found."""
+        lists, biases = self._probed(n_probe)
+        early = 0 if self._announce is None or len(lists) < FEWEST_LISTS else round(ANNOUNCED_LISTS * len(lists))
+        for span in (slice(early), slice(early, None)) if early else (slice(None),):
+            for target in targets:
+                if target.segment.part.lists is not None:
+                    self._scan_lists(target, target.segment.part.lists, (lists[span], biases[span]), keys, n_keys, state)
+            if self._announce is not None and early and span.stop == early:
+                self._announce(self._in_order(keys, int(state[0]), n_keys)[0])
 
     def _probed(self, n_probe: int) -> tuple[Int64s, Floats]:
         """Choose lists, best first, and give their centroids' products."""

@@ -21,6 +21,7 @@ from ..hits import NO_HITS, NO_SCORE, Hits
 from .common import checked_field, single
 from .dense import DenseOptions, DenseSearcher
 from .explanation import FieldExplanation
+from .registry import Announce
 from .tokens import token_vectors
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class FdeSearcher:
     """The `FieldSearcher` of fixed dimensional encodings; its options are those of dense vectors."""
 
     options_type = DenseOptions
+    announces = True
 
     def __init__(self, field: FdeField, encoder: MultiVectorEncoder | None = None) -> None:
         self.field, self.encoder = checked_field(field, FdeField, "fixed dimensional encodings"), encoder
@@ -70,10 +72,10 @@ class FdeSearcher:
 
     def search(
         self, queries: DenseVectors, k: int, *, allowed: Sequence[Mask | None] | None = None,
-        options: DenseOptions | None = None, n_threads: int = 1,
+        options: DenseOptions | None = None, n_threads: int = 1, announce: Announce | None = None,
     ) -> Hits:  # fmt: skip
         """Return the k documents of largest inner product with each query, none for a query without tokens."""
-        hits = self._dense.search(queries, k, allowed=allowed, options=options, n_threads=n_threads)
+        hits = self._dense.search(queries, k, allowed=allowed, options=options, n_threads=n_threads, announce=announce)
         found = [hits.query(i) if queries.row(i).any() else NO_HITS for i in range(len(hits))]
         return Hits.of(found)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from types import NoneType
-from typing import Any, Protocol, TypeVar, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, get_args, get_type_hints, runtime_checkable
 
 from ...index.arrays import Floats, Int32s, Mask
 from ...index.errors import RepresentationError
@@ -17,6 +17,9 @@ from ...index.nearest import did_you_mean
 from ...index.representations import Vectors
 from ..hits import Hits
 from .explanation import FieldExplanation
+
+if TYPE_CHECKING:
+    from .early_reads import EarlyReads
 
 SEARCHERS = {
     "sparse": ("sparse", "SparseSearcher"),
@@ -103,6 +106,26 @@ class FieldSearcher(Protocol):
 
     def warm(self) -> None:
         """Load or compile every kernel that a query can need."""
+        ...
+
+
+Announce = Callable[[int, Int32s], None]
+"""Told, while a search runs, the number of a query and documents that it is likely to find, best first."""
+
+
+@runtime_checkable
+class AnnouncingSearcher(Protocol):
+    """A `FieldSearcher` whose ``search`` takes ``announce``, an `Announce`, and calls it from any thread."""
+
+    announces: Literal[True]
+
+
+@runtime_checkable
+class EarlyReader(Protocol):
+    """A `FieldSearcher` whose ``score`` takes ``early``: reads that begin before it is called."""
+
+    def early(self, n_queries: int) -> EarlyReads | None:
+        """Reads for a batch of queries, which ``score`` or ``close`` ends; None where nothing is read from disk."""
         ...
 
 

@@ -13,8 +13,10 @@ from ...index.representations.multivectors import MultiVectors
 from ..hits import Hits
 from .centroid import CentroidOptions, CentroidSearcher
 from .common import single
+from .early_reads import EarlyReads
 from .explanation import FieldExplanation, TokenMatch
 from .maxsim import MaxSimSearcher
+from .registry import Announce
 
 if TYPE_CHECKING:
     from ..encoders.base import MultiVectorEncoder
@@ -40,6 +42,7 @@ class TokenSearcher:
     """The `FieldSearcher` of token vectors."""
 
     options_type = CentroidOptions
+    announces = True
 
     def __init__(self, field: TokenField, encoder: MultiVectorEncoder | None = None) -> None:
         self.field, self.encoder = field, encoder
@@ -64,23 +67,30 @@ class TokenSearcher:
 
     def search(
         self, queries: MultiVectors, k: int, *, allowed: Sequence[Mask | None] | None = None,
-        options: CentroidOptions | None = None, n_threads: int = 1,
+        options: CentroidOptions | None = None, n_threads: int = 1, announce: Announce | None = None,
     ) -> Hits:  # fmt: skip
         """Return the k best documents of each query; see `CentroidSearcher.search`."""
         if options is not None and options.algorithm == "exhaustive":
             return self._oracle.search(queries, k, allowed)
-        return self._fast.search(queries, k, allowed, options, n_threads)
+        return self._fast.search(queries, k, allowed, options, n_threads, announce)
+
+    def early(self, n_queries: int) -> EarlyReads | None:
+        """Reads for a batch of queries that can begin before `score` is called; None where nothing is read from disk."""
+        return self._fast.early(n_queries)
 
     def score(
-        self, queries: MultiVectors, doc_nums: Sequence[Int32s], *, options: CentroidOptions | None = None, n_threads: int = 1
-    ) -> list[Floats]:
+        self, queries: MultiVectors, doc_nums: Sequence[Int32s], *, options: CentroidOptions | None = None, n_threads: int = 1,
+        early: EarlyReads | None = None,
+    ) -> list[Floats]:  # fmt: skip
         """Score given documents, as a search with the same options does; see `CentroidSearcher.score`.
 
         Exactly the same numbers, but with ``algorithm="exhaustive"``, whose products go through BLAS: there within 1e-3.
         """
         if options is not None and options.algorithm == "exhaustive":
+            if early is not None:
+                early.close()
             return self._oracle.score(queries, doc_nums)
-        return self._fast.score(queries, doc_nums, options, n_threads)
+        return self._fast.score(queries, doc_nums, options, n_threads, early)
 
     def explain(
         self, queries: MultiVectors, number: int, query_text: str, doc_num: int, document_text: str

@@ -35,12 +35,17 @@ class Hit(BaseModel):
 
 
 class Reads(BaseModel):
-    """What a stage read from disk: records of documents, in so many reads of so many bytes; and records that it could not."""
+    """What a stage read from disk: records of documents, in so many reads of so many bytes; and records that it could not.
+
+    ``n_guessed`` of the records were read while the stage before was at work, and ``n_hits`` of those were wanted.
+    """
 
     n_records: int
     n_reads: int
     n_bytes: int
     n_unreadable: int
+    n_guessed: int
+    n_hits: int
 
 
 _TERM: dict[str, Any] = {"term": "solar", "score": 2.5, "query_weight": 1.25, "document_weight": 2.0}

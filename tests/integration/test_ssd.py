@@ -8,8 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 from hashed_tokens import add_method
 
-from lexmax import IndexFormatError, Retriever, Snapshot, TokenStorage
+from lexmax import IndexFormatError, Retriever, Snapshot, StorageError, TokenStorage
 from lexmax.__main__ import main
+from lexmax.retrieval.build import build_index
 from lexmax.server.app import create_app
 
 WORDS = ["solar", "wind", "cells", "power", "storms", "panels", "turbines", "grid"]
@@ -113,3 +114,41 @@ def test_a_document_that_cannot_be_read_is_an_error_or_comes_last(path, capsys):
         with store.file.path.open("r+b") as file:
             file.seek(at)
             file.write(bytes([byte]))
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory):
+    """An index whose first stage scans lists of codes: likely candidates are known before it ends."""
+    add_method()
+    folder = tmp_path_factory.mktemp("encoded")
+    rng = np.random.default_rng(2)
+    texts = [" ".join(rng.choice(WORDS, 6)) + f" w{i % 50}" for i in range(2600)]
+    fde = "fde=muvera,of=tokens,structure=ivf,quantise=pq,pq_bytes=16"
+    build_index(
+        documents=[{"_id": f"d{i}", "text": text} for i, text in enumerate(texts)], out=str(folder / "idx"),
+        encoders=["tokens=hashed", fde], search="fde:60 > tokens:40",
+    )  # fmt: skip
+    return str(folder / "idx")
+
+
+@pytest.mark.parametrize("options", [{}, {"fde": {"n_candidates": 0}}], ids=["scored again", "codes alone"])
+def test_likely_candidates_are_read_while_the_first_stage_is_at_work(encoded, options):
+    texts = [QUERY, "storms w7", "grid panels power w11"]
+    with Retriever.open(encoded) as mapped:
+        wanted = [list(found) for found in mapped.search_batch(texts, options=options)]
+    for place in ("io_uring", "libaio", "pread", "willneed"):
+        try:
+            retriever = Retriever.open(encoded, storage=place)
+        except StorageError:
+            continue
+        with retriever:
+            for n_threads in (1, 2):
+                found = retriever.search_batch(texts, options=options, timings=True, n_threads=n_threads)
+                assert [list(each) for each in found] == wanted
+                counts = found[0].reads["> tokens"]
+                assert 0 < counts.n_hits <= counts.n_guessed <= counts.n_records
+
+
+def test_the_command_line_tells_what_was_read_early(encoded, capsys):
+    _, err = search(encoded, capsys, "--token-storage", "pread")
+    assert "of them early, of which" in err
