@@ -11,7 +11,10 @@ FOLDER = Path(__file__).parents[3] / "retrieval" / "integrations"
 PACKAGES = {
     "haystack": "haystack",
     "haystack_retrievers": "haystack",
+    "dspy": "dspy",
     "langchain": "langchain_core",
+    "mteb": "mteb",
+    "pyterrier": "pyterrier",
     "llamaindex": "llama_index.core",
     "sentence_transformers": "sentence_transformers",
 }
