@@ -10,7 +10,7 @@ SPLADE_TINY := .venv/wheels/cognition/model
 
 .PHONY: demo test clean
 
-demo: .venv/installed
+demo: .venv/installed .venv/warmed
 	@mkdir -p .demo
 	@if [ ! -f $(DEFAULT)/manifest.json ]; then \
 	  echo "== 200 abstracts, the default encoders: BM25, learned sparse and token vectors (a minute or two)"; \
@@ -48,6 +48,11 @@ test: .venv/installed-test
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (the first time takes some minutes)"
 	@$(PIP) --editable '.[all]'
+	@touch $@
+
+.venv/warmed: .venv/installed
+	@echo "== lexmax warm"
+	@$(BIN)/lexmax warm --encoder lexmax-splade --encoder lexmax-colbert --field bm25 --field sparse --field tokens
 	@touch $@
 
 .venv/installed-test: .venv/installed tests/real_models.txt

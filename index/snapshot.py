@@ -17,7 +17,6 @@ from .arguments import path_of, texts_of
 from .arrays import Int64s, Mask
 from .documents import Document
 from .errors import IndexFormatError, RepresentationError
-from .filters.filter import Filter, filter_key
 from .manifest import Manifest
 from .multivector.placement import TokenStorage, place_tokens
 from .nearest import did_you_mean
@@ -161,6 +160,8 @@ class Snapshot:
         """
         if filter is None:
             return [segment.live for segment in self.segments]
+        from .filters.filter import Filter, filter_key  # with pyarrow.compute, which few searches need
+
         key = filter_key(filter)
         with self._lock:
             if key in self._masks:
@@ -173,6 +174,9 @@ class Snapshot:
         masks: list[Mask | None] = [
             mask if segment.live is None else mask & segment.live for segment, mask in zip(self.segments, matching, strict=True)
         ]
+        for mask in masks:
+            if mask is not None:
+                mask.flags.writeable = False  # all searches with this filter get it
         with self._lock:
             self._masks[key] = masks
             if len(self._masks) > MAX_CACHED_FILTERS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 import threading
@@ -194,6 +193,8 @@ class Retriever:
 
     async def asearch(self, text: str, k: int = 10, **keywords: Any) -> Results:
         """Answer one query in a thread of the event loop; parameters are those of `search`."""
+        import asyncio
+
         return await asyncio.to_thread(self.search, text, k, **keywords)
 
     def search_batch(

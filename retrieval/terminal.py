@@ -54,26 +54,27 @@ def progress_bar(unit: str, *, total: int | None = None, sources: Sequence[str] 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Tell the user when kernels are compiled, which happens once on a machine and takes some seconds."""
-    from numba.core import event
+    """Tell the user when kernels are compiled, once on a machine: a line, and on a terminal how many they are so far."""
+    from ..index.kernels import watched
 
-    class Teller(event.Listener):
-        told = False
+    n, shown = 0, sys.stderr is not None and sys.stderr.isatty()
 
-        def on_start(self, _: object) -> None:
-            if not self.told:
-                self.told = True
-                say("lexmax: compiling kernels for this machine, once; this takes some seconds")
+    def tell(_: str) -> None:
+        nonlocal n
+        n += 1
+        if shown:
+            with suppress(OSError):
+                sys.stderr.write(f"\rlexmax: compiling kernels for this machine, once: {n} ")
+                sys.stderr.flush()
+        elif n == 1:
+            say("lexmax: compiling kernels for this machine, once; this takes some seconds")
 
-        def on_end(self, _: object) -> None:
-            pass
-
-    teller = Teller()
-    event.register("numba:compile", teller)  # type: ignore[no-untyped-call]
     try:
-        yield
+        with watched(tell):
+            yield
     finally:
-        event.unregister("numba:compile", teller)  # type: ignore[no-untyped-call]
+        if n and shown:
+            say("")
 
 
 def require(package: str, extra: str, what: str) -> None:

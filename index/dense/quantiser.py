@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ..array_files import ArrayFile, ArrayFileWriter
 from ..arrays import Floats, Int64s
 from ..kernels import read_only
-from ..kernels.dense import F16C
+from ..kernels.dense import has_f16c
 from .config import DenseFieldConfig
 from .rows import encode
 
@@ -101,7 +101,7 @@ class Quantiser:
     @cached_property
     def coarse(self) -> npt.NDArray[Any]:
         """The centroids to choose lists by, (n_lists, coarse_dim): 16-bit floats, or float32 where they are too large."""
-        fits = F16C and np.abs(self.centroids).max() < np.finfo(np.float16).max
+        fits = has_f16c() and np.abs(self.centroids).max() < np.finfo(np.float16).max
         return read_only(self.centroids.astype(np.float16).view(np.uint16) if fits else self.centroids)
 
     @cached_property

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..arrays import Floats
 from ..kernels import read_only
-from ..kernels.dense import F16C, SCALE_BYTES, read_rows
+from ..kernels.dense import SCALE_BYTES, has_f16c, read_rows
 
 Rows = npt.NDArray[Any]
 """(n, dim) uint16 (bits of 16-bit floats) or float32, or (n, dim + 4) int8: a float32 ends each row."""
@@ -43,7 +43,7 @@ def decode(rows: Rows) -> Floats:
     """Return vectors (n, dim) float32 of rows."""
     if rows.dtype == np.float32:
         return rows
-    if rows.dtype == np.uint16 and F16C:  # NumPy takes ten times as long
+    if rows.dtype == np.uint16 and has_f16c():  # NumPy takes ten times as long
         wide = np.empty(rows.shape, np.float32)
         read_rows(read_only(rows), wide)
         return wide

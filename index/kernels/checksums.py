@@ -15,11 +15,10 @@ from __future__ import annotations
 import zlib
 from typing import Any, NamedTuple, Protocol
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from . import kernel
+from . import kernel, kernel_or
 
 CHUNK_BITS = 16
 CHUNK_BYTES = 1 << CHUNK_BITS
@@ -73,7 +72,9 @@ def _tables() -> U32:
 _T = _tables()
 
 
-def _crc32_compiled(data: U8) -> Any:
+@kernel_or(zlib.crc32)
+def crc32(data: U8) -> Any:
+    """CRC-32 of bytes (n,) uint8, as zlib has it; zlib itself stands in where kernels are interpreted."""
     whole = len(data) // SLICES * SLICES
     words = data[:whole].view(np.uint32)
     crc, byte = np.uint32(0xFFFFFFFF), np.uint32(255)
@@ -88,10 +89,6 @@ def _crc32_compiled(data: U8) -> Any:
     for i in range(whole, len(data)):
         crc = _T[0, (crc ^ data[i]) & byte] ^ (crc >> np.uint32(8))
     return crc ^ np.uint32(0xFFFFFFFF)
-
-
-crc32: Any = zlib.crc32 if numba.config.DISABLE_JIT else kernel(_crc32_compiled)  # type: ignore[attr-defined]
-"""CRC-32 of bytes (n,) uint8, as zlib has it; zlib itself stands in without compilation."""
 
 
 @kernel

@@ -6,74 +6,63 @@ four more bytes follow: the value of a step, float32. A query may have fewer num
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from ..arrays import Floats, Int32s
-from . import kernel, sum_kernel
+from . import Intrinsic, kernel, sum_kernel
 from .checksums import HasChecked, is_unread, position, verify_span
-from .dot_products import COMPILED, _has
 from .sorting import lower_bound
 
 Rows = npt.NDArray[Any]
 SCALE_BYTES = 4
-F16C = COMPILED and _has("f16c")
-I32, F32 = ir.IntType(32), ir.FloatType()
 
 
-def _half(builder: Any, bits: Any) -> Any:
-    """Widen 16 bits, by the instruction or by shifts: the exponent's bias differs by 112."""
-    if F16C:
-        return builder.fpext(builder.bitcast(bits, ir.HalfType()), F32)
-    wide = builder.zext(bits, I32)
-    magnitude = builder.bitcast(builder.shl(builder.and_(wide, I32(0x7FFF)), I32(13)), F32)
-    scaled = builder.bitcast(builder.fmul(magnitude, ir.Constant(F32, 2.0**112)), I32)
-    return builder.bitcast(builder.or_(scaled, builder.shl(builder.and_(wide, I32(0x8000)), I32(16))), F32)
+@cache
+def has_f16c() -> bool:
+    """Tell whether kernels widen 16-bit floats by an instruction."""
+    from .dense_emitters import F16C
+
+    return F16C
 
 
-def _to_float(typingctx: Any, value: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if value == types.uint16:
-            return _half(builder, arguments[0])
-        return builder.sitofp(arguments[0], F32) if value == types.int8 else arguments[0]
+def _emit_to_float(context: Any, value: Any) -> Any:
+    from .dense_emitters import to_float
 
-    return types.float32(value), codegen
+    return to_float(context, value)
 
 
-def _bits_of(typingctx: Any, value: Any) -> Any:
-    return types.int32(types.float32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], I32)
+def _emit_bits_of(context: Any, value: Any) -> Any:
+    from .dense_emitters import bits_of
+
+    return bits_of(context, value)
 
 
-def _float_of(typingctx: Any, bits: Any) -> Any:
-    return types.float32(types.int32), lambda context, builder, signature, arguments: builder.bitcast(arguments[0], F32)
+def _emit_float_of(context: Any, bits: Any) -> Any:
+    from .dense_emitters import float_of
+
+    return float_of(context, bits)
 
 
-def _float_at(typingctx: Any, rows: Any, offset: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        loaded = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), F32.as_pointer()))
-        loaded.align = 1
-        return loaded
+def _emit_float_at(context: Any, rows: Any, offset: Any) -> Any:
+    from .dense_emitters import float_at
 
-    return types.float32(rows, types.int64), codegen
+    return float_at(context, rows, offset)
 
 
 def _to_float_plainly(value: Any) -> Any:
     return value.view(np.float16).astype(np.float32) if value.dtype == np.uint16 else np.float32(value)
 
 
-to_float: Any = intrinsic(_to_float) if COMPILED else _to_float_plainly
+to_float: Any = Intrinsic(_emit_to_float, _to_float_plainly)
 """A number of a row as float32."""
-bits_of: Any = intrinsic(_bits_of) if COMPILED else lambda value: np.float32(value).view(np.int32)
-float_of: Any = intrinsic(_float_of) if COMPILED else lambda bits: np.int32(bits).view(np.float32)
+bits_of: Any = Intrinsic(_emit_bits_of, lambda value: np.float32(value).view(np.int32))
+float_of: Any = Intrinsic(_emit_float_of, lambda bits: np.int32(bits).view(np.float32))
 
-
-float_at: Any = intrinsic(_float_at) if COMPILED else lambda rows, entry: rows.reshape(-1)[entry:][:4].view(np.float32)[0]
+float_at: Any = Intrinsic(_emit_float_at, lambda rows, entry: rows.reshape(-1)[entry:][:4].view(np.float32)[0])
 """The float32 whose bytes begin at an entry of a contiguous matrix of bytes."""
 
 

@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from . import kernel, sum_kernel
-from .dot_products import COMPILED, F32, FLOATS, HALF, I32, I64, LANES, call, load, place, splat, store
+from . import Intrinsic, kernel, kernel_or, sum_kernel
+from .dot_products import LANES
 
 Floats = npt.NDArray[np.float32]
 Int32s = npt.NDArray[np.int32]
@@ -51,36 +48,12 @@ def _bits_apart(first: Any, second: Any) -> Any:
 
 
 def _emit_signed_sums(context: Any, columns: Any, starts: Any, coordinates: Any, signs: Any, n: Any, out: Any) -> Any:
-    signature = types.void(*[types.int64] * 6)
+    from .fde_emitters import signed_sums
 
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        columns, starts, coordinates, signs, n, out = arguments
-        sums = [place(builder, FLOATS) for _ in range(SUMMED // HALF)]
-        with cgutils.for_range(builder, n) as target:
-            begin, end = (
-                builder.zext(load(builder, builder.add(starts, builder.mul(at, I64(4))), I32), I64)
-                for at in (target.index, builder.add(target.index, I64(1)))
-            )
-            for address in sums:
-                builder.store(ir.Constant(FLOATS, [0.0] * HALF), address)
-            with cgutils.for_range_slice(builder, begin, end, I64(1)) as (i, _):
-                offset = builder.mul(i, I64(4))
-                coordinate = builder.zext(load(builder, builder.add(coordinates, offset), I32), I64)
-                sign = splat(builder, load(builder, builder.add(signs, offset), F32))
-                column = builder.add(columns, builder.mul(coordinate, I64(4 * SUMMED)))
-                for half, address in enumerate(sums):
-                    lanes = load(builder, builder.add(column, I64(64 * half)), FLOATS)
-                    added = call(builder, "llvm.fmuladd.v16f32", FLOATS, sign, lanes, builder.load(address))
-                    builder.store(added, address)  # fused or not: exact, since signs are 1 and -1
-            row = builder.add(out, builder.mul(target.index, I64(4 * SUMMED)))
-            for half, address in enumerate(sums):
-                store(builder, builder.load(address), builder.add(row, I64(64 * half)))
-        return context.get_dummy_value()
-
-    return signature, emit
+    return signed_sums(context, columns, starts, coordinates, signs, n, out)
 
 
-_signed_sums: Any = intrinsic(_emit_signed_sums)  # not as a decorator, as in `dot_products`
+_signed_sums = Intrinsic(_emit_signed_sums)
 
 
 def _signed_sums_compiled(columns: Floats, starts: Int32s, coordinates: Int32s, signs: Floats, out: Floats) -> None:
@@ -98,7 +71,7 @@ def signed_sums_plain(columns: Floats, starts: Int32s, coordinates: Int32s, sign
                 out[j, lane] += signs[i] * columns[coordinates[i], lane]
 
 
-signed_sums = kernel(_signed_sums_compiled) if COMPILED else signed_sums_plain
+signed_sums = kernel_or(signed_sums_plain)(_signed_sums_compiled)
 """``out[j]`` = sum of ``signs[i] * columns[coordinates[i]]`` for i in ``starts[j]:starts[j + 1]``, in that order.
 
 columns (dim, 64) and out (n, 64) float32, starts (n + 1,) and coordinates (dim,) int32, signs (dim,) float32, 1 or -1.

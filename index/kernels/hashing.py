@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
-from . import kernel
+from . import kernel, kernel_or
 from .sorting import lower_bound
 
 
-@kernel
+def _hash_in_python(characters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Do what `hash_strings` does with integers of any size, cut to 64 bits."""
+    data, edges, hashes, last = characters.tobytes(), offsets.tolist(), [], (1 << 64) - 1
+    for first, end in pairwise(edges):
+        h = 0xCBF29CE484222325
+        for byte in data[first:end]:
+            h = ((h ^ byte) * 0x100000001B3) & last
+        h = ((h ^ (h >> 32)) * 0x9E3779B97F4A7C15) & last
+        hashes.append(h ^ (h >> 29))
+    return np.array(hashes, np.uint64)
+
+
+@kernel_or(_hash_in_python)
 def hash_strings(characters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     """FNV-1a with a final mix. String ``i`` is ``characters[offsets[i]:offsets[i + 1]]``; offsets lie inside."""
     hashes = np.empty(len(offsets) - 1, np.uint64)

@@ -55,14 +55,14 @@ class PostingArrays(NamedTuple):
 def count_postings(indptr: I64, ranks: U32, n_terms: int, window: int) -> tuple[I64, I64]:
     """Return where each term's postings and runs start: two (n_terms + 1,) arrays. ``ranks < n_terms``."""
     starts, run_starts = np.zeros(n_terms + 1, np.int64), np.zeros(n_terms + 1, np.int64)
-    last = np.full(n_terms, -1, np.int64)
+    last = np.zeros(n_terms, np.int64)  # the window after that of a term's last posting
     for d in range(len(indptr) - 1):
         w = d // window
         for p in range(indptr[d], indptr[d + 1]):
             t = ranks[p]
             starts[t + 1] += 1
-            if last[t] != w:
-                last[t] = w
+            if last[t] != w + 1:
+                last[t] = w + 1
                 run_starts[t + 1] += 1
     for t in range(n_terms):
         starts[t + 1] += starts[t]
@@ -83,14 +83,14 @@ def transpose(indptr: I64, ranks: U32, impacts: U8, starts: I64, run_starts: I64
         np.empty(run_starts[n_terms], np.uint32),
     )
     cursor, run_cursor = starts[:-1].copy(), run_starts[:-1].copy()
-    last = np.full(n_terms, -1, np.int64)
+    last = np.zeros(n_terms, np.int64)  # the window after that of a term's last posting
     for d in range(len(indptr) - 1):
         w = d // window
         for p in range(indptr[d], indptr[d + 1]):
             t = ranks[p]
             c = cursor[t]
-            if last[t] != w:
-                last[t] = w
+            if last[t] != w + 1:
+                last[t] = w + 1
                 run_windows[run_cursor[t]] = w
                 run_offsets[run_cursor[t]] = c - starts[t]
                 run_cursor[t] += 1

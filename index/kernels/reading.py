@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
-from . import kernel
+from . import Foreign, kernel
 
 Bytes = npt.NDArray[np.uint8]
 Int64s = npt.NDArray[np.int64]
@@ -30,11 +28,17 @@ PAGE = 4096
 WAITING, FLYING, COME, FAILED = 0, 1, 2, 3
 """States of an extent."""
 
-carray: Any = numba.carray  # type: ignore[attr-defined]
-_types: Any = types
-_pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.uintp, types.int64))
-_syscall: Any = types.ExternalFunction("syscall", types.intp(*[types.intp] * 7))
-_errno_location: Any = types.ExternalFunction("__errno_location", _types.CPointer(types.int32)())
+carray: Any = Foreign(lambda numba: numba.carray)
+_pread: Any = Foreign(lambda numba: _c_function(numba, "pread", "intp", "int32", "intp", "uintp", "int64"))
+_syscall: Any = Foreign(lambda numba: _c_function(numba, "syscall", "intp", *["intp"] * 7))
+_errno_location: Any = Foreign(lambda numba: numba.types.ExternalFunction(
+    "__errno_location", numba.types.CPointer(numba.types.int32)()
+))  # fmt: skip
+
+
+def _c_function(numba: Any, name: str, result: str, *arguments: str) -> Any:
+    types = [getattr(numba.types, each) for each in (result, *arguments)]
+    return numba.types.ExternalFunction(name, types[0](*types[1:]))
 
 
 @kernel

@@ -71,7 +71,8 @@ def sort(values: Values) -> None:
         source, target = target, source
         width *= 2
     if source is not values:
-        values[:] = source
+        for i in range(n):  # Numba's assignment of a slice would compile code that says which shapes differ
+            values[i] = source[i]
 
 
 @kernel
@@ -102,7 +103,9 @@ def merge_orders(values: Values, source: Values, target: Values, first: Any, mid
 def order_of(values: Values) -> Any:
     """Return positions (n,) int64 that sort the values ascending; equal ones keep their order."""
     n = len(values)
-    source = np.arange(n)
+    source = np.empty(n, np.int64)
+    for i in range(n):
+        source[i] = i
     for first in range(0, n, RUN):
         order_run(values, source, first, min(first + RUN, n))
     target, width = np.empty_like(source), RUN

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ..retriever import Retriever
 
 SIZE = re.compile(r"(?P<number>\d+\.?\d*|\.\d+) ?(?P<unit>(?:[kmgt]i?)?b?)", re.IGNORECASE)
+SHORT_DOCS = 300_000
+"""Documents up to which NumPy answers a query of BM25 sooner than Numba is imported."""
 Command = Callable[[str, Callable[[argparse.Namespace], int], str, str], Parser]
 """Makes a sub-command of a name, what it runs, a summary and an example."""
 
@@ -135,6 +137,18 @@ def _searched(index: str, search: str | None) -> dict[str, FieldRecord]:
     return {name: manifest.fields[name] for name in names if name in manifest.fields}
 
 
+def is_short(options: argparse.Namespace) -> bool:
+    """Tell whether a search ends sooner in plain Python than Numba is imported: one of BM25 fields that are not large."""
+    from ...index.manifest import read
+
+    if options.exhaustive or options.explain or options.feedback or options.option or options.queries is not None:
+        return False
+    segments = read(Path(options.index)).segments
+    n_docs, n_deleted = sum(each.n_docs for each in segments), sum(each.n_deleted for each in segments)
+    kinds = {record.encoder.kind for record in _searched(options.index, options.search).values()}
+    return kinds == {"bm25"} and n_docs <= SHORT_DOCS and not n_deleted
+
+
 def tell_models(records: Mapping[str, FieldRecord], models: Mapping[str, str]) -> None:
     """Tell which models will be loaded because an index names them: its maker chose the folder or id."""
     from ..models import SHIPPED
@@ -149,10 +163,10 @@ def open_retriever(
     options: argparse.Namespace, clicks: ClickLog | str | None = None, encoders: Mapping[str, Encoder] | None = None
 ) -> Retriever:
     """Open the index with the search and its options that were asked for, a click log, and encoders at hand."""
+    models = models_of(options)
+    tell_models(_searched(options.index, options.search), models)  # first, since a missing index needs no retriever
     from ..retriever import Retriever
 
-    models = models_of(options)
-    tell_models(_searched(options.index, options.search), models)
     return Retriever.open(
         options.index, search=options.search, encoders=encoders, models=models, device=options.device,
         options=search_options(options), exhaustive=options.exhaustive, clicks=clicks, storage=token_storage(options),

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import audited, compiling, progress_bar, say, split_setting, write
-from .options import Command, add_index, add_model_options, add_search_options, models_of, once, open_retriever, tell_models
+from .options import (
+    Command,
+    add_index,
+    add_model_options,
+    add_search_options,
+    is_short,
+    models_of,
+    once,
+    open_retriever,
+    tell_models,
+)
 
 if TYPE_CHECKING:
     from ..hits import ReadCounts
@@ -82,7 +93,7 @@ def _search(options: argparse.Namespace) -> int:
     if options.run_out and not options.queries:
         raise ValueError("--run-out goes with --queries")
     feedback = _feedback(options)
-    with compiling(), open_retriever(options, options.feedback) as retriever:
+    with _quickest(options), compiling(), open_retriever(options, options.feedback) as retriever:
         if options.queries:
             return _search_many(options, retriever)
         common: dict[str, Any] = {name: getattr(options, name) for name in ("filter", "explain", "timings")}
@@ -95,6 +106,15 @@ def _search(options: argparse.Namespace) -> int:
     if not results:
         say("nothing found")
     return 0 if results else 1
+
+
+def _quickest(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """Interpret kernels where that is faster than to import what compiles them, as it is for a short search."""
+    if not is_short(options):
+        return nullcontext()
+    from ...index.kernels import interpreted
+
+    return interpreted()
 
 
 def _search_many(options: argparse.Namespace, retriever: Retriever) -> int:

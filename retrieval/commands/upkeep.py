@@ -1,4 +1,4 @@
-"""The commands that look after an index: ``info``, ``check`` and ``compact``."""
+"""The commands that look after an index, ``info``, ``check`` and ``compact``, and after an installation, ``warm``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import argparse
 import json
 from typing import Any
 
-from ..terminal import audited, compiling, say, write
+from ..terminal import audited, compiling, progress_bar, require_models, say, write
 from .options import Command, add_index, add_reorder
 
+KINDS_OF_FIELDS = ("tokens", "dense", "fde", "bm25", "sparse", "sparse-tokens", "nets")
 OWN_BLOCK = ("fields", "segments")
 
 
 def add_upkeep_commands(command: Command) -> None:
-    """Add the three commands to the command line."""
+    """Add the commands to the command line."""
     info = command("info", _info, "show what an index is made of", "lexmax info IDX --json")
     add_index(info)
     info.add_argument("--json", action="store_true", help="everything, as JSON")
@@ -28,6 +29,33 @@ def add_upkeep_commands(command: Command) -> None:
     compact = command("compact", _compact, "merge segments and drop deleted documents", "lexmax compact IDX --reorder")
     add_index(compact)
     add_reorder(compact)
+    warm = command("warm", _warm, "compile all kernels now, on all cores, instead of when each is first needed",
+                   "lexmax warm --encoder lexmax-splade --encoder lexmax-colbert")  # fmt: skip
+    warm.add_argument("--field", action="append", choices=KINDS_OF_FIELDS, default=[],
+                      help="only kernels of this kind of field; repeatable (default: all)")  # fmt: skip
+    warm.add_argument("--encoder", action="append", default=[], metavar="MODEL",
+                      help="kernels of this model too, which is loaded for it; repeatable")  # fmt: skip
+
+
+def _warm(options: argparse.Namespace) -> int:
+    import time
+
+    from ...index.kernels import JIT_OFF
+    from ..warming import JOBS, warm
+
+    if JIT_OFF:
+        raise ValueError("NUMBA_DISABLE_JIT is set, so that nothing is compiled: unset it")
+    jobs, begun, n = tuple(options.field) or JOBS, time.monotonic(), 0
+    if options.encoder:
+        require_models("lexmax warm --encoder")
+    say(f"compiling kernels of {', '.join([*options.encoder, *jobs])}: a minute or two where none was compiled before")
+    with progress_bar("kinds", total=len(options.encoder) + len(jobs)) as bar:
+        for _ in warm(options.encoder, jobs):
+            n += 1
+            if bar:
+                bar(n)
+    say(f"compiled in {time.monotonic() - begun:.0f} s; kept for later runs")
+    return 0
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from ...index.kernels.dot_products import COMPILED, I64, INTS, LANES, constant, load, place, store
+from ...index.kernels import Intrinsic, kernel_or
+from ...index.kernels.dot_products import LANES
 from ...index.kernels.sorting import sort
 from . import kernel
 
@@ -25,43 +23,25 @@ Int64s = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint16]
 Mask = npt.NDArray[np.bool_]
 
-I16 = ir.IntType(16)
 BLOCK = 16
 """Centroids whose maximum is looked at before themselves."""
 STEP = np.float32(1 / 4096)
 N_BINS = 4096
 
 
-def _max_rows_intrinsic(*, coded: bool) -> Any:
-    """Make the intrinsic: lane by lane the largest of ``n`` rows of dot products, side by side or named by codes."""
+def _emit_max_rows(context: Any, dots: Any, codes: Any, n: Any, out: Any) -> Any:
+    from .token_emitters import max_rows_emitter
 
-    @intrinsic
-    def max_rows(context: Any, dots: Any, codes: Any, n: Any, out: Any) -> Any:
-        signature = types.void(*[types.int64] * 4)
-
-        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            dots, codes, n, out = arguments
-            best = [place(builder, INTS) for _ in range(2)]
-            for address in best:
-                builder.store(constant(-(1 << 31)), address)
-            with cgutils.for_range(builder, n) as loop:
-                number = loop.index
-                if coded:
-                    number = builder.zext(load(builder, builder.add(codes, builder.mul(number, I64(2))), I16), I64)
-                row = builder.add(dots, builder.mul(number, I64(4 * LANES)))
-                for half, address in enumerate(best):
-                    value, before = load(builder, builder.add(row, I64(64 * half)), INTS), builder.load(address)
-                    builder.store(builder.select(builder.icmp_signed(">", value, before), value, before), address)
-            for half, address in enumerate(best):
-                store(builder, builder.load(address), builder.add(out, I64(64 * half)))
-            return context.get_dummy_value()
-
-        return signature, emit
-
-    return max_rows
+    return max_rows_emitter(coded=False)(context, dots, codes, n, out)
 
 
-_max_rows, _max_coded = _max_rows_intrinsic(coded=False), _max_rows_intrinsic(coded=True)
+def _emit_max_coded(context: Any, dots: Any, codes: Any, n: Any, out: Any) -> Any:
+    from .token_emitters import max_rows_emitter
+
+    return max_rows_emitter(coded=True)(context, dots, codes, n, out)
+
+
+_max_rows, _max_coded = Intrinsic(_emit_max_rows), Intrinsic(_emit_max_coded)
 
 
 def _row_maxima_compiled(dots: Int32s, first: int, last: int, out: Int32s) -> None:
@@ -88,9 +68,9 @@ def code_maxima_plain(dots: Int32s, codes: Codes, first: int, last: int, out: In
             out[j] = max(out[j], dots[codes[t], j])
 
 
-row_maxima = kernel(_row_maxima_compiled) if COMPILED else row_maxima_plain
+row_maxima = kernel_or(row_maxima_plain)(_row_maxima_compiled)
 """``out[j] = max(dots[first:last, j])``: dots (n, 32) i32 C-contiguous, first < last, out (32,) i32."""
-code_maxima = kernel(_code_maxima_compiled) if COMPILED else code_maxima_plain
+code_maxima = kernel_or(code_maxima_plain)(_code_maxima_compiled)
 """``out[j] = max(dots[codes[first:last], j])``: codes (T,) u16, first < last."""
 
 

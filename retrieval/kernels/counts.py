@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ...index.kernels.sorting import sort
+from ...index.kernels.terms import sort_pairs
 from . import kernel
 
 Int64s = npt.NDArray[np.int64]
@@ -34,9 +34,9 @@ def count_terms(ids: Int64s, lengths: Int64s, n_terms: int) -> tuple[Int64s, Int
                     n += 1
                 counts[ids[p]] += 1
         at += lengths[row]
-        sort(terms[first:n])
         for i in range(first, n):
             weights[i] = counts[terms[i]]
             counts[terms[i]] = 0
+        sort_pairs(terms[first:n], weights[first:n])
         indptr[row + 1] = n
     return indptr, terms[:n].copy(), weights[:n].copy()

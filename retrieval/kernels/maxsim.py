@@ -15,28 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
+from ...index.kernels import Intrinsic, kernel_or
 from ...index.kernels.checksums import Checked, is_unread, position, verify_span
-from ...index.kernels.dot_products import (
-    COMPILED,
-    F32,
-    FLOATS,
-    I8,
-    I64,
-    INTS,
-    LANES,
-    add_dots,
-    constant,
-    load,
-    n_tiles,
-    place,
-    splat,
-    store,
-    tile_of,
-)
+from ...index.kernels.dot_products import LANES
 from ...index.kernels.records import SCALAR_BYTES, is_sound
 from . import kernel
 
@@ -46,64 +28,23 @@ Floats = npt.NDArray[np.float32]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
-I16 = ir.IntType(16)
 LOWEST = -1e30
 
 
 def _maxima_intrinsic(nbits: int) -> Any:
-    """Make the intrinsic for one width: the largest similarity of each lane to the tokens of one document."""
+    """Make the intrinsic for one width."""
 
-    @intrinsic
-    def maxima(
+    def emit_maxima(
         context: Any, levels: Any, codes: Any, scalars: Any, n_tokens: Any, n_words: Any, centroid_dots: Any, packed: Any,
         constants: Any, out: Any,
     ) -> Any:  # fmt: skip
-        signature = types.void(*[types.int64] * 9)
+        from .token_emitters import maxima_emitter
 
-        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            levels, codes, scalars, n_tokens, n_words, centroid_dots, packed, constants, out = arguments
-            means, middles = (
-                [load(builder, builder.add(constants, I64(at + 64 * half)), FLOATS) for half in range(2)] for at in (0, 128)
-            )  # fmt: skip
-            numbers = [load(builder, builder.add(constants, I64(256 + 4 * i)), F32) for i in range(5)]
-            centroid_scale = splat(builder, numbers[0])
-            best = [place(builder, FLOATS) for _ in range(2)]
-            for address in best:
-                builder.store(ir.Constant(FLOATS, [LOWEST] * 16), address)
-            n_bytes = builder.mul(n_words, I64(4))
-            zero = (constant(0), constant(0))
-            with cgutils.for_range(builder, n_tiles(builder, n_tokens)) as loop:
-                tokens = tile_of(builder, loop.index, n_tokens)
-                rows = [builder.add(levels, builder.mul(token, n_bytes)) for token in tokens]
-                found = add_dots(builder, zero, rows, n_words, packed, nbits)
-                for token, sums in zip(tokens, found, strict=True):
-                    code = builder.zext(load(builder, builder.add(codes, builder.mul(token, I64(2))), I16), I64)
-                    pair = builder.add(scalars, builder.mul(token, I64(2)))
-                    inverse, scale = (
-                        splat(builder, _dequantised(builder, builder.add(pair, I64(i)), *numbers[1 + 2 * i : 3 + 2 * i]))
-                        for i in range(2)
-                    )  # fmt: skip
-                    dots = builder.add(centroid_dots, builder.mul(code, I64(4 * LANES)))
-                    for half in range(2):
-                        centroid = builder.sitofp(load(builder, builder.add(dots, I64(64 * half)), INTS), FLOATS)
-                        left = builder.fadd(builder.fmul(centroid, centroid_scale), means[half])
-                        right = builder.fsub(builder.sitofp(sums[half], FLOATS), middles[half])
-                        value = builder.fadd(builder.fmul(left, inverse), builder.fmul(right, scale))
-                        before = builder.load(best[half])
-                        larger = builder.fcmp_ordered(">", value, before)
-                        builder.store(builder.select(larger, value, before), best[half])
-            for half in range(2):
-                store(builder, builder.load(best[half]), builder.add(out, I64(64 * half)))
-            return context.get_dummy_value()
+        return maxima_emitter(nbits)(
+            context, levels, codes, scalars, n_tokens, n_words, centroid_dots, packed, constants, out
+        )  # fmt: skip
 
-        return signature, emit
-
-    return maxima
-
-
-def _dequantised(builder: Any, address: Any, lowest: Any, step: Any) -> Any:
-    coded = builder.uitofp(load(builder, address, I8), F32)
-    return builder.fadd(builder.fmul(coded, step), lowest)
+    return Intrinsic(emit_maxima)
 
 
 _maxima_1, _maxima_2, _maxima_4, _maxima_8 = (_maxima_intrinsic(nbits) for nbits in (1, 2, 4, 8))
@@ -153,7 +94,7 @@ def maxima_plain(
                 out[j] = value
 
 
-maxima = kernel(_maxima_compiled) if COMPILED else maxima_plain
+maxima = kernel_or(maxima_plain)(_maxima_compiled)
 """Largest similarity, over its weight, of each lane to tokens ``first .. first + n`` of a segment.
 
 Parameters: nbits 1, 2, 4 or 8; levels (T, dim * nbits / 8) u8; codes (T,) u16; scalars (T, 2) u8; dots (n_centroids, 32)

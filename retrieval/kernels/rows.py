@@ -10,8 +10,9 @@ from ...index.kernels.postings import I32, I64, PostingArrays, verify_rows
 from ...index.kernels.rows import rank_bytes
 from . import Integer, kernel
 from .prefetch import LINE_BYTES, prefetch
-from .scores import Accumulator, Ranks
+from .scores import Accumulator, Ranks, known_terms
 from .simd import score_narrow_row, score_wide_row
+from .topk import Keys, key_of, push, raise_threshold
 
 AHEAD = 8
 """Documents whose rows are prefetched; their offsets are twice as far ahead."""
@@ -50,3 +51,32 @@ def score_rows(packed: tuple[Any, ...], documents: I32, ranks: Ranks, weights: A
             ahead = np.int64(documents[i + AHEAD])
             prefetch_rows(arrays, ahead, ahead + 1)
         scores[i] = score_document(arrays, np.int64(documents[i]), ranks, weights)
+
+
+@kernel
+def search_rows(
+    packed: tuple[Any, ...], base: Integer, documents: I32, ranks: Ranks, integers: Ranks, keys: Keys, n: Integer, k: Integer,
+    floor: Integer, shared_threshold: I64, accumulator: Accumulator,
+) -> tuple[Integer, Integer]:  # fmt: skip
+    """Push those of a segment's ascending ``documents`` that can be among the k best: for filters that leave few.
+
+    Parameters and results are those of `search.search_windows`; ``accumulator`` gives the type of weights alone.
+    """
+    arrays = PostingArrays(*packed)
+    terms, weights = known_terms(ranks, integers, accumulator)
+    if len(terms) == 0:
+        return n, floor
+    verify_rows(arrays, 0, documents, 1)
+    threshold = max(raise_threshold(shared_threshold, (floor >> 32) - 1), floor >> 32)
+    for i in range(len(documents)):
+        if i + 2 * AHEAD < len(documents):
+            prefetch(arrays.forward_indptr, documents[i + 2 * AHEAD])
+        if i + AHEAD < len(documents):
+            ahead = np.int64(documents[i + AHEAD])
+            prefetch_rows(arrays, ahead, ahead + 1)
+        d = np.int64(documents[i])
+        score = score_document(arrays, d, terms, weights)
+        if score > threshold:
+            n, floor = push(keys, n, k, key_of(score, base + d), floor)
+            threshold = max(threshold, floor >> 32)
+    return n, floor

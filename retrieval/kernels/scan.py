@@ -1,11 +1,7 @@
-"""Windowed term-at-a-time scan with non-essential terms (MaxScore: Turtle, Flood, IP&M 1995), bounded by blocks.
+"""Windowed term-at-a-time scan: every posting of the query's terms is added, whatever k is.
 
 Each window of documents is scored into an accumulator that stays in cache; then 64 scores at once are compared with the
-threshold. Once a threshold is known, frequent terms of little weight need not be added posting by posting: the accumulator
-begins with the bounds of their blocks, half a byte for eight documents, only the *essential* terms' postings are added, and
-the few documents whose sum still passes the threshold are scored from their rows. How many terms are essential is settled from
-window to window by what the last one cost.
-Exact with ``alpha`` = 1: a document is skipped only when its score is not above ``threshold``.
+threshold. `maxscore` does the same with bounds in place of frequent terms.
 """
 
 from __future__ import annotations
@@ -15,27 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...index.kernels.postings import BLOCK, I64, PostingArrays, run_span, step_of, verify_lists, verify_rows
-from ...index.kernels.sorting import order_of
+from ...index.kernels import kernel_or
+from ...index.kernels.postings import I64, PostingArrays, run_span, verify_lists
 from . import Integer, kernel
-from .bounds import bound_window
-from .prefetch import prefetch
-from .rows import prefetch_rows, score_document
-from .scores import Accumulator, Allowed, Ranks, count_allowed
+from .scores import Accumulator, Allowed, Ranks
 from .simd import LANES, lowest, passing
 from .topk import Keys, key_of, push, raise_threshold
 
-AHEAD = 8
-"""Candidates whose rows are prefetched; their offsets are twice as far ahead."""
-NS_POSTING, NS_CANDIDATE, CANDIDATES_PER_HIT = 0.45, 300.0, 15
-"""What a posting added and a candidate scored cost, and how many candidates an answer means. They steer, and never change an
-answer."""
-FIRST_SHARE, LAST_SHARE = 1.0, 6.0
-"""What non-essential terms may reach together, in thresholds: at first, and at most. It may be more than one: bounds of blocks
-are far below the sum of the terms' largest impacts."""
+NS_POSTING = 0.45
+"""What a posting added costs. It steers, and never changes an answer."""
 
 
-@kernel
+def _accumulate_arrays(accumulator: Any, slots: Any, impacts: Any, weight: Any) -> None:
+    """Do what `accumulate` does: no slot comes twice in a run."""
+    accumulator[slots] += impacts.astype(accumulator.dtype) * weight
+
+
+@kernel_or(_accumulate_arrays)
 def accumulate(accumulator: Accumulator, slots: npt.NDArray[np.uint16], impacts: npt.NDArray[np.uint8], weight: Any) -> None:
     """Add ``weight x impact`` at each posting's slot; the caller made sure that no sum passes the accumulator's type."""
     for i in range(len(slots)):
@@ -44,103 +36,36 @@ def accumulate(accumulator: Accumulator, slots: npt.NDArray[np.uint16], impacts:
 
 
 @kernel
-def spread(bounds: Accumulator, accumulator: Accumulator) -> None:
-    """Give each of a block's documents its bound."""
-    for b in range(len(bounds)):
-        for i in range(BLOCK):
-            accumulator[b * BLOCK + i] = bounds[b]
-
-
-@kernel
-def bounding_pays(n_postings: Integer, k: Integer) -> bool | np.bool_:
-    """Whether bounds instead of so many postings of frequent terms save more than candidates for k answers cost."""
-    return NS_POSTING * n_postings > CANDIDATES_PER_HIT * k * NS_CANDIDATE
-
-
-@kernel
-def by_worth(arrays: PostingArrays, ranks: Ranks, weights: Accumulator) -> I64:
-    """Order of the terms, those with the least reach for each posting first, and last those without block maxima."""
-    worth = np.empty(len(ranks), np.float64)
-    for i in range(len(ranks)):
-        t = ranks[i]
-        length = np.float64(arrays.starts[t + 1] - arrays.starts[t])
-        worth[i] = np.int64(weights[i]) * np.int64(arrays.kth[t, 0]) / length if arrays.dense_rows[t] >= 0 else np.inf
-    order: I64 = order_of(worth)
-    return order
-
-
-@kernel
-def sum_up(arrays: PostingArrays, ranks: Ranks, weights: Accumulator) -> tuple[I64, I64, int]:
-    """What the first i terms reach together at most, their postings, both (n_terms + 1,), and how many have block maxima."""
-    reach, n_postings = np.zeros(len(ranks) + 1, np.int64), np.zeros(len(ranks) + 1, np.int64)
-    n_dense = 0
-    for i in range(len(ranks)):
-        t = ranks[i]
-        n_dense += arrays.dense_rows[t] >= 0
-        reach[i + 1] = reach[i] + np.int64(weights[i]) * 15 * step_of(np.int64(arrays.kth[t, 0]))
-        n_postings[i + 1] = n_postings[i] + arrays.starts[t + 1] - arrays.starts[t]
-    return reach, n_postings, n_dense
-
-
-@kernel
-def next_share(share: float, n_candidates: Integer, n_postings: float) -> float:
-    """Let candidates cost between half of what the essential terms' postings cost and as much."""
-    spent, scanned = NS_CANDIDATE * n_candidates, NS_POSTING * n_postings
-    if spent > scanned:
-        return share * 0.75
-    return min(share * 1.3, LAST_SHARE) if spent < 0.5 * scanned else share
-
-
-@kernel
-def score_window(
-    arrays: PostingArrays, window: Integer, ranks: Ranks, weights: Accumulator, n_bounded: Integer, cursors: I64, w: Integer,
-    accumulator: Accumulator, size: Integer, bounds: Accumulator,
+def add_terms(
+    arrays: PostingArrays, ranks: Ranks, weights: Accumulator, n_skipped: Integer, cursors: I64, w: Integer,
+    accumulator: Accumulator, size: Integer, begun: bool,
 ) -> bool:  # fmt: skip
-    """Score the ``size`` documents of window ``w``, the first ``n_bounded`` terms by bounds; False when no term occurs.
+    """Add the postings of all terms but the first ``n_skipped`` in window ``w``; False where none stands in the accumulator.
 
-    ``cursors`` are each term's next run, and move on.
+    ``begun``: it holds something already; else it is cleared before the first. ``cursors`` are each term's next run, and
+    move on.
     """
-    if n_bounded > 0:
-        bound_window(arrays, window, w, ranks[:n_bounded], weights[:n_bounded], bounds)
-        spread(bounds[: (size + BLOCK - 1) // BLOCK], accumulator)
-    found = bool(n_bounded > 0)
-    for i in range(n_bounded, len(ranks)):
+    for i in range(n_skipped, len(ranks)):
         t, r = ranks[i], cursors[i]
         while r < arrays.run_starts[t + 1] and arrays.run_windows[r] < w:  # windows that were passed over
             r += 1
         cursors[i] = r
         if r == arrays.run_starts[t + 1] or arrays.run_windows[r] != w:
             continue
-        if not found:
+        if not begun:
             accumulator[:size] = 0
-            found = True
+            begun = True
         first, end = run_span(arrays.starts, arrays.run_starts, arrays.run_offsets, t, r)
         cursors[i] = r + 1
         accumulate(accumulator, arrays.slots[first:end], arrays.impacts[first:end], weights[i])
-    return found
-
-
-@kernel
-def collect(scores: Accumulator, size: Integer, allowed: Allowed, threshold: Integer, slots: npt.NDArray[np.uint16]) -> Integer:
-    """Fill ``slots`` with those below ``size`` that are allowed and whose score passes the threshold; returns their number."""
-    n = 0
-    for first in range(0, size, LANES):
-        bits = passing(scores, first, threshold)
-        while bits != 0:
-            slot = first + lowest(bits)
-            bits &= bits - 1
-            if slot < size and (len(allowed) == 0 or allowed[slot]):
-                slots[n] = slot
-                n += 1
-    return n
+    return begun
 
 
 @kernel
 def scan_segment(
     arrays: PostingArrays, window: Integer, first_window: Integer, last_window: Integer, n_docs: Integer, base: Integer,
-    ranks: Ranks, weights: Accumulator, accumulator: Accumulator, bounds: Accumulator, allowed: Allowed,
-    keys: Keys, n: Integer, k: Integer, floor: Integer, shared_threshold: I64, alpha: float,
-    tight: bool | np.bool_, bounded: bool | np.bool_,
+    ranks: Ranks, weights: Accumulator, accumulator: Accumulator, allowed: Allowed, counts: I64,
+    keys: Keys, n: Integer, k: Integer, floor: Integer, shared_threshold: I64,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Push every document of some windows of the segment that can be among the k best.
 
@@ -152,58 +77,32 @@ def scan_segment(
         The query; weights in the accumulator's dtype.
     accumulator : (65,536,) uint16 or uint32
         Scratch; any slot value fits it, so a damaged posting cannot write elsewhere.
-    bounds : (>= 8,192,) of the accumulator's dtype
-        Scratch.
     allowed : (n_docs,) bool, or empty for all
+    counts : (n_windows,)
+        Allowed documents of each window of the segment, where there is ``allowed``.
     keys, n, k, floor
         See `topk`; keys of earlier documents stay and compete.
     shared_threshold : (1,)
         Scores not above it are known not to matter, in addition to the floor; see `topk.raise_threshold`.
-    alpha : float
-        1: exact. Less: a document whose bounds are not above the threshold / alpha is skipped.
-    tight : bool
-        It comes from whole scores, not from single terms.
-    bounded : bool
-        Take bounds for terms that are not essential, once there is a threshold.
 
     Returns
     -------
     (n, floor)
     """
-    reach, n_postings, n_dense = np.zeros(1, np.int64), np.zeros(1, np.int64), 0
-    if bounded:
-        order = by_worth(arrays, ranks, weights)
-        ranks, weights = ranks[order], weights[order]
-        reach, n_postings, n_dense = sum_up(arrays, ranks, weights)
-    cursors = arrays.run_starts[ranks]
-    candidates = np.empty(window if bounded else 0, np.uint16)
-    share = FIRST_SHARE
+    cursors = np.empty(len(ranks), np.int64)
+    for i in range(len(ranks)):
+        cursors[i] = arrays.run_starts[ranks[i]]
     threshold = max(shared_threshold[0], floor >> 32)
     for w in range(first_window, last_window):
-        tight = tight or shared_threshold[0] > threshold  # another thread's answers
         threshold = max(threshold, raise_threshold(shared_threshold, (floor >> 32) - 1))
         first = w * window
         size = min(window, n_docs - first)
+        if len(allowed) > 0 and counts[w] == 0:
+            continue
         here = allowed[first : first + size] if len(allowed) > 0 else allowed
-        if len(here) > 0 and count_allowed(here) == 0:
-            continue
-        n_bounded = 0
-        while (tight or n >= k) and n_bounded < n_dense and reach[n_bounded + 1] <= share * threshold:
-            n_bounded += 1
-        if not score_window(arrays, window, ranks, weights, n_bounded, cursors, w, accumulator, size, bounds):
-            continue
-        n_candidates: Integer = 0
-        if n_bounded == 0:
+        if add_terms(arrays, ranks, weights, 0, cursors, w, accumulator, size, False):
             n, floor = push_window(accumulator, size, here, base + first, keys, n, k, floor, threshold)
-        else:
-            highest = (1 << (8 * accumulator.itemsize)) - 1
-            n_candidates = collect(accumulator, size, here, np.int64(min(threshold / alpha, highest)), candidates)
-            n, floor = score_candidates(
-                arrays, first, base, candidates[:n_candidates], accumulator, ranks, weights, keys, n, k, floor, threshold
-            )
-        threshold = max(threshold, floor >> 32)
-        if n_bounded > 0:
-            share = next_share(share, n_candidates, (n_postings[-1] - n_postings[n_bounded]) * window / n_docs)
+            threshold = max(threshold, floor >> 32)
     return n, floor
 
 
@@ -222,29 +121,6 @@ def push_window(
             if score > threshold and slot < size and (len(allowed) == 0 or allowed[slot]):
                 n, floor = push(keys, n, k, key_of(score, base + slot), floor)
                 threshold = max(threshold, floor >> 32)
-    return n, floor
-
-
-@kernel
-def score_candidates(
-    arrays: PostingArrays, first: Integer, base: Integer, candidates: npt.NDArray[np.uint16], accumulator: Accumulator,
-    ranks: Ranks, weights: Accumulator, keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer,
-) -> tuple[Integer, Integer]:  # fmt: skip
-    """Score the candidates of the window that begins at document ``first`` from their rows, and push them."""
-    verify_rows(arrays, first, candidates, 1)
-    for i in range(len(candidates)):
-        if i + 2 * AHEAD < len(candidates):
-            prefetch(arrays.forward_indptr, first + np.int64(candidates[i + 2 * AHEAD]))
-        if i + AHEAD < len(candidates):
-            ahead = first + np.int64(candidates[i + AHEAD])
-            prefetch_rows(arrays, ahead, ahead + 1)
-        if accumulator[candidates[i]] <= threshold:
-            continue
-        d = first + np.int64(candidates[i])
-        score = score_document(arrays, d, ranks, weights)
-        if score > threshold:
-            n, floor = push(keys, n, k, key_of(score, base + d), floor)
-            threshold = max(threshold, floor >> 32)
     return n, floor
 
 

@@ -1,4 +1,4 @@
-"""Arrays of scores and masks of documents: their types, and what is asked of a stretch of them."""
+"""Arrays of scores, masks of documents and weights of terms: their types, and what kernels share about them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def largest(scores: Accumulator) -> Integer:
 
 
 @kernel
-def count_allowed(allowed: Allowed) -> Integer:
-    """Count allowed documents, eight in one step."""
-    whole = len(allowed) // 8 * 8
-    count = np.uint64(0)
-    for eight in allowed[:whole].view(np.uint64):  # a document is a byte, 0 or 1
-        count += (eight * np.uint64(0x0101010101010101)) >> np.uint64(56)
-    rest: Integer = allowed[whole:].sum()
-    return np.int64(count) + rest
+def known_terms(ranks: Ranks, integers: Ranks, accumulator: Accumulator) -> tuple[Ranks, Accumulator]:
+    """Terms of the query that the segment has, and their weights in the accumulator's type."""
+    terms, weights = np.empty(len(ranks), np.int64), np.empty(len(ranks), accumulator.dtype)
+    n = 0
+    for i in range(len(ranks)):
+        if ranks[i] >= 0 and integers[i] > 0:
+            terms[n], weights[n] = ranks[i], integers[i]
+            n += 1
+    return terms[:n], weights[:n]

@@ -12,24 +12,27 @@ from itertools import pairwise
 
 import numpy as np
 
-from ...index.arrays import Floats, Int32s, Mask
-from ...index.kernels import read_only
+from ...index.arrays import Floats, Int32s, Int64s, Mask
+from ...index.kernels import is_interpreted
 from ...index.kernels.postings import BLOCK
 from ...index.representations.sparse import SparseVectors
 from ...index.sparse.field import SparseField
 from ..hits import Hits
 from ..kernels import Integer
 from ..kernels.query import count_postings, finish, seed
-from ..kernels.rows import score_rows
-from ..kernels.search import AUTO, BLOCKMAX, MAXSCORE, SCAN, search_windows
+from ..kernels.rows import score_rows, search_rows
+from ..kernels.scan import NS_POSTING
+from ..kernels.search import AUTO, BLOCKMAX, MAXSCORE, SCAN, scan_windows, search_windows
 from ..kernels.topk import Keys, new_keys
 from ..workers import Workers
+from .allowed import EVERYTHING, Allowed, CountedMasks, counted
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
 from .queries import IntegerQuery, prepare
 
 ALGORITHMS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN, "maxscore": MAXSCORE}
-_EVERYTHING = read_only(np.empty(0, np.bool_))
 _SLACK_BLOCKS = (1 << 16) // BLOCK
+NS_ROW = 100.0
+"""What scoring a document from its row costs. It steers, and never changes an answer."""
 HEAVY_POSTINGS = 1_000_000
 """From here on a single query is worth waking threads for: a plain scan would take half a millisecond."""
 
@@ -70,7 +73,8 @@ class BlockMaxSearcher:
     def __init__(self, field: SparseField) -> None:
         self.field = checked_field(field, SparseField, "sparse vectors")
         self._n_deleted = [segment.n_deleted for segment in field.segments]
-        self._scratch, self._workers = Scratch(), Workers()
+        self._scratch, self._workers, self._masks = Scratch(), Workers(), CountedMasks()
+        self._beyond_scans = False
 
     def search(
         self, queries: SparseVectors, k: int, allowed: Sequence[Mask | None] | None = None,
@@ -106,11 +110,12 @@ class BlockMaxSearcher:
             raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {options.algorithm!r}")
         k = min(k, max(1, self.field.n_docs))
         masks = self.field.masks() if allowed is None else allowed
+        documents = self._masks.of(masks, [segment.inverted.window for segment in self.field.segments])
         filtered = allowed is not None
         threads_each = n_threads if len(queries) == 1 else 1
 
         def answer(number: int) -> tuple[Int32s, Floats]:
-            return self._one(prepare(self.field, queries, number), k, masks, filtered, options, threads_each)
+            return self._one(prepare(self.field, queries, number), k, documents, filtered, options, threads_each)
 
         return Hits.of(self._workers.map(answer, len(queries), n_threads))
 
@@ -150,13 +155,15 @@ class BlockMaxSearcher:
         segment = next((segment for segment in segments if len(segment.inverted.terms)), None)
         if segment is None:
             return
-        everything = [np.ones(segment.n_docs, np.bool_) for segment in segments]
         vector = SparseVectors(np.array([0, 1], np.int64), segment.inverted.terms[:1].copy(), np.ones(1, np.float32))
         query = prepare(self.field, vector, 0)
-        for algorithm in ALGORITHMS:
-            for masks in (everything, [None] * len(everything)):
-                for narrow in (True, False):
-                    self._one(replace(query, narrow=narrow), 1, masks, True, SparseOptions(algorithm=algorithm))
+        whole = [EVERYTHING] * len(segments)
+        filtered = [counted(np.ones(each.n_docs, np.bool_), each.inverted.window) for each in segments]
+        few = [replace(each, documents=np.empty(0, np.int32)) for each in filtered]
+        for narrow in (True, False):
+            for algorithm in ALGORITHMS:
+                for allowed in (whole, filtered, few):
+                    self._one(replace(query, narrow=narrow), 1, allowed, True, SparseOptions(algorithm=algorithm))
         self.score(vector, [np.array([segment.base], np.int32)])
 
     def _score(self, query: IntegerQuery, doc_nums: Int32s) -> Floats:
@@ -171,11 +178,10 @@ class BlockMaxSearcher:
         return query.floats(scores)
 
     def _one(
-        self, query: IntegerQuery, k: int, masks: Sequence[Mask | None], filtered: bool, options: SparseOptions,
+        self, query: IntegerQuery, k: int, allowed: Sequence[Allowed], filtered: bool, options: SparseOptions,
         n_threads: int = 1,
     ) -> tuple[Int32s, Floats]:  # fmt: skip
         segments = self.field.segments
-        kind = np.uint16 if query.narrow else np.uint32
         shared_threshold = np.zeros(1, np.int64)
         if not filtered:  # how many documents a filter leaves out is unknown; deleted ones are counted
             for segment, n_deleted, ranks in zip(segments, self._n_deleted, query.ranks, strict=True):
@@ -189,22 +195,47 @@ class BlockMaxSearcher:
             n: Integer = 0
             floor: Integer = 0
             for number in numbers:
-                i, first, last = windows[number]
-                segment, mask = segments[i], masks[i]
-                packed, window = segment.inverted.packed, segment.inverted.window
-                n_blocks = (last - first) * window // BLOCK + _SLACK_BLOCKS
-                n, floor = search_windows(
-                    packed, window, first, last, segment.n_docs, segment.base, query.ranks[i], query.weights,
-                    _EVERYTHING if mask is None else read_only(mask), keys, n, k, floor, shared_threshold, options.alpha,
-                    ALGORITHMS[options.algorithm], self._scratch.take("accumulator", 1 << 16, kind),
-                    self._scratch.take("bounds", n_blocks, kind),
-                )  # fmt: skip
-                segment.inverted.file.raise_damage()
+                n, floor = self._search(*windows[number], query, allowed, keys, n, k, floor, shared_threshold, options)
             return keys[:n]
 
         found = self._workers.share(search, len(windows), n_threads)
         keys = found[0] if len(found) == 1 else np.concatenate(found)
         return finish(keys, len(keys), k, query.divisor)
+
+    def _search(
+        self, i: int, first: int, last: int, query: IntegerQuery, allowed: Sequence[Allowed], keys: Keys, n: Integer, k: int,
+        floor: Integer, shared_threshold: Int64s, options: SparseOptions,
+    ) -> tuple[Integer, Integer]:  # fmt: skip
+        """Search windows ``first`` to ``last`` - 1 of segment ``i``, in the way that looks cheapest."""
+        segment, these, ranks = self.field.segments[i], allowed[i], query.ranks[i]
+        packed, window = segment.inverted.packed, segment.inverted.window
+        algorithm = SCAN if is_interpreted() and options.algorithm == "auto" else ALGORITHMS[options.algorithm]
+        kind = np.uint16 if query.narrow else np.uint32
+        accumulator = self._scratch.take("accumulator", 1 << 16, kind)
+        done = False
+        if these.documents is not None and algorithm == AUTO:
+            span = np.searchsorted(these.documents, [first * window, last * window])
+            documents = these.documents[span[0] : span[1]]
+            n_postings = int(count_postings(segment.inverted.arrays.starts, ranks)) * (last - first) / len(these.counts)
+            if NS_ROW * len(documents) <= NS_POSTING * n_postings:
+                n, floor = search_rows(
+                    packed, segment.base, documents, ranks, query.weights, keys, n, k, floor, shared_threshold, accumulator
+                )
+                done = True
+        elif algorithm == SCAN or (algorithm == AUTO and not self._beyond_scans):
+            n, floor, done = scan_windows(
+                packed, window, first, last, segment.n_docs, segment.base, ranks, query.weights, these.mask, these.counts,
+                keys, n, k, floor, shared_threshold, algorithm, accumulator,
+            )  # fmt: skip
+            self._beyond_scans = not done
+        if not done:
+            bounds = self._scratch.take("bounds", (last - first) * window // BLOCK + _SLACK_BLOCKS, kind)
+            n, floor = search_windows(
+                packed, window, first, last, segment.n_docs, segment.base, ranks, query.weights, these.mask, these.counts,
+                keys, n, k, floor, shared_threshold, options.alpha, algorithm, accumulator, bounds,
+            )  # fmt: skip
+        segment.inverted.file.raise_damage()
+        return n, floor
 
     def _is_heavy(self, query: IntegerQuery) -> bool:
         """Whether a query has so many postings that threads share it."""

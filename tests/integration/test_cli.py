@@ -242,7 +242,7 @@ def test_errors_say_what_where_and_what_to_do(idx, tmp_path, capsys, arguments, 
 
 
 COMMANDS = """
-    build add delete field import export search get list calibrate audit feedback info check compact serve eval
+    build add delete field import export search get list calibrate audit feedback info check compact warm serve eval
     train mine score augment pack
 """
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexmax.index.kernels import read_only
+from lexmax.index.kernels import JIT_OFF, read_only
 from lexmax.index.kernels.checksums import SOUND, Checked
-from lexmax.index.kernels.dot_products import COMPILED, LANES, dot_rows, dot_rows_plain, pack_lanes
+from lexmax.index.kernels.dot_products import LANES, dot_rows, dot_rows_plain, pack_lanes
 from lexmax.index.kernels.lists import count_documents, list_documents
 from lexmax.retrieval.kernels.centroids import (
     STEP,
@@ -215,11 +215,11 @@ def test_documents_without_tokens_score_nothing():
     assert checked.states.tolist() == [SOUND, 0]
 
 
-@pytest.mark.skipif(not COMPILED or "NUMBA_CPU_NAME" in os.environ, reason="this is the run that it would start")
+@pytest.mark.skipif(JIT_OFF or "NUMBA_CPU_NAME" in os.environ, reason="this is the run that it would start")
 def test_the_same_without_vector_neural_network_instructions():
     """Numba for a generic processor: products are spelled out in shifts and multiplications."""
     code = (
-        "import sys, pytest; from lexmax.index.kernels import dot_products as dots; assert dots.COMPILED and not dots.VNNI;"
+        "import sys, pytest; from lexmax.index.kernels import dot_emitters as dots; assert dots.COMPILED and not dots.VNNI;"
         "sys.exit(pytest.main([sys.argv[1], '-k', 'agree', '-p', 'no:cacheprovider']))"
     )
     environment = {**os.environ, "NUMBA_CPU_NAME": "generic", "LEXMAX_EXAMPLES": "20"}

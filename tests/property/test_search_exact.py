@@ -172,7 +172,7 @@ def test_an_error_in_a_thread_of_a_query_is_raised(tmp_path, monkeypatch):
     def fail(*arguments):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.search_windows", fail)
+    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.scan_windows", fail)
     with pytest.raises(MemoryError, match="no room"):
         searcher.search(rows({0: 1.0}), 10, n_threads=3)
 

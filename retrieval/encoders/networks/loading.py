@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ....index.errors import MissingDependencyError, RepresentationError
-from ....index.kernels.dot_products import AVX2, VNNI
 from .packed import is_packed, packed_files, unpack
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ def fastest_dtype(device: str) -> Literal["float32", "bfloat16", "int8"]:
 
     if not device.startswith("cpu"):
         return "bfloat16"
+    from ....index.kernels.dot_emitters import AVX2, VNNI  # with Numba
+
     if VNNI or AVX2:
         return "int8"
     found: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
