@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .retrieval.encoders.specs import EncoderSpec
     from .retrieval.exchange.ciff import export_ciff, import_ciff
     from .retrieval.exchange.dense_files import import_dense
+    from .retrieval.exchange.feeds import export_feed
     from .retrieval.exchange.importing import import_vectors
     from .retrieval.exchange.plaid import import_plaid
     from .retrieval.exchange.semantic_search import SemanticIndex, semantic_search_lexmax
@@ -144,6 +145,7 @@ _HOMES = {
     "calibrate": "retrieval.searchers.calibration",
     "drop_field": "retrieval.fields",
     "export_ciff": "retrieval.exchange.ciff",
+    "export_feed": "retrieval.exchange.feeds",
     "import_ciff": "retrieval.exchange.ciff",
     "import_dense": "retrieval.exchange.dense_files",
     "import_plaid": "retrieval.exchange.plaid",
@@ -227,6 +229,7 @@ __all__ = [
     "calibrate",
     "drop_field",
     "export_ciff",
+    "export_feed",
     "import_ciff",
     "import_dense",
     "import_plaid",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,12 +73,16 @@ def add_indexing_commands(command: Command) -> None:
     _add_field_command(command)
     _add_import_options(command("import", _import, "build an index from ready-made vectors, a CIFF file or a PLAID index",
                                 "lexmax import vectors.jsonl --out IDX --documents corpus.jsonl"))  # fmt: skip
-    export = command(
-        "export", _export, "write a sparse field as a CIFF file, for other engines", "lexmax export IDX index.ciff"
-    )
+    export = command("export", _export, "write a sparse field as CIFF, or all vectors as a feed of another engine",
+                     "lexmax export IDX points.jsonl --format qdrant")  # fmt: skip
     add_index(export)
     export.add_argument("file", metavar="FILE")
-    export.add_argument("--field", metavar="NAME", help="which field, when there are several sparse ones")
+    export.add_argument("--format", choices=["ciff", "elasticsearch", "opensearch", "vespa", "qdrant", "jsonl"],
+                        default="ciff", help="ciff (the default); bulk files, feeds or points of other engines; jsonl: vectors "
+                        "that lexmax and Anserini import")  # fmt: skip
+    export.add_argument("--field", action="append", metavar="NAME", help="which field of several; repeatable for feeds, whose "
+                        "default is all that hold vectors")  # fmt: skip
+    export.add_argument("--name", default="lexmax", help="of feeds: the other engine's index or schema (default lexmax)")
 
 
 def _add_field_command(command: Command) -> None:
@@ -113,6 +118,8 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
                         "term counts for BM25, or impacts of an encoder")  # fmt: skip
     parser.add_argument("--k1", type=float, default=1.2, help="of BM25, for counts (default 1.2)")
     parser.add_argument("--b", type=float, default=0.75, help="of BM25, for counts (default 0.75)")
+    parser.add_argument("--bm25", metavar="TEXT", help="instead of --k1 and --b, as Lucene writes them: 'BM25(k1=0.9,b=0.4)', "
+                        "or a file with settings of Elasticsearch or OpenSearch")  # fmt: skip
     parser.add_argument("--name", default="vectors", help="what made the vectors, for the fingerprint (default vectors)")
     parser.add_argument("--encoder", metavar="SPEC", help="of a folder or NPY files: the model that made the vectors, which "
                         "lexmax cannot verify, and how they are kept, as in colbert-ir/colbertv2.0,nbits=2; it encodes queries "
@@ -221,7 +228,12 @@ def _bank(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     from ..exchange.ciff import import_ciff
     from ..exchange.importing import import_vectors
+    from ..exchange.lucene import lucene_bm25
+    from ..exchange.vector_files import in_folders
 
+    options.file = in_folders(options.file)
+    if options.bm25 is not None and not options.file[0].endswith(".ciff"):
+        raise ValueError("--bm25 is for the counts of a CIFF file")
     common = {"documents": options.documents, "name": options.name}
     with progress_bar("documents") as bar, compiling():
         if any(Path(file).is_dir() for file in options.file):
@@ -233,9 +245,9 @@ def _import(options: argparse.Namespace) -> int:
         elif any(file.endswith(".ciff") for file in options.file):
             if len(options.file) > 1 or options.vocabulary or options.ids or options.term_numbers:
                 raise ValueError("a CIFF file is imported alone, and has its own terms and ids")
+            k1, b = (options.k1, options.b) if options.bm25 is None else astuple(lucene_bm25(options.bm25))
             report = import_ciff(options.file[0], options.out, field=options.field or "vectors", progress=bar,
-                                 reorder=options.reorder or False, tf=options.tf, k1=options.k1, b=options.b,
-                                 **common)  # fmt: skip
+                                 reorder=options.reorder or False, tf=options.tf, k1=k1, b=b, **common)  # fmt: skip
         else:
             report = import_vectors(
                 options.file, options.out, vocabulary=options.vocabulary, ids=options.ids, field=options.field or "vectors",
@@ -287,9 +299,15 @@ def _import_dense(options: argparse.Namespace, bar: Bar | None, common: dict[str
 
 def _export(options: argparse.Namespace) -> int:
     from ..exchange.ciff import export_ciff
+    from ..exchange.feeds import export_feed
 
     with compiling():
-        n_docs = export_ciff(options.index, options.file, field=options.field)
+        if options.format != "ciff":
+            n_docs = export_feed(options.index, options.file, options.format, fields=options.field, name=options.name)
+        elif options.field is not None and len(options.field) > 1:
+            raise ValueError("a CIFF file has one field: give one --field")
+        else:
+            n_docs = export_ciff(options.index, options.file, field=options.field[0] if options.field else None)
     say(f"exported {n_docs:,} documents to {options.file}")
     return 0
 

@@ -6,7 +6,8 @@ The suffix says what a file is::
     .parquet                          id, indices (list of int), values (list of float); or id, vector (map of term -> weight)
     .npz                              what scipy.sparse.save_npz writes of a CSR matrix; no ids, rows count from 0
 
-The id may be called ``_id``. JSON and Parquet records may bring a ``title``, a ``text`` (or ``contents``) and ``metadata``.
+The id may be called ``_id``. JSON and Parquet records may bring a ``title``, a ``text`` (or ``contents``, ``content``) and
+``metadata``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import gzip
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -35,7 +36,8 @@ from .vectors import RowError, Rows, checked, pair_rows, row_at
 
 BATCH_ROWS = 4096
 BATCH_POSTINGS = 1 << 20
-TEXT_COLUMNS = ("title", "text", "contents", "metadata")
+TEXT_KEYS = ("text", "contents", "content")
+TEXT_COLUMNS = ("title", *TEXT_KEYS, "metadata")
 Batch = tuple[list[Document], SparseVectors]
 
 
@@ -107,6 +109,22 @@ def read_vectors(
     else:
         raise DatasetError("unknown kind of vectors; use .jsonl (or .gz of it), .parquet, .npz or .ciff", path=path)
     return _checked(path, batches, vocabulary, term_numbers, check or DocumentCheck())
+
+
+def in_folders(files: Sequence[str]) -> list[str]:
+    """Return files with each folder of JSON vectors, as Pyserini writes collections, replaced by its files in order.
+
+    Folders with a ``metadata.json`` are PLAID indexes, and stay.
+    """
+    found: list[str] = []
+    for file in files:
+        inside = sorted(str(each) for each in Path(file).iterdir() if _is_json(each.name)) if Path(file).is_dir() else []
+        found += inside if inside and not (Path(file) / "metadata.json").exists() else [file]
+    return found
+
+
+def _is_json(name: str) -> bool:
+    return name.removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json"))
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
@@ -185,7 +203,7 @@ def _document(doc_id: object, record: Mapping[str, Any]) -> Document:
     name = as_id(doc_id)
     if name is None:
         raise ValueError(f"'id' must be a string or an integer, found {repr(doc_id)[:40]}")
-    title, text = record.get("title") or "", record.get("text") or record.get("contents") or ""
+    title, text = record.get("title") or "", next((record[name] for name in TEXT_KEYS if record.get(name)), "")
     metadata = record.get("metadata") or {}
     if not isinstance(title, str) or not isinstance(text, str) or not isinstance(metadata, dict):
         raise ValueError("'title' and 'text' must be strings, 'metadata' an object")
