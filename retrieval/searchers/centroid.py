@@ -12,10 +12,9 @@ Documents without tokens are no answers, and queries without tokens have none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -35,7 +34,6 @@ from .calibration_record import calibrated_options
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
 from .early_reads import EarlyReads
 from .lanes import Lanes, lanes_of
-from .registry import Announce
 from .stored_tokens import StoreScorer
 
 _EVERYTHING = read_only(np.empty(0, np.bool_))
@@ -129,7 +127,7 @@ class CentroidSearcher:
 
     def search(
         self, queries: MultiVectors, k: int, allowed: Sequence[Mask | None] | None = None,
-        options: CentroidOptions | None = None, n_threads: int = 1, announce: Announce | None = None,
+        options: CentroidOptions | None = None, n_threads: int = 1,
     ) -> Hits:  # fmt: skip
         """Answer a batch of queries.
 
@@ -144,8 +142,6 @@ class CentroidSearcher:
             None: the searcher's own. ``algorithm`` is not looked at: "exhaustive" is `MaxSimSearcher`.
         n_threads : int
             Queries answered in parallel.
-        announce : callable or None
-            Told the best k documents of a query by centroids, before they are scored over their codes.
 
         Raises
         ------
@@ -162,8 +158,7 @@ class CentroidSearcher:
         reads = [ReadCounts() for _ in range(len(queries))]
 
         def answer(number: int) -> tuple[Int32s, Floats]:
-            told = None if announce is None else partial(announce, number)
-            return self._one(queries.row(number), k, masks, chosen, reads[number], told)
+            return self._one(queries.row(number), k, masks, chosen, reads[number])
 
         hits = Hits.of(self._workers.map(answer, len(queries), n_threads))
         return replace(hits, reads=ReadCounts.total(reads))
@@ -240,8 +235,7 @@ class CentroidSearcher:
         self._score(scorer, first, None, exact=True)
 
     def _one(
-        self, tokens: Floats, k: int, masks: Sequence[Mask | None], options: CentroidOptions, reads: ReadCounts,
-        announce: Callable[[Int32s], None] | None,
+        self, tokens: Floats, k: int, masks: Sequence[Mask | None], options: CentroidOptions, reads: ReadCounts
     ) -> tuple[Int32s, Floats]:  # fmt: skip
         codec = self.field.codec
         if codec is None or not len(tokens):
@@ -250,10 +244,7 @@ class CentroidSearcher:
         n_gathered, n_candidates, n_exact = options.depths(k)
         candidates = self._candidates(lanes, codec, n_gathered, k, masks, options.n_probe)
         if len(candidates) > n_candidates:
-            ranked = best(candidates, self._score_centroids(lanes, candidates, codec), n_candidates)[0]
-            if announce is not None:
-                announce(ranked[:k])
-            candidates = np.sort(ranked)
+            candidates = np.sort(best(candidates, self._score_centroids(lanes, candidates, codec), n_candidates)[0])
         scorer = StoreScorer(lanes, codec, reads)
         scores = self._score(scorer, candidates, None, exact=False)
         if n_exact and any(segment.part.small is not None for segment in self.field.segments):

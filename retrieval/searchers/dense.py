@@ -189,8 +189,7 @@ class DenseSearcher:
     ) -> Hits:  # fmt: skip
         """Return the k documents of largest inner product with each query; `registry.FieldSearcher.search`.
 
-        ``announce`` is told likely ones: of lists the best that the first `ANNOUNCED_LISTS` of them have, of codes the best
-        before they are scored again from the kept vectors.
+        Where lists are scanned and their codes decide (``n_candidates=0``), ``announce`` is told the best of the first ones.
         """
         check_k(k)
         chosen = options or DEFAULTS
@@ -277,7 +276,8 @@ class DenseSearcher:
         self, vector: Floats, targets: Targets, k: int, options: DenseOptions, announce: Told | None = None
     ) -> tuple[Int32s, Floats]:  # fmt: skip
         """Documents that the k best are among, exactly where all vectors are scanned, and their scores."""
-        query, found = Query(self.field, vector, self._scratch, announce), []
+        told = announce if options.n_candidates == 0 else None  # kept vectors order anew: too many guesses would be wrong
+        query, found = Query(self.field, vector, self._scratch, told), []
         if len(targets.few):
             found.append((targets.few, self._products(targets.few, vector)))
         if targets.near:
@@ -298,7 +298,7 @@ class DenseSearcher:
             if options.n_candidates == 0:
                 found, scores = query.ranked(near, depth, n_probe=n_probe)
             else:
-                found, _ = query.best(near, depth, n_probe=n_probe, ef_search=options.ef(k), then_scored=True)
+                found, _ = query.best(near, depth, n_probe=n_probe, ef_search=options.ef(k))
                 scores = np.empty(0, np.float32)
             if len(found) >= wanted or n_probe >= n_lists:
                 return found, scores if options.n_candidates == 0 else self._products(found, query.vector)

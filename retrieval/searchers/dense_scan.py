@@ -27,7 +27,8 @@ FRESH = np.array([0, NO_FLOOR], np.int64)
 """A scan's ``state`` at its beginning, see `kernels.dense`."""
 MAX_STAMP = (1 << 32) - 1
 ANNOUNCED_LISTS = 0.3
-"""Share of the lists of a search after which likely documents are announced."""
+"""Share of the lists of a search after which the best so far are announced: of the best half .97 are found in the end
+(`tests/bench/early_candidates.py`)."""
 FEWEST_LISTS = 4
 """So few lists are scanned at once."""
 Told = Callable[[Int32s], None]
@@ -85,9 +86,7 @@ class Query:
         self._scanned = vector if self._config.search_dim is None else vector[: self._config.scan_dim]
         self._table: Floats | None = None
 
-    def best(
-        self, targets: Sequence[Target], n: int, *, n_probe: int = 1, ef_search: int = 1, then_scored: bool = False
-    ) -> tuple[Int32s, float]:
+    def best(self, targets: Sequence[Target], n: int, *, n_probe: int = 1, ef_search: int = 1) -> tuple[Int32s, float]:
         """Find the n best documents that scans and walks meet.
 
         Parameters
@@ -98,8 +97,6 @@ class Query:
             Lists that are scanned.
         ef_search : int
             Vectors that a walk keeps, if more than ``n`` documents have.
-        then_scored : bool
-            The caller scores them again, and what they are is announced meanwhile.
 
         Returns
         -------
@@ -110,8 +107,6 @@ class Query:
         """
         m = self._config.vectors_per_doc
         keys, n_keys = self._met(targets, n * m, n_probe, ef_search)
-        if then_scored and self._announce is not None:
-            self._announce(self._in_order(keys, n_keys, n)[0])
         found = np.empty(n * m, np.int32)
         n_found, lowest = best_numbers(keys, n_keys, n * m, m, found)
         found.flags.writeable = False

@@ -30,8 +30,8 @@ class EarlyReads:
         self._reads: list[RecordReads | None] = [None] * n_queries
 
     def guess(self, number: int, doc_nums: Int32s) -> None:
-        """Begin to read documents that are likely candidates of a query, best first, if a session is free."""
-        self._begin(number, doc_nums[:MOST_GUESSED], guessed=True)
+        """Begin to read the better half of likely candidates of a query, given best first, if a session is free."""
+        self._begin(number, doc_nums[: min(MOST_GUESSED, (len(doc_nums) + 1) // 2)], guessed=True)
 
     def know(self, number: int, doc_nums: Int32s) -> None:
         """Begin to read the candidates of a query, if a session is free."""

@@ -16,7 +16,6 @@ from .common import single
 from .early_reads import EarlyReads
 from .explanation import FieldExplanation, TokenMatch
 from .maxsim import MaxSimSearcher
-from .registry import Announce
 
 if TYPE_CHECKING:
     from ..encoders.base import MultiVectorEncoder
@@ -42,7 +41,6 @@ class TokenSearcher:
     """The `FieldSearcher` of token vectors."""
 
     options_type = CentroidOptions
-    announces = True
 
     def __init__(self, field: TokenField, encoder: MultiVectorEncoder | None = None) -> None:
         self.field, self.encoder = field, encoder
@@ -67,12 +65,12 @@ class TokenSearcher:
 
     def search(
         self, queries: MultiVectors, k: int, *, allowed: Sequence[Mask | None] | None = None,
-        options: CentroidOptions | None = None, n_threads: int = 1, announce: Announce | None = None,
+        options: CentroidOptions | None = None, n_threads: int = 1,
     ) -> Hits:  # fmt: skip
         """Return the k best documents of each query; see `CentroidSearcher.search`."""
         if options is not None and options.algorithm == "exhaustive":
             return self._oracle.search(queries, k, allowed)
-        return self._fast.search(queries, k, allowed, options, n_threads, announce)
+        return self._fast.search(queries, k, allowed, options, n_threads)
 
     def early(self, n_queries: int) -> EarlyReads | None:
         """Reads for a batch of queries that can begin before `score` is called; None where nothing is read from disk."""

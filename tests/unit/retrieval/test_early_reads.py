@@ -93,7 +93,7 @@ def test_of_one_query_all_that_is_guessed_is_read_and_counted(path, queries, can
     searcher = searcher_of(path, "pread")
     early = searcher.early(1)
     guessed = np.concatenate([candidates[0][:40], np.setdiff1d(np.arange(N_DOCS), candidates[0])[:10]]).astype(np.int32)
-    early.guess(0, guessed)
+    early.guess(0, np.concatenate([guessed, candidates[0][40:90]]))  # the better half is read
     found = searcher.score(queries.select(np.array([0])), candidates[:1], early=early)
     assert same(found, sound[:1])
     n_tokens = np.concatenate([np.diff(segment.part.offsets) for segment in searcher.field.segments])
