@@ -30,6 +30,7 @@ from .retrieval.terminal import say, write
 from .retrieval.training.command import add_training_commands
 from .server.command import add_serve_command
 from .server.guarding.command import add_keys_command
+from .server.mcp.command import add_mcp_command
 
 if TYPE_CHECKING:
     from .eval.datasets import Dataset
@@ -146,6 +147,7 @@ def _parser() -> Parser:
     add_upkeep_commands(command)
     add_serve_command(command)
     add_keys_command(command)
+    add_mcp_command(command)
     add_eval_command(command)
     add_training_commands(command, _load_dataset)
     add_packing_command(command)

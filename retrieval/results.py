@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .explanation_html import results_html
 from .hits import ReadCounts
 from .searchers.explanation import Explanation
 
@@ -36,6 +37,10 @@ class Result:
     explanation: Explanation | None = None
     unreadable: bool = False
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the document, and the explanation where there is one."""
+        return results_html([self])
+
 
 class Results(list[Result]):
     """Answers to one query, best first.
@@ -54,3 +59,7 @@ class Results(list[Result]):
     ) -> None:  # fmt: skip
         super().__init__(results)
         self.timings_ms, self.reads = dict(timings_ms or {}), dict(reads or {})
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table, with explanations where there are some."""
+        return results_html(self)

@@ -26,11 +26,14 @@ from .observing.metrics import Metrics
 from .observing.watch import Listener, Watch
 from .payloads import BodyReader, Budget
 from .routes.common import errors
+from .routes.models import add_model_routes
 from .routes.operations import add_operation_routes
+from .routes.page import add_page_routes
 from .routes.searching import add_search_routes
 from .routes.state import add_state_routes
 from .routes.writing import add_writing_routes
 from .schemas.openapi import flat
+from .schemas.searches import search_bodies
 from .service import CLOSE_S
 from .settings import Settings
 from .writing.writer import Home, Writer
@@ -140,6 +143,8 @@ def create_app(
     add_search_routes(app, indexes, limits)
     add_state_routes(app, indexes)
     add_operation_routes(app, metrics)
+    add_page_routes(app, indexes, search_bodies(limits)[0])
+    add_model_routes(app, indexes, limits)
     add_writing_routes(app, indexes, limits, writer)
     return app
 

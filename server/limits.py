@@ -39,6 +39,7 @@ class Limits:
     max_search_chars: int = _limit(1_000, "characters of a search expression")
     max_impressions: int = _limit(1000, "impressions per request of /v1/feedback")
     max_feedback_bytes: int = _limit(64 * MIB, "bytes that the click log may grow to; more are refused with 507")
+    max_reranked: int = _limit(1000, "documents per request of /v1/rerank")
     max_documents: int = _limit(10_000, "documents, or ids, per request that changes an index")
     max_jobs: int = _limit(64, "changes that wait for the writer; more are refused with 503")
     max_body_bytes: int = _limit(2 * MIB, "bytes of a request body")

@@ -90,8 +90,8 @@ class Service:
         search = self.retriever.default_search if body.search is None else body.search
         fields = check_search(self.retriever, search, body, len(body.texts), self._limits)
         written = WrittenAnswer(body, len(body.texts), self._limits.max_answer_bytes, held)
-        async with self._in_time(body.timeout_s):
-            with self._admitted(len(body.texts), body.timeout_s or self._limits.deadline_s), _ending() as checkpoint:
+        async with self.admitted(len(body.texts), body.timeout_s):
+            with _ending() as checkpoint:
                 if body.filter is not None:
                     await self.in_thread(lambda: check_filter(self.retriever, body.filter))
                 given = await self._given(body, fields)
@@ -102,6 +102,10 @@ class Service:
                     work = partial(self._search_piece, body, search, piece, vectors, encode_ms, checkpoint)
                     written.add(await self.in_thread(work))
         return written
+
+    async def encode(self, texts: Sequence[str], field: str) -> Vectors:
+        """Encode queries for one field, together with those that wait."""
+        return (await self._batcher.encode(texts, [field], field))[field]
 
     def _encode(self, texts: Sequence[str], search: str | None) -> Encoded:
         self.on_batch(len(texts))
@@ -151,7 +155,7 @@ class Service:
             raise RefusedError(503, "overloaded", "too much feedback is being logged: try again", {"Retry-After": "1"})
         self._n_logging += 1
         try:
-            async with self._in_time(), self._logging:  # one thread at most waits for the disk
+            async with self.in_time(), self._logging:  # one thread at most waits for the disk
                 n_unknown = await self.in_thread(partial(self._log, log, impressions))
         finally:
             self._n_logging -= 1
@@ -169,7 +173,7 @@ class Service:
 
     async def document(self, doc_id: str) -> DocumentAnswer:
         """Return a document; 404 when there is none."""
-        async with self._in_time():
+        async with self.in_time():
             document = await self.in_thread(lambda: self.retriever.document(doc_id))
         if document is None:
             raise RefusedError(404, "not_found", f"no document {doc_id[:200]!r}")
@@ -179,7 +183,7 @@ class Service:
 
     async def info(self) -> IndexInfo:
         """Return the facts about the index that are no secrets: all but places on this machine."""
-        async with self._in_time():
+        async with self.in_time():
             facts = await self.in_thread(self.retriever.info)
         return IndexInfo(without_places({name: fact for name, fact in facts.items() if name != "path"}))
 
@@ -266,7 +270,7 @@ class Service:
         return cast("Retriever", self._opened)
 
     @contextlib.asynccontextmanager
-    async def _in_time(self, seconds: float | None = None) -> AsyncIterator[None]:
+    async def in_time(self, seconds: float | None = None) -> AsyncIterator[None]:
         """Give up with 503 after so many seconds, by default the server's deadline."""
         seconds = seconds or self._limits.deadline_s
         try:
@@ -278,15 +282,16 @@ class Service:
             message = f"no answer within {seconds:g} s: the server is busy, or the request asks for too much"
             raise RefusedError(503, "deadline", message, {"Retry-After": "1"}) from None
 
-    @contextlib.contextmanager
-    def _admitted(self, n_queries: int, seconds: float) -> Iterator[None]:
-        """Hold places for queries, as `Admission.admitted` has it."""
-        with self._admission.admitted(n_queries, seconds):
-            self._n_at_work += 1
-            try:
-                yield
-            finally:
-                self._n_at_work -= 1
+    @contextlib.asynccontextmanager
+    async def admitted(self, n_queries: int, seconds: float | None = None) -> AsyncIterator[None]:
+        """Hold places for queries, as `Admission.admitted` has it, for so many seconds at most, as `in_time` has it."""
+        async with self.in_time(seconds):
+            with self._admission.admitted(n_queries, seconds or self._limits.deadline_s):
+                self._n_at_work += 1
+                try:
+                    yield
+                finally:
+                    self._n_at_work -= 1
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run work in a thread; when the caller is cancelled, work that has not begun is too."""

@@ -194,3 +194,9 @@ class Explanation:
 
     score: float
     stages: Sequence[StageExplanation] = ()
+
+    def _repr_html_(self) -> str:
+        """For notebooks: terms as bars, tokens as an alignment."""
+        from ..explanation_html import explanation_html
+
+        return explanation_html(self)

@@ -11,6 +11,7 @@ from starlette.types import Receive
 from ..schemas.errors import ErrorBody
 
 T = TypeVar("T")
+GONE = 499  # nobody reads it: nginx's number for a client that hung up
 
 
 def json_of(model: BaseModel, status: int = 200) -> Response:

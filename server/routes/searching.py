@@ -12,9 +12,7 @@ from ..schemas.answers import DocumentAnswer, IndexInfo, ManyAnswer, OneAnswer
 from ..schemas.feedback import FeedbackAnswer, feedback_body
 from ..schemas.searches import Search, search_bodies
 from ..service import Service
-from .common import errors, json_of, unless_gone
-
-GONE = 499  # nobody reads it: nginx's number for a client that hung up
+from .common import GONE, errors, json_of, unless_gone
 
 
 def add_search_routes(app: FastAPI, indexes: Indexes, limits: Limits) -> None:

@@ -334,9 +334,10 @@ def test_no_bytes_surprise_the_server(shared_client, content):
 def test_the_openapi_document_tells_of_errors_in_their_one_shape(shared_client):
     document = shared_client.get("/openapi.json").json()
     assert sorted(document["paths"]) == [
-        "/healthz", "/readyz", "/v1/documents/{doc_id}", "/v1/feedback", "/v1/index", "/v1/indexes", "/v1/indexes/{index}",
+        "/healthz", "/readyz", "/v1/documents/{doc_id}", "/v1/embeddings", "/v1/feedback", "/v1/index",
+        "/v1/indexes", "/v1/indexes/{index}",
         "/v1/indexes/{index}/documents/{doc_id}", "/v1/indexes/{index}/feedback", "/v1/indexes/{index}/search",
-        "/v1/indexes/{index}/search/batch", "/v1/search", "/v1/search/batch",
+        "/v1/indexes/{index}/search/batch", "/v1/models", "/v1/rerank", "/v1/search", "/v1/search/batch",
     ]  # fmt: skip
     for path in document["paths"].values():
         for operation in path.values():

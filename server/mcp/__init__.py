@@ -1,0 +1,1 @@
+"""Indexes as tools of language models, over the Model Context Protocol."""
