@@ -18,7 +18,7 @@ from ..retrieval.commands.options import (
     open_retriever,
     tell_encoders,
 )
-from ..retrieval.terminal import compiling, progress_bar, require, say, write
+from ..retrieval.terminal import check_picture, compiling, progress_bar, require, say, write
 
 
 def add_eval_command(command: Command) -> None:
@@ -32,6 +32,8 @@ def add_eval_command(command: Command) -> None:
     parser.add_argument("-k", type=int, default=1000, help="documents retrieved for each query (default 1000)")
     parser.add_argument("--run-out", metavar="FILE", help="write the ranking as a TREC run file")
     parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+    parser.add_argument("--plot", metavar="FILE", help="draw means with 95 %% intervals as PNG, SVG or PDF: of each "
+                        "measure, or with --suite of each search on each collection")  # fmt: skip
     _add_suite_options(parser)
     add_search_options(parser, several=True)
     add_model_options(parser)
@@ -53,6 +55,7 @@ def _add_suite_options(parser: argparse.ArgumentParser) -> None:
 
 def _eval(options: argparse.Namespace) -> int:
     require("ranx", "eval", "lexmax eval")
+    check_picture(options.plot)
     if options.suite:
         return _eval_suite(options)
     if not options.dataset or not options.index:
@@ -77,12 +80,17 @@ def _eval(options: argparse.Namespace) -> int:
             say(f"lexmax: warning: {report.warning}")
         if options.run_out:
             write_run(options.run_out, report.run, tag=retriever.fingerprint)
+        if options.plot:
+            from .pictures import plot_measures
+
+            plot_measures(report.per_query, options.plot, system=f"{retriever.default_search} on {dataset.name}")
+            say(f"drew {options.plot}")
     write(json.dumps(report.to_json(), ensure_ascii=False, indent=1) if options.json else report.to_markdown())
     return 0
 
 
 def _eval_suite(options: argparse.Namespace) -> int:
-    from .suite.comparison import evaluate_suite
+    from .suite.comparison import MEASURE, evaluate_suite
     from .suite.corpora import Workplace
     from .suite.systems import load_fields, parse_searches
 
@@ -103,6 +111,11 @@ def _eval_suite(options: argparse.Namespace) -> int:
     )  # fmt: skip
     with compiling():
         report = evaluate_suite(options.suite, systems, fields, work, split=options.split, n_documents=options.documents)
+    if options.plot:
+        from .pictures import plot_systems
+
+        plot_systems(report.per_query, options.plot, measure=MEASURE)
+        say(f"drew {options.plot}")
     text = json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n" if options.json else report.to_markdown()
     sys.stdout.write(text)
     return 0

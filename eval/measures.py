@@ -8,8 +8,9 @@ With ``rel(i)`` the relevance of the document at rank ``i`` and a cut-off ``k`` 
     MAP@k     sum of P@i over the ranks i <= k of relevant documents / relevant documents
     P@k       relevant documents in the first k / k
 
-Relevant is any judgment > 0. The gain of nDCG is linear, as in trec_eval and BEIR (Järvelin & Kekäläinen,
-TOIS 2002; ranx's ``ndcg``), not exponential (Burges et al., ICML 2005; ranx's ``ndcg_burges``).
+The names of ir_measures are known too: ``RR@k``, ``R@k``, ``AP@k``. Relevant is any judgment > 0. The gain of nDCG is linear,
+as in trec_eval and BEIR (Järvelin & Kekäläinen, TOIS 2002; ranx's ``ndcg``), not exponential (Burges et al., ICML 2005; ranx's
+``ndcg_burges``).
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ _RANX_NAMES = {
     "recall": "recall",
     "map": "average_precision",
     "p": "precision",
+    # as ir_measures calls them
+    "rr": "reciprocal_rank",
+    "r": "recall",
+    "ap": "average_precision",
 }
 _PERMUTATIONS_AT_ONCE = 256
 
@@ -47,7 +52,9 @@ def parse_measure(name: str) -> tuple[str, int]:
     """
     match = re.fullmatch(r"([a-z]+)(?:@([1-9][0-9]*))?", name.lower())
     if match is None or match[1] not in _RANX_NAMES:
-        raise ValueError(f"unknown measure {name!r}: use nDCG, MRR, Recall, MAP or P, with a cut-off as in nDCG@10")
+        raise ValueError(
+            f"unknown measure {name!r}: use nDCG, MRR (RR), Recall (R), MAP (AP) or P, with a cut-off as in nDCG@10"
+        )
     return _RANX_NAMES[match[1]], int(match[2] or 0)
 
 

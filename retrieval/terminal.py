@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..index.errors import MissingDependencyError
@@ -81,6 +82,23 @@ def require(package: str, extra: str, what: str) -> None:
     """Raise MissingDependencyError where the package of an extra is not installed, which ``what`` needs."""
     if find_spec(package) is None:
         raise MissingDependencyError(package, extra, what)
+
+
+def check_picture(path: str | None) -> None:
+    """Raise what is wrong with the file of a picture before the work for it begins; None asks for none.
+
+    Raises
+    ------
+    ValueError
+        A suffix of no picture.
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot {path}: a picture is a .png, .svg or .pdf file")
+    require("matplotlib", "plot", "--plot")
 
 
 def require_models(what: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from ..terminal import audited, compiling, progress_bar, require_models, say, write
+from ..terminal import audited, check_picture, compiling, progress_bar, require_models, say, write
 from .options import Command, add_index, add_reorder
 
 KINDS_OF_FIELDS = ("tokens", "dense", "fde", "bm25", "sparse", "sparse-tokens", "nets")
@@ -18,6 +18,8 @@ def add_upkeep_commands(command: Command) -> None:
     info = command("info", _info, "show what an index is made of", "lexmax info IDX --json")
     add_index(info)
     info.add_argument("--json", action="store_true", help="everything, as JSON")
+    info.add_argument("--plot", metavar="FILE", help="draw distributions of postings, tokens and lists, and the calibration "
+                      "curve, as PNG, SVG or PDF")  # fmt: skip
     add_index(
         command(
             "check",
@@ -62,8 +64,15 @@ def _info(options: argparse.Namespace) -> int:
     from ...index.multivector.placement import TokenStorage
     from ...index.snapshot import Snapshot
 
+    check_picture(options.plot)
     with compiling():
-        facts = Snapshot.open(options.index, storage=TokenStorage()).info()
+        snapshot = Snapshot.open(options.index, storage=TokenStorage())
+        facts = snapshot.info()
+        if options.plot:
+            from ..distributions import plot_distributions
+
+            plot_distributions(snapshot, options.plot)
+            say(f"drew {options.plot}")
     if options.json:
         write(json.dumps(facts, ensure_ascii=False, indent=1))
         return 0

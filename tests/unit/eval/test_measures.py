@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 from math import log2
 
+import numpy as np
 import pytest
 
 from lexmax.eval.measures import evaluate, evaluate_queries, paired_randomisation, parse_measure
@@ -142,3 +143,17 @@ def test_queries_of_a_run_without_judgments_are_warned_about():
     run = {"q": [("a", 1.0)], "typo": [("a", 1.0)]}
     with pytest.warns(UserWarning, match="1 queries of the run have no judgments, such as 'typo'"):
         assert evaluate_queries({"q": {"a": 1}}, run, ["P@1"]) == {"P@1": {"q": 1.0}}
+
+
+def test_names_of_ir_measures_are_known_and_mean_the_same() -> None:
+    import ir_measures
+
+    random = np.random.default_rng(8)
+    qrels = {f"q{q}": {f"d{d}": int(random.integers(0, 3)) for d in range(20)} for q in range(10)}
+    run = {q: [(f"d{d}", 1.0 / (rank + 1)) for rank, d in enumerate(random.permutation(30)[:15])] for q in qrels}
+    names = ["nDCG@10", "RR@10", "R@5", "R@10", "AP", "AP@10", "P@5"]
+    theirs = ir_measures.calc_aggregate(
+        [ir_measures.parse_measure(name) for name in names], qrels, {q: dict(ranking) for q, ranking in run.items()}
+    )
+    expected = {str(measure): value for measure, value in theirs.items()}
+    assert evaluate(qrels, run, names) == pytest.approx({name: expected[name] for name in names})
