@@ -185,8 +185,6 @@ def _built(bench: SsdBench, folder: Path, say: Say) -> Path:
             queries += [tokens.queries.row(i) for i in range(len(tokens.queries))]
             collection.add(without_text(first, first + len(tokens)), {"tokens": tokens.rows(0, len(tokens))})
         collection.commit()
-        say("joining segments")
-        collection.compact()
     np.save(folder / "queries.npy", np.stack(queries[: bench.n_queries]))
     return path
 
