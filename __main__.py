@@ -21,6 +21,7 @@ from .eval.command import add_eval_command
 from .index.errors import LexmaxError, StorageError
 from .index.refusals import is_refusal, reason_of
 from .retrieval.commands.feedback import add_feedback_command
+from .retrieval.commands.hub import add_hub_commands
 from .retrieval.commands.indexing import add_indexing_commands
 from .retrieval.commands.packing import add_packing_command
 from .retrieval.commands.parsing import Parser
@@ -151,6 +152,7 @@ def _parser() -> Parser:
     add_eval_command(command)
     add_training_commands(command, _load_dataset)
     add_packing_command(command)
+    add_hub_commands(command)
     about = "compare speed with other engines"
     bench = commands.add_parser("bench", help=about, description=f"{about.capitalize()}.")
     add_commands(bench.add_subparsers(title="comparisons", required=True, metavar="COMPARISON"))

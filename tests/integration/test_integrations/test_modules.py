@@ -11,6 +11,7 @@ FOLDER = Path(__file__).parents[3] / "retrieval" / "integrations"
 PACKAGES = {
     "haystack": "haystack",
     "haystack_retrievers": "haystack",
+    "hub": "huggingface_hub",
     "dspy": "dspy",
     "langchain": "langchain_core",
     "mteb": "mteb",
