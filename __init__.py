@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from .retrieval.encoders.registry import load_encoder
     from .retrieval.encoders.specs import EncoderSpec
+    from .retrieval.exchange.arrow import documents_table, results_table
     from .retrieval.exchange.ciff import export_ciff, import_ciff
     from .retrieval.exchange.dense_files import import_dense
     from .retrieval.exchange.feeds import export_feed
@@ -143,6 +144,7 @@ _HOMES = {
     "audit": "retrieval.searchers.audit",
     "build_index": "retrieval.build",
     "calibrate": "retrieval.searchers.calibration",
+    "documents_table": "retrieval.exchange.arrow",
     "drop_field": "retrieval.fields",
     "export_ciff": "retrieval.exchange.ciff",
     "export_feed": "retrieval.exchange.feeds",
@@ -153,6 +155,7 @@ _HOMES = {
     "load_encoder": "retrieval.encoders.registry",
     "parse_search": "retrieval.pipelines.expression",
     "read_corpus": "retrieval.corpora.reading",
+    "results_table": "retrieval.exchange.arrow",
     "semantic_search_lexmax": "retrieval.exchange.semantic_search",
     "set_default_search": "retrieval.fields",
     "set_query_bank": "retrieval.fields",
@@ -227,6 +230,7 @@ __all__ = [
     "audit",
     "build_index",
     "calibrate",
+    "documents_table",
     "drop_field",
     "export_ciff",
     "export_feed",
@@ -237,6 +241,7 @@ __all__ = [
     "load_encoder",
     "parse_search",
     "read_corpus",
+    "results_table",
     "semantic_search_lexmax",
     "set_default_search",
     "set_query_bank",
