@@ -110,7 +110,7 @@ class Collection:
     @classmethod
     def create(
         cls, path: Path | str, fields: Mapping[str, NewField], *, search: str | None = None,
-        corpus: dict[str, Any] | None = None, limits: BufferLimits | None = None,
+        corpus: dict[str, Any] | None = None, limits: BufferLimits | None = None, like: Path | str | None = None,
     ) -> Collection:  # fmt: skip
         """Create an empty index; it exists once `commit` is called. What an earlier try left there is removed.
 
@@ -125,11 +125,16 @@ class Collection:
         corpus : dict or None
             Which keys of a record hold what; kept for later additions.
         limits : BufferLimits or None
+        like : Path, str or None
+            An index with the same fields, whose trained state (scales, codecs, quantisers, cells) these share and never train
+            again, as the shards of one collection must.
 
         Raises
         ------
         FileExistsError
             There is an index already.
+        RepresentationError
+            ``like`` lacks a field, or has another one of its name.
         ValueError
             No field, or a name that is not allowed.
         IndexLockedError
@@ -157,6 +162,8 @@ class Collection:
             collection = cls(folder, manifest, limits or BufferLimits())
             for name, each in fields.items():
                 collection._set_vocabulary(name, each)
+            if like is not None:
+                collection._share(path_of(like, "like"))
             collection._hold(lock)
         return collection
 
@@ -492,6 +499,16 @@ class Collection:
         writer = self._store.writers[name]
         if new.vocabulary is not None and isinstance(writer, SparseWriter):
             writer.set_vocabulary(new.vocabulary)
+
+    def _share(self, source: Path) -> None:
+        """Take the trained state of another index."""
+        known = manifests.read(source).fields
+        for name, record in self._store.records.items():
+            other = known.get(name)
+            same = other is not None and (other.representation, other.options) == (record.representation, record.options)
+            if other is None or not same or other.encoder.fingerprint != record.encoder.fingerprint:
+                raise RepresentationError(f"{source}: has no field {name!r} of the same encoder and options")
+            self._store.writers[name].share(source, other)
 
     def _is_full(self) -> bool:
         full = any(self._store.writers[name].fullness >= 1 for name in self.fields)

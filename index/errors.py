@@ -95,6 +95,10 @@ class StorageError(LexmaxError):
         self.committed = committed
 
 
+class ShardError(LexmaxError):
+    """A shard could not be built, or does not answer; says which, and why."""
+
+
 class FilterError(LexmaxError, ValueError):
     """A filter is malformed, does not fit the types of the fields, or would take long."""
 

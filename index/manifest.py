@@ -17,13 +17,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import IndexFormatError, IndexNotFoundError, StorageError
+from .errors import IndexFormatError, IndexNotFoundError, RepresentationError, StorageError
 from .preludes import ADVICE, FileRecord, read_record
 from .refusals import storage_errors
 from .storage import replace_file
 from .typed import typed
 
 FILE_NAME = "manifest.json"
+SET_FILE_NAME = "shards.json"
+"""In place of a manifest: the folder holds a set of shards, see `retrieval.shards`."""
 FORMAT = "lexmax-index"
 FORMAT_VERSION = 3
 _UNSEALED_VERSIONS = (1, 2)
@@ -80,7 +82,8 @@ class FieldRecord:
         fields of `multivector.config.MultiVectorConfig` and of `dense.config.DenseFieldConfig`.
     state : dict
         Shared by all segments. sparse and sparse-tokens: ``scale`` and ``vocabulary`` (file names); tokens and dense: ``codec``
-        (file name) and what was measured, ``calibration`` and ``audit``; dense and fde: ``bank`` (file name).
+        (file name) and what was measured, ``calibration`` and ``audit``; dense and fde: ``bank`` (file name). ``shared``: whose
+        codec and cells these are, of an index that others share them with and that never trains them again.
     pieces : list of PartRecord
         Of a field that is being filled: vectors of the next segment's first documents, in order.
     complete : bool
@@ -222,6 +225,10 @@ def read(folder: Path) -> Manifest:
         try:
             record = json.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
+            if (folder / SET_FILE_NAME).exists():
+                raise RepresentationError(
+                    f"{folder} is a set of shards: this takes an index, such as one of its folders"
+                ) from None
             raise IndexNotFoundError(folder) from None
         except (ValueError, RecursionError) as failure:
             raise IndexFormatError(path, expected="JSON", found=failure, advice=ADVICE) from failure
@@ -249,6 +256,8 @@ def _state_problems(state: dict[str, Any]) -> Iterator[str]:
         yield "a codec that is no file"
     if scale == 0:
         yield "the scale 0"
+    if not isinstance(state.get("shared"), str | None):
+        yield "shared state of no name"
     given = state.get("given", {})
     measured = (state.get("calibration"), state.get("audit"))
     if not isinstance(given, dict) or not all(isinstance(each, dict | None) for each in measured):

@@ -132,6 +132,25 @@ def extend_fields(fields: dict[str, str], doc_id: str, metadata: Mapping[str, An
     fields.update(new)
 
 
+def joined_fields(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Join the fields of parts of a collection: of each name the type that holds the values of all.
+
+    Raises
+    ------
+    DatasetError
+        A field has types in two parts that no type holds both of.
+    """
+    joined: dict[str, str] = {}
+    for fields in parts:
+        for name, found in fields.items():
+            known = joined.get(name, "empty")
+            if known != "empty" and found not in (known, "empty") and {(known, found), (found, known)}.isdisjoint(_WIDENS):
+                raise DatasetError(f"metadata field {name!r} is {found} in one part of the collection and {known} in another")
+            if known == "empty" or (known, found) in _WIDENS:
+                joined[name] = found
+    return joined
+
+
 def to_struct(fields: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> pa.StructArray:
     """Turn metadata rows into one Arrow struct column with a child for each field; absent values are null."""
     columns: dict[str, list[Any]] = {}

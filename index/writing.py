@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from .arrays import Int32s
 from .fields import Part
-from .manifest import PartRecord
+from .manifest import FieldRecord, PartRecord
+from .preludes import read_record
 from .representations import Vectors
 
 NextName = Callable[[str], str]
@@ -31,12 +33,15 @@ class BufferLimits:
         Of each field: postings, token vectors, and numbers of dense vectors.
     n_text_bytes : int
         Characters of titles and texts.
+    growth : float
+        How many times the documents of the first commit the index is going to have: centroids and lists are made for so many.
     """
 
     n_postings: int = 1 << 27
     n_tokens: int = 1 << 22
     n_numbers: int = 1 << 28
     n_text_bytes: int = 1 << 28
+    growth: float = 1.0
 
 
 class FieldWriter(Protocol):
@@ -98,9 +103,19 @@ class FieldWriter(Protocol):
         """End a compaction."""
         ...
 
+    def share(self, folder: Path, record: FieldRecord) -> None:
+        """Take what another index has trained for the same field, for good: scale, codec, quantiser, cells."""
+        ...
+
     def state(self, next_name: NextName) -> dict[str, Any]:
         """Write what all segments share; return the field's state for the manifest."""
         ...
+
+
+def shared_name(folder: Path, record: FieldRecord) -> str:
+    """Name the trained state of a field, so that indexes that share it are recognised: the identities of its files."""
+    files = [record.state[kind] for kind in ("codec", "cells") if record.state.get(kind)]
+    return str(record.state.get("shared") or "-".join(read_record(folder / name).id for name in files))
 
 
 def mean_errors(records: Sequence[PartRecord]) -> dict[str, float]:

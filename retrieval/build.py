@@ -77,6 +77,7 @@ def build_index(
     search: str | None = None, fields: Fields | None = None, bad: BadRecords | None = None,
     progress: Progress | None = None, notice: Notice | None = None, commit_every_s: float = COMMIT_EVERY_S,
     limits: BufferLimits | None = None, reorder: bool | None = None, split_long: bool = False, device: str = "cpu",
+    like: Source | None = None,
 ) -> BuildReport:  # fmt: skip
     """Build an index; run again after an interruption, a build from files continues after the last commit.
 
@@ -111,6 +112,8 @@ def build_index(
         Cut documents that are longer than an encoder reads into passages (see `corpora.passages`).
     device : str
         Where models run.
+    like : path or None
+        An index whose trained state the new one shares; see `Collection.create`.
 
     Raises
     ------
@@ -137,7 +140,7 @@ def build_index(
     finished = _finished(path, names, chosen)
     if finished is not None:
         return BuildReport(n_added=0, n_resumed=finished.n_docs, finished=True)
-    with _open_or_create(path, names, chosen, expression, limits) as collection:
+    with _open_or_create(path, names, chosen, expression, limits, like) as collection:
         corpus = _corpus(names, documents, fields, bad, notice)
         writer = _Writer(collection, made, bad, progress, split_long=split_long)
         report = writer.run(corpus, names, commit_every_s)
@@ -252,12 +255,16 @@ def _finished(path: Path, names: list[str] | None, chosen: Mapping[str, FieldEnc
 
 
 def _open_or_create(
-    out: Path, names: list[str] | None, chosen: Mapping[str, FieldEncoder], search: str, limits: BufferLimits | None
-) -> Collection:
+    out: Path, names: list[str] | None, chosen: Mapping[str, FieldEncoder], search: str, limits: BufferLimits | None,
+    like: Source | None,
+) -> Collection:  # fmt: skip
     try:
         manifest = read_manifest(out)
     except IndexNotFoundError:
-        return Collection.create(out, {name: each.new_field() for name, each in chosen.items()}, search=search, limits=limits)
+        created = {name: each.new_field() for name, each in chosen.items()}
+        return Collection.create(
+            out, created, search=search, limits=limits, like=None if like is None else path_of(like, "like")
+        )
     state = manifest.build
     if state is None or names is None or state.sources != names:
         done = "something else" if state is None else " ".join(state.sources)

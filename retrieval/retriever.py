@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
-from ..index import manifest as manifests
 from ..index.arguments import count_of, mapping_of, path_of, texts_of
 from ..index.collection import Collection
 from ..index.documents import Document
@@ -23,7 +22,6 @@ from ..index.manifest import FieldRecord
 from ..index.multivector.placement import TokenStorage
 from ..index.nearest import did_you_mean
 from ..index.representations import Vectors
-from ..index.snapshot import Snapshot
 from .build import add_to_index, build_index
 from .encoders.base import Encoder
 from .encoders.registry import check_encoder
@@ -37,6 +35,8 @@ from .pipelines.expression import Search, parse
 from .pipelines.pipeline import Answer, Pipeline
 from .results import Result, Results
 from .searchers.registry import ENCODERS, FieldSearcher, field_searcher
+from .shards.changing import add_to_shards, delete_from_shards
+from .shards.snapshot import AnySnapshot, ShardedSnapshot, newest_commit, open_snapshot
 from .steering import Boost, boosted, boosts_by_field
 
 N_CORES = os.cpu_count() or 1
@@ -50,7 +50,7 @@ Options = Mapping[str, Any]
 class _State:
     """A snapshot with the searchers of its fields and the pipelines of expressions; replaced as a whole at a reload."""
 
-    snapshot: Snapshot
+    snapshot: AnySnapshot
     searchers: dict[str, FieldSearcher] = field(default_factory=dict)
     pipelines: OrderedDict[str, Pipeline] = field(default_factory=OrderedDict)
 
@@ -63,11 +63,11 @@ class Retriever:
     """
 
     def __init__(
-        self, snapshot: Snapshot, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
+        self, snapshot: AnySnapshot, *, search: str | None = None, encoders: Mapping[str, Encoder] | None = None,
         models: Mapping[str, str] | None = None, device: str = "cpu", options: Options | None = None, exhaustive: bool = False,
         storage: TokenStorage | None = None, clicks: ClickLog | Path | str | None = None,
     ) -> None:  # fmt: skip
-        if not isinstance(snapshot, Snapshot):
+        if not isinstance(snapshot, AnySnapshot):
             raise TypeError(f"a Retriever is made of a Snapshot, not {type(snapshot).__name__}: use Retriever.open(path)")
         self._given = mapping_of(encoders, "encoders", "{FIELD: encoder}")
         self._models, self._device = mapping_of(models, "models", "{FIELD: folder or id}"), device
@@ -105,7 +105,7 @@ class Retriever:
         Parameters
         ----------
         path : Path or str
-            The index folder.
+            The folder of an index, or of a set of shards.
         search : str or None
             The search expression of queries that bring none; None: the index's own.
         encoders : mapping of str to Encoder, or None
@@ -141,7 +141,7 @@ class Retriever:
             There is no click log.
         """
         chosen = storage if isinstance(storage, TokenStorage) else TokenStorage(place="auto" if storage is None else storage)
-        snapshot = Snapshot.open(path_of(path), verify=verify, storage=chosen)
+        snapshot = open_snapshot(path_of(path), verify=verify, storage=chosen)
         retriever = cls(
             snapshot, search=search, encoders=encoders, models=models, device=device, options=options, exhaustive=exhaustive,
             storage=chosen, clicks=clicks,
@@ -347,15 +347,20 @@ class Retriever:
         """
         state = self._current()
         names = [name for name, record in state.snapshot.manifest.fields.items() if record.complete]
-        report = add_to_index(None, state.snapshot.path, documents=documents, encoders=self.encoders(names), replace=replace)
+        add = add_to_shards if isinstance(state.snapshot, ShardedSnapshot) else add_to_index
+        report = add(None, state.snapshot.path, documents=documents, encoders=self.encoders(names), replace=replace)
         self.reload()
         return report.n_added
 
     def delete(self, doc_ids: Sequence[str]) -> list[str]:
         """Delete documents in one commit; returns the doc_ids that are not in the index."""
-        with Collection.open(self._current().snapshot.path) as collection:
-            missing = collection.delete(doc_ids)
-            collection.commit()
+        snapshot = self._current().snapshot
+        if isinstance(snapshot, ShardedSnapshot):
+            missing = delete_from_shards(snapshot.path, doc_ids)
+        else:
+            with Collection.open(snapshot.path) as collection:
+                missing = collection.delete(doc_ids)
+                collection.commit()
         self.reload()
         return missing
 
@@ -392,7 +397,7 @@ class Retriever:
         return self._current().snapshot.info()
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> AnySnapshot:
         """The commit that is searched."""
         return self._current().snapshot
 
@@ -493,11 +498,10 @@ class Retriever:
     def _reload_index(self) -> bool:
         with self._reload_lock:
             old = self._current()
-            newest = manifests.read(old.snapshot.path)
             current = old.snapshot.manifest
-            if (newest.build_id, newest.generation) == (current.build_id, current.generation):
+            if newest_commit(old.snapshot.path) == (current.build_id, current.generation):
                 return False
-            state = _State(Snapshot.open(old.snapshot.path, previous=old.snapshot, storage=self._storage))
+            state = _State(open_snapshot(old.snapshot.path, previous=old.snapshot, storage=self._storage))
             for name, encoder in self._encoders.items():
                 if name in state.snapshot.manifest.fields:
                     check_encoder(state.snapshot.manifest.fields[name].encoder, encoder)
@@ -565,8 +569,12 @@ class Retriever:
 
     def _searcher(self, state: _State, name: str) -> FieldSearcher:
         if name not in state.searchers:
-            field = state.snapshot.field(name)
-            state.searchers[name] = field_searcher(field, _LazyEncoder(self, name, field.record))
+            snapshot = state.snapshot
+            encoder = _LazyEncoder(self, name, snapshot.manifest.fields[name])
+            if isinstance(snapshot, ShardedSnapshot):
+                state.searchers[name] = cast(FieldSearcher, snapshot.searcher(name, encoder))
+            else:
+                state.searchers[name] = field_searcher(snapshot.field(name), encoder)
         return state.searchers[name]
 
     def _clicks(self) -> Feedback:
@@ -585,6 +593,8 @@ class Retriever:
         boosts, options, notes = boosts_by_field(pipeline.searchers, boost), rocchio_of(feedback), NO_NOTES
         if options is not None:
             found = self._clicks()
+            if isinstance(state.snapshot, ShardedSnapshot):
+                raise ValueError(f"{state.snapshot.path}: feedback moves queries of an index, not of a set of shards")
             ready, notes = found.move(ready, texts, pipeline.searchers, state.snapshot, self._encode_for, options)
         return boosted(ready, boosts), notes
 

@@ -8,21 +8,22 @@ import numpy as np
 from ..index.errors import LexmaxError
 from ..index.fde.field import source_of
 from ..index.representations import DenseVectors, MultiVectors, SparseVectors, Vectors
+from ..index.sparse.field import SparseField
 from ..retrieval.exchange.vectors import to_sparse_vectors
 from .errors import RefusedError
 
 if TYPE_CHECKING:
-    from ..index.snapshot import Snapshot
+    from ..retrieval.shards.snapshot import AnySnapshot
 
 MAX_ENTRIES = 100_000  # numbers of one query's vector
 
 
-def query_vectors(snapshot: "Snapshot", given: Mapping[str, Sequence[Any]], fields: Sequence[str]) -> dict[str, Vectors]:
+def query_vectors(snapshot: "AnySnapshot", given: Mapping[str, Sequence[Any]], fields: Sequence[str]) -> dict[str, Vectors]:
     """Return vectors of the fields of a search that a request brings; a field of encodings takes its token field's.
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Snapshot or ShardedSnapshot
     given : mapping of str to sequence
         Field -> a vector per query, as JSON has it.
     fields : sequence of str
@@ -49,19 +50,19 @@ def query_vectors(snapshot: "Snapshot", given: Mapping[str, Sequence[Any]], fiel
     return found
 
 
-def _vectors(snapshot: "Snapshot", name: str, rows: Sequence[Any]) -> Vectors:
+def _vectors(snapshot: "AnySnapshot", name: str, rows: Sequence[Any]) -> Vectors:
     field: Any = snapshot.field(name)
+    options = field.record.options
     match field.record.representation:
         case "sparse":
             return _sparse(field, rows)
         case "dense":
             matrix = _matrix(rows, "a list of numbers")
-            if matrix.ndim != 2 or matrix.shape[1] != field.config.dim:
-                raise ValueError(f"a vector has {field.config.dim} numbers")
+            if matrix.ndim != 2 or matrix.shape[1] != options["dim"]:
+                raise ValueError(f"a vector has {options['dim']} numbers")
             return DenseVectors(matrix)
         case "tokens" | "fde" as representation:
-            dim = field.config.dim if representation == "tokens" else field.config.token_dim
-            return _tokens(rows, dim)
+            return _tokens(rows, options["dim"] if representation == "tokens" else options["encoding"]["token_dim"])
         case other:
             raise ValueError(f"{other} vectors do not come as JSON: send the text")
 
@@ -72,9 +73,11 @@ def _sparse(field: Any, rows: Sequence[Any]) -> SparseVectors:
             raise ValueError('a vector of a sparse field is an object, as {"term": 1.5}')
         if len(row) > MAX_ENTRIES:
             raise ValueError(f"{len(row)} terms: at most {MAX_ENTRIES}")
-    numbered = field.bm25 is None and not len(field.vocabulary)  # JSON's keys are strings
+    record = field.record
+    numbered = not record.options.get("bm25") and not record.state.get("vocabulary")  # JSON's keys are strings
     vectors = to_sparse_vectors([{_number(term): weight for term, weight in row.items()} if numbered else row for row in rows])
-    field.query_vectors(vectors)  # raises for what the field cannot take
+    if isinstance(field, SparseField):  # those of shards are checked by the shards
+        field.query_vectors(vectors)  # raises for what the field cannot take
     return vectors
 
 

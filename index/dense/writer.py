@@ -19,7 +19,7 @@ from ..fields import Part
 from ..manifest import FieldRecord, PartRecord
 from ..representations import DenseVectors, Vectors
 from ..storage import sync_folder
-from ..writing import BufferLimits, NextName
+from ..writing import BufferLimits, NextName, shared_name
 from .config import GRAPH_VECTORS, MAX_LENGTH, DenseFieldConfig
 from .field import DenseSegment
 from .graph import write_graph
@@ -47,6 +47,7 @@ class DenseWriter:
         self._codec_name: str | None = record.state.get("codec")
         self._quantiser = Quantiser.read(index / self._codec_name, self._config) if self._codec_name else None
         self._new_quantiser: Quantiser | None = None
+        self._shared: str | None = record.state.get("shared")
         self._unsaved = False
         self._blocks: list[Rows] = []
         self._n_vectors = 0
@@ -103,7 +104,7 @@ class DenseWriter:
         positions = np.concatenate([np.empty(0, np.int64), *(np.arange(len(block)) for block in blocks)])
         gather = _Gathered([block.__getitem__ for block in blocks], owners, positions).gather
         if self._quantiser is None:
-            n_expected = n_vectors * (MORE_TO_COME if more_to_come else 1)
+            n_expected = int(n_vectors * (MORE_TO_COME if more_to_come else self._limits.growth))
             self._quantiser = self._trained(gather, n_vectors, n_expected)
             self._unsaved = self._quantiser is not None
         return self._write(folder, n_vectors, gather, self._quantiser)
@@ -125,7 +126,7 @@ class DenseWriter:
             return False
         live = self._live(segments, None)
         n_vectors, quantiser = len(live.owners), self._quantiser
-        if quantiser is None or n_vectors >= OUTGROWN * quantiser.n_trained:
+        if quantiser is None or (not self._shared and n_vectors >= OUTGROWN * quantiser.n_trained):
             for segment in segments:
                 segment.part.check()  # training takes numbers for finite
             self._new_quantiser = self._trained(live.gather, n_vectors, n_vectors)
@@ -141,7 +142,7 @@ class DenseWriter:
         n_vectors, quantiser = sum(record.n_vectors for record in records), self._quantiser
         if n_vectors > RETRAINED_VECTORS or not self._config.lists_of(n_vectors):
             return False
-        return quantiser is None or n_vectors >= OUTGROWN * quantiser.n_trained
+        return quantiser is None or (not self._shared and n_vectors >= OUTGROWN * quantiser.n_trained)
 
     def order(self, segments: Sequence[DenseSegment]) -> Int32s:
         """Raise ValueError: documents are not ordered by dense vectors."""
@@ -161,19 +162,25 @@ class DenseWriter:
         return self._write(folder, len(live.owners), live.gather, self._new_quantiser or self._quantiser)
 
     def finish(self, n_segments: int) -> None:
-        """End a compaction: a new quantiser takes over, and an empty field forgets its own."""
-        if not n_segments:
+        """End a compaction: a new quantiser takes over, and an empty field forgets one of its own."""
+        if not n_segments and not self._shared:
             self._quantiser, self._codec_name, self._unsaved = None, None, False
         elif self._new_quantiser is not None:
             self._quantiser, self._unsaved = self._new_quantiser, True
         self._new_quantiser = None
+
+    def share(self, folder: Path, record: FieldRecord) -> None:
+        """Take the quantiser of the same field of another index, for good; where that has none yet, this trains its own."""
+        if record.state.get("codec"):
+            self._quantiser = Quantiser.read(folder / record.state["codec"], self._config)
+            self._shared, self._unsaved = shared_name(folder, record), True
 
     def state(self, next_name: NextName) -> dict[str, Any]:
         """Write the quantiser when it is new; return the field's state for the manifest."""
         if self._unsaved and self._quantiser is not None:
             self._codec_name, self._unsaved = next_name("codec") + ".lex", False
             self._quantiser.write(self._index / self._codec_name)
-        return {"codec": self._codec_name}
+        return {"codec": self._codec_name, **({"shared": self._shared} if self._shared else {})}
 
     def _has_graph(self, n_vectors: int) -> bool:
         return self._config.structure == "hnsw" and n_vectors >= GRAPH_VECTORS

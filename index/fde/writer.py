@@ -23,7 +23,7 @@ from ..fields import Part
 from ..manifest import FieldRecord, PartRecord
 from ..multivector.codes import MultiVectorIndex
 from ..representations import DenseVectors, MultiVectors, Vectors
-from ..writing import BufferLimits, NextName
+from ..writing import BufferLimits, NextName, shared_name
 from .config import FdeConfig
 from .encoding import Encoding, read_encoding, train_encoding, write_encoding
 from .field import FdeSegment, dense_record
@@ -44,6 +44,7 @@ class FdeWriter:
         self._cells_name: str | None = record.state.get("cells")
         self._encoding = read_encoding(index / self._cells_name, self._config) if self._cells_name else None
         self._new_encoding: Encoding | None = None
+        self._shared: str | None = record.state.get("shared")
         self._unsaved = False
         self._offsets: list[Int64s] = []
         self._tokens: list[npt.NDArray[np.float16]] = []
@@ -130,8 +131,8 @@ class FdeWriter:
         return self._dense.merge(folder, self._encoded_again(segments) if self._new_encoding else segments, order)
 
     def finish(self, n_segments: int) -> None:
-        """End a compaction: a new encoding takes over, and an empty field forgets its own."""
-        if not n_segments:
+        """End a compaction: a new encoding takes over, and an empty field forgets one of its own."""
+        if not n_segments and not self._shared:
             self._encoding = self._cells_name = None
             self._unsaved = False
         elif self._new_encoding is not None:
@@ -139,15 +140,23 @@ class FdeWriter:
         self._new_encoding = None
         self._dense.finish(n_segments)
 
+    def share(self, folder: Path, record: FieldRecord) -> None:
+        """Take the encoding, and the quantiser of encodings, of the same field of another index, for good."""
+        if record.state.get("cells"):
+            self._encoding = read_encoding(folder / record.state["cells"], self._config)
+            self._shared, self._unsaved = shared_name(folder, record), True
+            self._dense.share(folder, record)
+
     def state(self, next_name: NextName) -> dict[str, Any]:
         """Write what all segments share and is new; return the field's state for the manifest."""
         if self._unsaved and self._encoding is not None:
             self._cells_name, self._unsaved = next_name("cells") + ".lex", False
             write_encoding(self._index / self._cells_name, self._encoding)
-        return {**self._dense.state(next_name), "cells": self._cells_name}
+        shared = {"shared": self._shared} if self._shared else {}
+        return {**self._dense.state(next_name), "cells": self._cells_name, **shared}
 
     def _outgrown(self, n_docs: int) -> bool:
-        return self._encoding is not None and 0 < OUTGROWN * self._encoding.n_docs <= n_docs
+        return self._encoding is not None and not self._shared and 0 < OUTGROWN * self._encoding.n_docs <= n_docs
 
     def _trained(self, sources: Sequence[tuple[int, Select]]) -> Encoding:
         """Train on some documents of all sources."""

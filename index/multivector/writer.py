@@ -20,7 +20,7 @@ from ..manifest import FieldRecord, PartRecord
 from ..preludes import ADVICE
 from ..representations import MultiVectors, Vectors
 from ..storage import sync_folder
-from ..writing import BufferLimits, NextName, mean_errors
+from ..writing import BufferLimits, NextName, mean_errors, shared_name
 from .clustering import default_n_centroids, sample_size, train
 from .codes import FILE_NAME, MultiVectorIndex, TokenRows, encode_tokens, write_multivector
 from .config import MultiVectorConfig
@@ -50,6 +50,7 @@ class TokenWriter:
         self._codec_name: str | None = record.state.get("codec")
         self._codec = Codec.read(index / self._codec_name) if self._codec_name else None
         self._new_codec: Codec | None = None
+        self._shared: str | None = record.state.get("shared")
         self._unsaved = False
         self._n_tokens = 0
         self._tokens: list[npt.NDArray[np.float16]] = []
@@ -109,14 +110,15 @@ class TokenWriter:
     def prepare(self, segments: Sequence[TokenSegment], *, compaction: bool = True) -> bool:
         """Cluster again when it is time; whether every part must be written again, with the new codec."""
         self._new_codec = None
-        if compaction and self._codec is not None and needs_clustering(segments, self._codec, self._config):
-            self._new_codec = cluster_again(segments, self._codec, self._config)
+        codec = None if self._shared else self._codec
+        if compaction and codec is not None and needs_clustering(segments, codec, self._config):
+            self._new_codec = cluster_again(segments, codec, self._config)
         return self._new_codec is not None
 
     def outgrown(self, records: Sequence[PartRecord]) -> bool:
         """Whether a small field has outgrown its centroids, so that a commit should cluster again."""
         n_tokens = sum(record.n_tokens for record in records)
-        if self._codec is None or self._config.n_centroids is not None or n_tokens > RECLUSTERED_TOKENS:
+        if self._codec is None or self._shared or self._config.n_centroids is not None or n_tokens > RECLUSTERED_TOKENS:
             return False
         return min(default_n_centroids(n_tokens), n_tokens) >= OUTGROWN * self._codec.n_centroids
 
@@ -148,8 +150,8 @@ class TokenWriter:
         return self._write(folder, rows if order is None else rows.take(order), self._new_codec or codec, errors)
 
     def finish(self, n_segments: int) -> None:
-        """End a compaction: the new codec takes over, and an empty field forgets its codec."""
-        if not n_segments:
+        """End a compaction: the new codec takes over, and an empty field forgets one of its own."""
+        if not n_segments and not self._shared:
             # The next tokens may have nothing in common with the last.
             self._codec = self._codec_name = None
             self._unsaved = False
@@ -157,12 +159,19 @@ class TokenWriter:
             self._codec, self._unsaved = self._new_codec, True
         self._new_codec = None
 
+    def share(self, folder: Path, record: FieldRecord) -> None:
+        """Take the codec of the same field of another index, for good."""
+        if record.state.get("codec"):
+            self._codec, self._unsaved = Codec.read(folder / record.state["codec"]), True
+            self._shared = shared_name(folder, record)
+
     def state(self, next_name: NextName) -> dict[str, Any]:
         """Write the codec when it is new; return the field's state for the manifest."""
         if self._unsaved and self._codec is not None:
             self._codec_name, self._unsaved = next_name("codec") + ".lex", False
             self._codec.write(self._index / self._codec_name)
-        return {"codec": self._codec_name, "calibration": self.calibration}
+        shared = {"shared": self._shared} if self._shared else {}
+        return {"codec": self._codec_name, "calibration": self.calibration, **shared}
 
     def _write(self, folder: str, rows: TokenRows, codec: Codec, errors: dict[str, float]) -> PartRecord:
         (self._index / folder).mkdir()
@@ -177,7 +186,7 @@ class TokenWriter:
         """
         if not self._n_tokens:
             return train(np.eye(1, self._config.dim, dtype=np.float32), 1)
-        n_tokens = self._n_tokens * (MORE_TO_COME if more_to_come else 1)
+        n_tokens = int(self._n_tokens * (MORE_TO_COME if more_to_come else self._limits.growth))
         n_centroids = self._config.n_centroids or default_n_centroids(n_tokens)
         return train(_sample(self._tokens, self._n_tokens, sample_size(n_centroids), self._config.dim), n_centroids)
 

@@ -46,6 +46,9 @@ class NetWriter(DenseWriter):
         """
         return self._linked(super().merge(folder, segments_of(segments), order))
 
+    def share(self, folder: Path, record: FieldRecord) -> None:
+        """Take nothing: parts share nothing."""
+
     def state(self, next_name: NextName) -> dict[str, Any]:
         """Return an empty state: nothing is shared by parts."""
         return {}

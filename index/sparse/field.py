@@ -131,7 +131,7 @@ class SparseField(Field[SparseSegment]):
         return SparseStatistics(
             n_docs=self.n_docs, total_length=total, scale=self.scale,
             terms=StringTable.of(self.vocabulary.strings(numbers)) if by_string else None,
-            frequencies=self.document_frequencies(numbers), reaches=self.reaches(numbers),
+            frequencies=self.document_frequencies(numbers), reaches=self.reaches(numbers), weighed_lengths=self.weighed_lengths,
         )  # fmt: skip
 
     def with_statistics(self, whole: SparseStatistics) -> SparseField:
@@ -140,17 +140,24 @@ class SparseField(Field[SparseSegment]):
         Raises
         ------
         RepresentationError
-            Documents are weighed with another scale or average length: give both when the field is created.
+            Documents of the parts are weighed with several scales or average lengths: give both when fields are created.
         """
-        averages = {segment.record.average_length for segment in self.segments if segment.record.n_postings}
-        if whole.scale != self.scale or (self.bm25 is not None and averages - {whole.average_length}):
+        if whole.scale != self.scale or len(whole.weighed_lengths) > 1:
+            lengths = ", ".join(map(str, sorted(whole.weighed_lengths))) or "no"
             raise RepresentationError(
-                f"{self.path}, field {self.name}: documents are weighed with scale {self.scale} and average length "
-                f"{', '.join(map(str, averages))}, not with {whole.scale} and {whole.average_length}"
+                f"{self.path}, field {self.name}: documents are weighed with scale {self.scale}, and those of the collection "
+                f"with {whole.scale} and average length {lengths}: all parts need the same"
             )
         part = copy(self)
         part.collection = whole
         return part
+
+    @property
+    def weighed_lengths(self) -> frozenset[float]:
+        """Average lengths that BM25's documents were weighed with."""
+        if self.bm25 is None:
+            return frozenset()
+        return frozenset(segment.record.average_length for segment in self.segments if segment.record.n_postings)
 
     def document_frequencies(self, terms: Int32s) -> Int64s:
         """Live documents that hold each term number."""

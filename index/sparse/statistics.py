@@ -33,6 +33,8 @@ class SparseStatistics:
         Live documents that hold each term.
     reaches : (n_terms,) int64
         Bound of each term's impacts (see `kernels.postings.look_up`); query weights are rounded by it.
+    weighed_lengths : frozenset of float
+        Average lengths that BM25's documents were weighed with: one, where scores of all can be compared.
     """
 
     n_docs: int
@@ -41,6 +43,7 @@ class SparseStatistics:
     terms: StringTable | None
     frequencies: Int64s
     reaches: Int64s
+    weighed_lengths: frozenset[float] = frozenset()
 
     @property
     def average_length(self) -> float:
@@ -87,6 +90,7 @@ class SparseStatistics:
         return cls(
             n_docs=sum(part.n_docs for part in parts), total_length=sum(part.total_length for part in parts), scale=scales[0],
             terms=terms, frequencies=frequencies, reaches=reaches,
+            weighed_lengths=frozenset().union(*(part.weighed_lengths for part in parts)),
         )  # fmt: skip
 
 

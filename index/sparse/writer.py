@@ -68,6 +68,12 @@ class SparseWriter:
         """Take ``scale`` and ``average_length`` of a larger collection; a compaction must follow."""
         self._given = {**self._given, **statistics}
 
+    def share(self, folder: Path, record: FieldRecord) -> None:
+        """Take the scale of the same field of another index, for good."""
+        if record.state.get("scale"):
+            self.give({"scale": record.state["scale"]})
+            self._set_scale(record.state["scale"])
+
     @property
     def fullness(self) -> float:
         """Share of the buffer's limit that is used."""

@@ -61,6 +61,12 @@ def add_indexing_commands(command: Command) -> None:
     add_device(build)
     add_corpus_options(build)
     add_reorder(build)
+    shards = build.add_argument_group("shards", "parts of the corpus as indexes of their own, which answer as one: "
+                                      "every command and retriever takes the folder as it takes an index")  # fmt: skip
+    shards.add_argument("--shards", type=int, metavar="N", help="build a set of so many")
+    shards.add_argument("--workers", type=int, metavar="N", help="processes that build shards (default 1)")
+    shards.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
+                        help="build shards on Ray: of this address, or else one of this machine")  # fmt: skip
     add = command("add", _add, "add documents to an index, in all its fields", "lexmax add IDX more.jsonl --replace")
     add_index(add)
     add.add_argument("corpus", nargs="+", metavar="CORPUS", help=CORPUS_HELP)
@@ -134,13 +140,19 @@ def _build(options: argparse.Namespace) -> int:
     specs = encoder_specs(options.encoder or list(DEFAULT_ENCODERS))
     from ..build import build_index
 
+    if options.shards is None and (options.workers is not None or options.ray is not None):
+        raise ValueError("--workers and --ray are for --shards N")
     tell_encoders(specs, options.device)
     bad = bad_records(options)
+    settings: dict[str, Any] = {
+        "encoders": specs, "search": options.search, "fields": corpus_fields(options), "bad": bad, "notice": say,
+        "reorder": options.reorder, "split_long": options.split_long, "device": options.device,
+    }  # fmt: skip
     with progress_bar("documents", sources=options.corpus) as bar, compiling():
-        report = build_index(
-            options.corpus, options.out, encoders=specs, search=options.search, fields=corpus_fields(options), bad=bad,
-            progress=bar, notice=say, reorder=options.reorder, split_long=options.split_long, device=options.device,
-        )  # fmt: skip
+        if options.shards is None:
+            report = build_index(options.corpus, options.out, progress=bar, **settings)
+        else:
+            report = _build_shards(options, bar, settings)
     if report.finished:
         say(f"{options.out} is finished already: {report.n_resumed:,} documents (`lexmax add` adds to it)")
         return 0
@@ -148,14 +160,24 @@ def _build(options: argparse.Namespace) -> int:
     return 0
 
 
+def _build_shards(options: argparse.Namespace, bar: Bar | None, settings: dict[str, Any]) -> BuildReport:
+    from ..shards.building import build_shards
+    from ..shards.running import in_processes, on_ray
+
+    n_workers = 1 if options.workers is None else options.workers
+    runner = in_processes(n_workers) if options.ray is None else on_ray(options.ray or None, n_workers)
+    return build_shards(options.corpus, options.out, n_shards=options.shards, progress=bar, runner=runner, **settings)
+
+
 def _add(options: argparse.Namespace) -> int:
-    from ...index.manifest import read
     from ..build import add_to_index
+    from ..shards.changing import add_to_shards
+    from ..shards.manifest import fields_of, is_set
 
     bad, models = bad_records(options), models_of(options)
-    tell_models(read(Path(options.index)).fields, models)
+    tell_models(fields_of(Path(options.index))[0], models)
     with progress_bar("documents", sources=options.corpus) as bar, compiling():
-        report = add_to_index(
+        report = (add_to_shards if is_set(Path(options.index)) else add_to_index)(
             options.corpus, options.index, models=models, device=options.device, replace=options.replace,
             fields=corpus_fields(options), bad=bad, progress=bar, notice=say,
         )  # fmt: skip
@@ -166,10 +188,16 @@ def _add(options: argparse.Namespace) -> int:
 
 def _delete(options: argparse.Namespace) -> int:
     from ...index.collection import Collection
+    from ..shards.changing import delete_from_shards
+    from ..shards.manifest import is_set
 
-    with compiling(), Collection.open(options.index) as collection:
-        missing = collection.delete(options.doc_id)
-        collection.commit()
+    with compiling():
+        if is_set(Path(options.index)):
+            missing = delete_from_shards(options.index, options.doc_id)
+        else:
+            with Collection.open(options.index) as collection:
+                missing = collection.delete(options.doc_id)
+                collection.commit()
     say(f"deleted {len(set(options.doc_id)) - len(missing)} documents from {options.index}")
     for doc_id in missing:
         say(f"not in the index: {doc_id}")
@@ -314,10 +342,10 @@ def _export(options: argparse.Namespace) -> int:
 
 def _tell_warnings(index: str) -> None:
     """Say what makes the scores of a field worse than they could be."""
-    from ...index.snapshot import Snapshot
+    from ..shards.snapshot import open_snapshot
 
-    for name, field in Snapshot.open(index).fields.items():
-        for warning in field.info().get("warnings", ()):
+    for name, field in open_snapshot(index).info()["fields"].items():
+        for warning in field.get("warnings", ()):
             say(f"field {name}: {warning}")
 
 

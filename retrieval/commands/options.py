@@ -128,13 +128,13 @@ def once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
 
 def _searched(index: str, search: str | None) -> dict[str, FieldRecord]:
     """Fields of an index that a search names, as far as they are there."""
-    from ...index.manifest import read
     from ..pipelines.expression import parse
+    from ..shards.manifest import fields_of
 
-    manifest = read(Path(index))
-    expression = manifest.search if search is None else search
-    names = list(manifest.fields) if expression is None else list(parse(expression).fields)
-    return {name: manifest.fields[name] for name in names if name in manifest.fields}
+    fields, default = fields_of(Path(index))
+    expression = default if search is None else search
+    names = list(fields) if expression is None else list(parse(expression).fields)
+    return {name: fields[name] for name in names if name in fields}
 
 
 def is_short(options: argparse.Namespace) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import audited, compiling, progress_bar, say, split_setting, write
@@ -266,9 +267,9 @@ def _write_result(rank: int, result: Result) -> None:
 
 
 def _get(options: argparse.Namespace) -> int:
-    from ...index.snapshot import Snapshot
+    from ..shards.snapshot import open_snapshot
 
-    snapshot = Snapshot.open(options.index)
+    snapshot = open_snapshot(options.index)
     doc_nums = snapshot.find(options.doc_id).tolist()
     for doc_id, doc_num in zip(options.doc_id, doc_nums, strict=True):
         if doc_num < 0:
@@ -281,11 +282,11 @@ def _get(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from ...index.snapshot import Snapshot
+    from ..shards.snapshot import open_parts
 
-    snapshot = Snapshot.open(options.index)
     n_listed = 0
-    for segment, mask in zip(snapshot.segments, snapshot.masks(options.filter), strict=True):
+    parts = [zip(each.segments, each.masks(options.filter), strict=True) for each in open_parts(options.index)]
+    for segment, mask in chain.from_iterable(parts):
         positions = range(segment.n_docs) if mask is None else np.flatnonzero(mask).tolist()
         for first in range(0, len(positions), LISTED_AT_ONCE):
             wanted = positions[first : first + LISTED_AT_ONCE]

@@ -1,16 +1,17 @@
-"""The commands that look after an index, ``info``, ``check`` and ``compact``, and after an installation, ``warm``."""
+"""The commands that look after an index, ``info``, ``check``, ``compact`` and ``shards``, and after an installation, ``warm``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from ..terminal import audited, check_picture, compiling, progress_bar, require_models, say, write
 from .options import Command, add_index, add_reorder
 
 KINDS_OF_FIELDS = ("tokens", "dense", "fde", "bm25", "sparse", "sparse-tokens", "nets")
-OWN_BLOCK = ("fields", "segments")
+OWN_BLOCK = ("fields", "segments", "shards")
 
 
 def add_upkeep_commands(command: Command) -> None:
@@ -28,6 +29,11 @@ def add_upkeep_commands(command: Command) -> None:
             "lexmax check IDX",
         )
     )
+    shards = command("shards", _shards, "list the shards of a set, or take them as they are",
+                     "lexmax shards SET --commit")  # fmt: skip
+    shards.add_argument("index", metavar="SET", help="folder of the set, which `lexmax build --shards` made")
+    shards.add_argument("--commit", action="store_true", help="commit the set with its shards as they are now, after one was "
+                        "changed by itself")  # fmt: skip
     compact = command("compact", _compact, "merge segments and drop deleted documents", "lexmax compact IDX --reorder")
     add_index(compact)
     add_reorder(compact)
@@ -63,12 +69,15 @@ def _warm(options: argparse.Namespace) -> int:
 def _info(options: argparse.Namespace) -> int:
     from ...index.multivector.placement import TokenStorage
     from ...index.snapshot import Snapshot
+    from ..shards.snapshot import open_snapshot
 
     check_picture(options.plot)
     with compiling():
-        snapshot = Snapshot.open(options.index, storage=TokenStorage())
+        snapshot = open_snapshot(options.index, storage=TokenStorage())
         facts = snapshot.info()
         if options.plot:
+            if not isinstance(snapshot, Snapshot):
+                raise ValueError(f"--plot is for an index: name one of the shards of {options.index}")
             from ..distributions import plot_distributions
 
             plot_distributions(snapshot, options.plot)
@@ -80,7 +89,9 @@ def _info(options: argparse.Namespace) -> int:
     for name, field in facts["fields"].items():
         write(f"field {name}")
         _write_facts(field, indent="  ")
-    for segment in facts["segments"]:
+    for shard in facts.get("shards", ()):
+        write(f"{shard['folder']:31}{shard['n_docs']:,} documents, {shard['n_deleted']:,} deleted, {shard['n_bytes']:,} bytes")
+    for segment in facts.get("segments", ()):
         write(f"{segment['name']:31}{segment['n_docs']:,} documents, {segment['n_deleted']:,} deleted")
         for name, part in segment["fields"].items():
             write(f"  {name:29}{_contents(part)}")
@@ -124,19 +135,39 @@ def _contents(part: dict[str, Any]) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from ...index.check import check_index
+    from ..shards.checking import check_any
 
     with compiling():
-        problems = check_index(options.index)
+        problems = check_any(options.index)
     for problem in problems:
         write(str(problem))
     say(f"{options.index}: " + (f"{len(problems)} problems" if problems else "sound"))
     return 1 if problems else 0
 
 
+def _shards(options: argparse.Namespace) -> int:
+    from ..shards.changing import take_shards
+    from ..shards.manifest import read
+
+    with compiling():
+        shard_set = take_shards(options.index) if options.commit else read(Path(options.index))
+    for shard in shard_set.shards:
+        write(f"{shard.folder:31}{shard.n_docs:,} documents, commit {shard.generation}")
+    n_docs = sum(shard.n_docs for shard in shard_set.shards)
+    say(f"{options.index}: commit {shard_set.generation} of the set, {n_docs:,} documents")
+    return 0
+
+
 def _compact(options: argparse.Namespace) -> int:
     from ...index.collection import Collection
+    from ..shards.changing import compact_shards
+    from ..shards.manifest import is_set
 
+    if is_set(Path(options.index)):
+        with compiling():
+            n_docs = sum(shard.n_docs for shard in compact_shards(options.index, reorder=options.reorder).shards)
+        say(f"compacted all shards of {options.index}: {n_docs:,} documents")
+        return 0
     with compiling(), Collection.open(options.index) as collection:
         before = len(collection.manifest.segments)
         collection.compact(reorder=options.reorder)

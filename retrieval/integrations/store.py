@@ -20,6 +20,7 @@ from ...index.fde.field import source_of
 from ...index.manifest import read as read_manifest
 from ...index.representations import Vectors
 from ...index.representations.dense import DenseVectors
+from ...index.snapshot import Snapshot
 from ..encoders.base import Encoder
 from ..encoders.precomputed import DenseVectorsEncoder
 from ..encoders.registry import check_encoder
@@ -126,6 +127,8 @@ class IndexStore:
         snapshot = None if self._retriever is None else self._retriever.snapshot
         if snapshot is None:
             return []
+        if not isinstance(snapshot, Snapshot):
+            raise RepresentationError(f"{snapshot.path} is a set of shards: a document store has an index of its own")
         pairs = zip(snapshot.segments, snapshot.masks(filter), strict=True)
         found = chain.from_iterable(
             segment.base + (np.arange(segment.n_docs) if mask is None else np.flatnonzero(mask)) for segment, mask in pairs

@@ -95,7 +95,7 @@ def main():
     if options.generate:
         tokens = generate_tokens(TokenRecipe(**{**vars(recipe), "n_docs": min(recipe.n_docs, 2048)})).queries
     else:
-        queries = list(read_queries(options.texts).values())[: options.queries]
+        queries = [query.text for query in read_queries(options.texts)][: options.queries]
         tokens = index_encoder(field.record).encode_queries(queries)
     exhaustive = field_searcher(field).search(tokens, 10, options=CentroidOptions(algorithm="exhaustive"))
     truth = [exhaustive.query(number)[0] for number in range(len(tokens))]
