@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         LexmaxError,
         MissingDependencyError,
         RepresentationError,
+        ShardError,
         StorageError,
     )
     from .index.manifest import EncoderRecord
@@ -125,6 +126,7 @@ _HOMES = {
     "Rocchio": "retrieval.feedback.rocchio",
     "Search": "retrieval.pipelines.expression",
     "SemanticIndex": "retrieval.exchange.semantic_search",
+    "ShardError": "index.errors",
     "SlimOptions": "retrieval.searchers.slim",
     "Snapshot": "index.snapshot",
     "SparseEncoder": "retrieval.encoders.base",
@@ -211,6 +213,7 @@ __all__ = [
     "Search",
     "SemanticIndex",
     "SentenceMatch",
+    "ShardError",
     "SlimOptions",
     "Snapshot",
     "SparseEncoder",

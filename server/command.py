@@ -21,6 +21,12 @@ def add_serve_command(command: Command) -> None:
     parser.add_argument("--feedback", metavar="LOG", help="keep queries and clicks of POST /v1/feedback in this file, which is "
                         "made if need be, and move searches with `feedback` by them (default: nothing is kept); with "
                         "several indexes a folder, with one file for each")  # fmt: skip
+    shards = parser.add_argument_group("sets of shards on Ray (lexmax[ray])")
+    shards.add_argument("--ray", nargs="?", const="", metavar="ADDRESS",
+                        help="open shards in processes of Ray: of this address, or else on this machine")  # fmt: skip
+    shards.add_argument("--replicas", type=int, default=1, metavar="N", help="processes of each shard (default 1)")
+    shards.add_argument("--shard-deadline", type=float, default=30.0, metavar="S",
+                        help="seconds within which a shard must answer, else the request is refused (default 30)")  # fmt: skip
     add_search_options(parser)
     add_model_options(parser)
     add_limit_options(parser)

@@ -24,7 +24,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..index.errors import EncoderMismatchError, IndexNotFoundError, RepresentationError
+from ..index.errors import EncoderMismatchError, IndexNotFoundError, RepresentationError, ShardError
 from .observing.notes import notes_of
 from .schemas.errors import ErrorBody, ErrorFacts, ErrorType
 
@@ -78,6 +78,8 @@ def refused(error: BaseException, scope: Scope) -> RefusedError:
         case EncoderMismatchError():
             message = f"the index was made by encoder {error.index}, this server's encoder is {error.encoder}"
             return RefusedError(409, "encoder_mismatch", message)
+        case ShardError():
+            return RefusedError(503, "unavailable", f"{error}", {"Retry-After": "1"})
         case IndexNotFoundError():
             return RefusedError(404, "not_found", "the index is no longer there")
     told = _logged(error, scope)

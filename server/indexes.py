@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..index import manifest
+from ..retrieval.shards.manifest import fields_of, is_index
 from .admission import Admission
 from .errors import RefusedError, unknown
 from .limits import Limits
@@ -142,7 +142,7 @@ def named_folders(arguments: Sequence[str], *, may_be_empty: bool = False) -> di
         if may_be_empty and not named and not inner and folder.is_dir() and not any(folder.iterdir()):
             continue
         if not inner:
-            manifest.read(folder)  # where no index is, that is all there is to tell
+            fields_of(folder)  # where no index is, that is all there is to tell
         for each in inner or [folder]:
             known = name if named else each.resolve().name
             if not NAME.fullmatch(known):
@@ -155,6 +155,6 @@ def named_folders(arguments: Sequence[str], *, may_be_empty: bool = False) -> di
 
 def folder_of_indexes(folder: Path) -> list[Path]:
     """Return the indexes in a folder that is none itself; none where it holds none."""
-    if not folder.is_dir() or (folder / manifest.FILE_NAME).exists():
+    if not folder.is_dir() or is_index(folder):
         return []
-    return sorted(each for each in folder.iterdir() if (each / manifest.FILE_NAME).is_file())
+    return sorted(each for each in folder.iterdir() if is_index(each))

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..index import manifest
 from ..retrieval.commands.options import open_retriever
 from ..retrieval.encoders.base import Encoder
 from ..retrieval.feedback.log import ClickLog
+from ..retrieval.shards.manifest import fields_of, is_index
 from .indexes import Opens
 from .writing.writer import Home
 
@@ -53,7 +53,7 @@ class Opener:
     def open(self, name: str, folder: Path) -> "Retriever":
         """Open one; encoders that another index has loaded are used again."""
         with self._lock:
-            records = manifest.read(folder).fields
+            records, _ = fields_of(folder)
             known = {
                 field: self._encoders[record.encoder.fingerprint]
                 for field, record in records.items()
@@ -80,6 +80,6 @@ class Opener:
 def home_of(arguments: Sequence[str], opener: Opener) -> Home | None:
     """Return where new indexes are made: in the one folder of indexes that a command line names, which is no index itself."""
     folder = Path(arguments[0])
-    if len(arguments) != 1 or not folder.is_dir() or (folder / manifest.FILE_NAME).exists():
+    if len(arguments) != 1 or not folder.is_dir() or is_index(folder):
         return None
     return Home(folder, opener.open)

@@ -207,7 +207,7 @@ class Service:
         if self._measured is None or self._measured[0] != commit:
             self._measured = (commit, snapshot.info()["n_bytes"])
         return {
-            "documents": snapshot.n_docs, "generation": snapshot.generation, "segments": len(snapshot.segments),
+            "documents": snapshot.n_docs, "generation": snapshot.generation, "segments": len(snapshot.manifest.segments),
             "bytes": self._measured[1],
         }  # fmt: skip
 

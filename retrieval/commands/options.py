@@ -140,8 +140,16 @@ def _searched(index: str, search: str | None) -> dict[str, FieldRecord]:
 def is_short(options: argparse.Namespace) -> bool:
     """Tell whether a search ends sooner in plain Python than Numba is imported: one of BM25 fields that are not large."""
     from ...index.manifest import read
+    from ..shards.manifest import is_set
 
-    if options.exhaustive or options.explain or options.feedback or options.option or options.queries is not None:
+    if (
+        is_set(Path(options.index))
+        or options.exhaustive
+        or options.explain
+        or options.feedback
+        or options.option
+        or options.queries is not None
+    ):
         return False
     segments = read(Path(options.index)).segments
     n_docs, n_deleted = sum(each.n_docs for each in segments), sum(each.n_deleted for each in segments)
@@ -167,10 +175,19 @@ def open_retriever(
     tell_models(_searched(options.index, options.search), models)  # first, since a missing index needs no retriever
     from ..retriever import Retriever
 
-    return Retriever.open(
-        options.index, search=options.search, encoders=encoders, models=models, device=options.device,
-        options=search_options(options), exhaustive=options.exhaustive, clicks=clicks, storage=token_storage(options),
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "search": options.search, "encoders": encoders, "models": models, "device": options.device,
+        "options": search_options(options), "exhaustive": options.exhaustive, "clicks": clicks,
+    }  # fmt: skip
+    if getattr(options, "ray", None) is None:
+        return Retriever.open(options.index, storage=token_storage(options), **settings)
+    from ..shards.manifest import is_set
+    from ..shards.on_ray import RayOptions, open_on_ray
+
+    if not is_set(Path(options.index)):
+        raise ValueError(f"{options.index} is no set of shards, which --ray serves: `lexmax build --shards N` makes one")
+    on_ray = RayOptions(address=options.ray or None, n_replicas=options.replicas, deadline_s=options.shard_deadline)
+    return Retriever(open_on_ray(options.index, on_ray), **settings)
 
 
 def token_storage(options: argparse.Namespace) -> TokenStorage:

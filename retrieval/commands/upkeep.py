@@ -1,4 +1,4 @@
-"""The commands that look after an index, ``info``, ``check``, ``compact`` and ``shards``, and after an installation, ``warm``."""
+"""The commands that look after an index: ``info``, ``check``, ``compact``, ``shards``; and after an installation: ``warm``."""
 
 from __future__ import annotations
 

@@ -79,6 +79,11 @@ def is_set(path: Path) -> bool:
     return (path / manifests.SET_FILE_NAME).is_file()
 
 
+def is_index(path: Path) -> bool:
+    """Whether a folder holds an index or a set of shards."""
+    return is_set(path) or (path / manifests.FILE_NAME).is_file()
+
+
 def read(path: Path) -> ShardManifest:
     """Read the newest commit of a set.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from .snapshot import ShardedSnapshot
 THREADS = 8
 """Questions that an actor answers at once."""
 NOT_JOINED = "not joined"
+AVOIDED_S = 5.0
+"""A replica that was slow or lost is asked only after others for so long: it may be restarting."""
 START_S = 300.0
 """Within which a new actor must have opened its shard."""
 
@@ -46,20 +49,20 @@ class RayOptions:
         Actors of each shard.
     deadline_s : float
         Seconds within which a shard must answer; its replicas are asked one after the other in this time.
-    hedge_s : float or None
-        Seconds after which a second replica is asked the same; None: only after the first has failed.
+    hedge_s : float
+        Seconds after which a second replica is asked the same, where there is one; the slow one is passed over for a while.
     """
 
     address: str | None = None
     n_replicas: int = 1
     deadline_s: float = 30.0
-    hedge_s: float | None = None
+    hedge_s: float = 1.0
 
     def __post_init__(self) -> None:
         count_of(self.n_replicas, "n_replicas")
         for name in ("deadline_s", "hedge_s"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < 1e6:
+            if not 0 < value < 1e6:
                 raise ValueError(f"{name} is {value}: it must be above 0")
 
 
@@ -104,6 +107,10 @@ class ShardActor:
     def __init__(self, path: str) -> None:
         self._shard, self._joined = LocalShard.open(Path(path)), False
 
+    def pid(self) -> int:
+        """Process of the actor."""
+        return os.getpid()
+
     def ask(self, method: str, *arguments: Any) -> tuple[Any, str]:
         """Call a method of the shard; returns its result, or what went wrong."""
         if method not in ("join", "facts") and not self._joined:
@@ -118,7 +125,7 @@ class RemoteShard:
 
     def __init__(self, name: str, replicas: Sequence[Any], options: RayOptions) -> None:
         self.name, self._replicas, self._options = name, list(replicas), options
-        self._turns = itertools.count()
+        self._turns, self._avoided_until = itertools.count(), [0.0] * len(self._replicas)
         self._joining: tuple[Any, ...] = ()
 
     def facts(self) -> ShardFacts:
@@ -201,12 +208,12 @@ class RemoteShard:
         """Ask a replica, and a second one when it is slow; the answer, or what went wrong, `LOST` for the replica itself."""
         import ray
 
-        n_replicas, hedge_s = len(self._replicas), self._options.hedge_s
-        asked = {self._replicas[turn % n_replicas].ask.remote(method, *arguments): turn % n_replicas}
+        first, second = self._choice(turn)
+        asked = {self._replicas[first].ask.remote(method, *arguments): first}
         end = time.monotonic() + left
-        if hedge_s is not None and n_replicas > 1 and not ray.wait([*asked], timeout=min(hedge_s, left))[0]:
-            other = (turn + 1) % n_replicas
-            asked[self._replicas[other].ask.remote(method, *arguments)] = other
+        if second != first and not ray.wait([*asked], timeout=min(self._options.hedge_s, left))[0]:
+            self._avoided_until[first] = time.monotonic() + AVOIDED_S
+            asked[self._replicas[second].ask.remote(method, *arguments)] = second
         lost = "it is slow"
         while asked:
             ready, _ = ray.wait([*asked], timeout=max(0.0, end - time.monotonic()))
@@ -217,11 +224,18 @@ class RemoteShard:
                 found, problem = ray.get(ready[0])
             except ray.exceptions.RayError as error:
                 lost = str(error).strip().splitlines()[0]
+                self._avoided_until[replica] = time.monotonic() + AVOIDED_S
                 continue
             if problem != NOT_JOINED:
                 return found, problem
             asked[self._joined(replica, method, arguments)] = replica
         return None, LOST + lost
+
+    def _choice(self, turn: int) -> tuple[int, int]:
+        """Which replica to ask, and which one when it is slow: in turns, those last that were slow or lost a moment ago."""
+        now, n = time.monotonic(), len(self._replicas)
+        order = sorted(range(n), key=lambda replica: (self._avoided_until[replica] > now, (replica - turn) % n))
+        return order[0], order[1 % n]
 
     def _joined(self, replica: int, method: str, arguments: tuple[Any, ...]) -> Any:
         """Tell a replica what it joins, and ask it again; should it take the question first, it says so once more."""
