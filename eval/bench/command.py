@@ -45,7 +45,7 @@ def add_commands(comparisons: Any) -> None:
     _add_ssd(_command(
         comparisons, "ssd", _ssd, "reranking by token vectors from disk beside the same from memory",
         "Time reranking of the same candidates from memory, a memory map and disk, interleaved query by query, pages dropped.",
-        "lexmax bench ssd --docs 100000 --candidates 1000 128 --json",
+        "lexmax bench ssd --docs 200000 --memory-cap 750MB --plot ssd.png",
     ))  # fmt: skip
     _add_encode(_command(
         comparisons, "encode", _encode, "encoders alone and in one shared pass, in several precisions",
@@ -147,7 +147,7 @@ def _add_nets(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_ssd(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--docs", type=int, default=100_000, help="documents to generate (default 100000)")
+    parser.add_argument("--docs", type=int, default=200_000, help="documents to generate (default 200000)")
     parser.add_argument("--tokens", type=int, nargs=2, default=[60, 180], metavar=("LOW", "HIGH"),
                         help="fewest and most tokens of a document (default 60 180)")  # fmt: skip
     parser.add_argument("--dim", type=int, default=128, help="of token vectors (default 128)")
@@ -159,6 +159,9 @@ def _add_ssd(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--passes", type=int, default=2, help="the best of these counts for each query (default 2)")
     parser.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
     parser.add_argument("--work", metavar="DIR", help="keep the index here, and take it from here when it is there")
+    parser.add_argument("--memory-cap", metavar="SIZE", help="of what reads, page cache included, by a memory group; "
+                        "needs root (default: none)")  # fmt: skip
+    parser.add_argument("--plot", metavar="FILE.png", help="write a picture")
     parser.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
 
 
@@ -302,14 +305,20 @@ def _nets(options: argparse.Namespace) -> int:
 
 def _ssd(options: argparse.Namespace) -> int:
     use_threads()
-    from .ssd import SsdBench, run_ssd_bench
+    _need_matplotlib(options)
+    from ...retrieval.commands.options import bytes_of
+    from .ssd import SsdBench, plot_ssd, run_ssd_bench
 
     bench = SsdBench(
         n_docs=options.docs, widths=tuple(options.tokens), dim=options.dim, nbits=options.nbits, n_queries=options.queries,
         n_candidates=tuple(options.candidates), places=options.places, n_clients=tuple(options.clients),
         n_passes=options.passes, seed=options.seed, work=options.work,
+        memory_cap=None if options.memory_cap is None else bytes_of(options.memory_cap, "--memory-cap"),
     )  # fmt: skip
-    return _write(run_ssd_bench(bench, say), options)
+    report = run_ssd_bench(bench, say)
+    if options.plot:
+        plot_ssd(report, options.plot)
+    return _write(report, options)
 
 
 def _fde(options: argparse.Namespace) -> int:

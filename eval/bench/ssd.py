@@ -2,39 +2,42 @@
 
 Token vectors are generated; the field's own centroids find candidates. Before each query the pages of the store are
 dropped, so whatever is not in the process's memory is read. A child process for each place tells what it holds in memory.
+With a memory cap, whatever reads is in a memory group, and the twin that has all in memory outside of it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
 
-from ...index.arrays import Floats, Int32s
+from ...index.arrays import Floats
 from ...index.collection import Collection, NewField
 from ...index.errors import StorageError
 from ...index.manifest import EncoderRecord
 from ...index.multivector.config import MultiVectorConfig
 from ...index.multivector.field import TokenField
-from ...index.multivector.placement import PLACES, TokenStorage
+from ...index.multivector.placement import PLACES
 from ...index.representations.multivectors import MultiVectors
 from ...index.snapshot import Snapshot
-from ...retrieval.hits import ReadCounts, Scores
+from ...retrieval.hits import ReadCounts
 from ...retrieval.searchers.centroid import CentroidOptions, CentroidSearcher
-from ...retrieval.searchers.common import parts, single
+from ...retrieval.searchers.common import parts
 from ..tables import markdown_table
 from .fields import without_text
+from .memory_cap import memory_cap
 from .report import Report, Row
+from .ssd_worker import Asked, Worker, resident_mb, worker
 from .token_generator import TokenRecipe, generate_tokens
 
 ENCODER = EncoderRecord(kind="colbert", fingerprint="colbert:bench", settings={})
@@ -65,11 +68,13 @@ class SsdBench:
         Threads that ask at once, for throughput.
     n_passes : int
         The best of these counts for each query.
+    memory_cap : int or None
+        Bytes that the processes which read may have, with what the system caches for them; None: no cap.
     work : str or None
         Where the index is kept, and taken from when it is there; None: nowhere.
     """
 
-    n_docs: int = 100_000
+    n_docs: int = 200_000
     n_queries: int = 40
     seed: int = 0
     dim: int = 128
@@ -79,6 +84,7 @@ class SsdBench:
     places: Sequence[str] | None = None
     n_clients: Sequence[int] = (1, 8)
     n_passes: int = 2
+    memory_cap: int | None = None
     work: str | None = None
 
     def __post_init__(self) -> None:
@@ -112,15 +118,6 @@ class SsdReport(Report):
         return "\n".join([*markdown_table(table), "", *(f"- {name}: {value}" for name, value in self.setup.items())]) + "\n"
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """Queries and their candidates, and the bytes of those documents' records."""
-
-    queries: MultiVectors
-    candidates: list[Int32s]
-    n_bytes: int
-
-
 @dataclass(eq=False)
 class _Times:
     """Of one place: wall and CPU seconds (n_passes, n_queries), scores of the first pass, and what it read."""
@@ -144,29 +141,63 @@ def run_ssd_bench(bench: SsdBench, say: Say = lambda message: None) -> SsdReport
     with ExitStack() as stack:
         folder = Path(bench.work or stack.enter_context(TemporaryDirectory(prefix="lexmax-bench-")))
         path = _built(bench, folder, say)
-        queries = MultiVectors.of(list(np.load(folder / "queries.npy", allow_pickle=False)), bench.dim)
-        searchers = _searchers(path, bench.places, say)
+        queries = MultiVectors.of(list(np.load(folder / "queries.npy", allow_pickle=False))[: bench.n_queries], bench.dim)
+        asked = {n: _asked(path, queries, n) for n in bench.n_candidates}
+        group = stack.enter_context(memory_cap(bench.memory_cap))
+        wanted = PLACES[2:] if bench.places is None else bench.places
+        twin = stack.enter_context(worker(path, [MEMORY], asked, None))
+        reading = stack.enter_context(worker(path, wanted, asked, group))
+        for place, reason in reading.left_out.items():
+            if bench.places is not None:
+                raise StorageError(reason)
+            say(f"{place} is left out: {reason}")
+        workers = {MEMORY: twin} | {place: reading for place in wanted if place not in reading.left_out}
         rows = []
         for n in bench.n_candidates:
-            asked = _asked(path, queries, n)
-            say(f"timing {n} candidates: {', '.join(searchers)}")
-            times = _interleaved(bench, searchers, asked)
-            rates = {place: _rates(bench, searchers, place, asked) for place in searchers}
-            memory = {place: _memory(path, place, asked) for place in searchers}
-            rows += [_row(n, place, times, asked, rates[place], memory[place]) for place in searchers]
-        field = searchers[MEMORY].field
-        setup = {
-            "documents": f"{field.n_docs:,}, generated, of {bench.widths[0]} to {bench.widths[1]} tokens; seed {bench.seed}",
-            "tokens per document": round(field.n_tokens / field.n_docs, 1), "bits": bench.nbits,
-            "records": f"{sum(field.places().values()):,} bytes",
-            "directory": f"{sum(s.part.store.directory_bytes for s in field.segments) / field.n_docs:.1f} bytes a document",
-            "queries": f"{bench.n_queries}, {np.diff(queries.offsets).mean():.0f} tokens each", "passes": bench.n_passes,
-            "clients": list(bench.n_clients), "threads": "1 a client",
-            "cold": "pages of the store are dropped before each query, and before throughput is measured",
-            "memory": "resident memory of a process that answers all queries, less that before it opens the index",
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        }  # fmt: skip
-        return SsdReport(rows=rows, setup=setup)
+            say(f"timing {n} candidates: {', '.join(workers)}")
+            times = _interleaved(bench, workers, asked[n], n)
+            rates = {place: _rates(bench, each, place, n) for place, each in workers.items()}
+            memory = {place: resident_mb(path, place, asked[n], None if place == MEMORY else group) for place in workers}
+            rows += [_row(n, place, times, asked[n], rates[place], memory[place]) for place in workers]
+        return SsdReport(rows=rows, setup=_setup(bench, path, queries))
+
+
+def _setup(bench: SsdBench, path: Path, queries: MultiVectors) -> dict[str, object]:
+    field = Snapshot.open(path).only_field(TokenField, "token vectors")
+    n_bytes = sum(field.places().values())
+    cap = "none"
+    if bench.memory_cap is not None:
+        times = f"records are {n_bytes / bench.memory_cap:.1f} times that"
+        cap = f"{bench.memory_cap:,} bytes for what reads, the page cache included; {times}"
+    return {
+        "documents": f"{field.n_docs:,}, generated, of {bench.widths[0]} to {bench.widths[1]} tokens; seed {bench.seed}",
+        "tokens per document": round(field.n_tokens / field.n_docs, 1), "bits": bench.nbits,
+        "records": f"{n_bytes:,} bytes in {len(field.segments)} segments", "memory cap": cap,
+        "directory": f"{sum(s.part.store.directory_bytes for s in field.segments) / field.n_docs:.1f} bytes a document",
+        "queries": f"{len(queries)}, {np.diff(queries.offsets).mean():.0f} tokens each", "passes": bench.n_passes,
+        "clients": list(bench.n_clients), "threads": "1 a client",
+        "cold": "pages of the store are dropped before each query, and before throughput is measured",
+        "memory": "resident memory of a process that answers all queries, less that before it opens the index",
+        "disk": _disk(field),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+    }  # fmt: skip
+
+
+def _disk(field: TokenField) -> str:
+    """What fio reads from the largest file at random, in reads of about a record."""
+    if shutil.which("fio") is None:
+        return "fio is not installed"
+    store = max((segment.part.store for segment in field.segments), key=lambda store: store.records.nbytes)
+    size = max(4096, round(store.records.nbytes / max(1, len(store.slots)) / 4096) * 4096)
+    program = [
+        "fio", "--name=lexmax", f"--filename={store.file.path}", "--readonly", "--rw=randread", f"--bs={size}", "--direct=1",
+        "--ioengine=libaio", "--iodepth=256", "--runtime=3", "--time_based", "--output-format=json",
+    ]  # fmt: skip
+    done = subprocess.run(program, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        return f"fio failed: {done.stderr.strip()[:200]}"
+    read = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]["read"]
+    return f"fio: {read['iops']:,.0f} random reads of {size:,} bytes a second, {read['bw_bytes'] / 1e6:,.0f} MB/s"
 
 
 def _built(bench: SsdBench, folder: Path, say: Say) -> Path:
@@ -202,23 +233,7 @@ def _parts(bench: SsdBench) -> Iterator[tuple[TokenRecipe, int]]:
         yield recipe, first
 
 
-def _searchers(path: Path, places: Sequence[str] | None, say: Say) -> dict[str, CentroidSearcher]:
-    """A searcher of the field in each place, memory first."""
-    found = {}
-    for place in (MEMORY, *(PLACES[2:] if places is None else places)):
-        try:
-            field = Snapshot.open(path, storage=TokenStorage(place=place)).only_field(TokenField, "token vectors")
-        except StorageError as failure:
-            if places is not None:
-                raise
-            say(f"{place} is left out: {failure}")
-            continue
-        found[place] = CentroidSearcher(field)
-        found[place].warm()
-    return found
-
-
-def _asked(path: Path, queries: MultiVectors, n: int) -> _Asked:
+def _asked(path: Path, queries: MultiVectors, n: int) -> Asked:
     """The n candidates of each query, by the field's centroids and codes."""
     field = Snapshot.open(path).only_field(TokenField, "token vectors")
     hits = CentroidSearcher(field).search(queries, n, options=CentroidOptions(n_gathered=2 * n, n_candidates=n, n_exact=0))
@@ -227,83 +242,33 @@ def _asked(path: Path, queries: MultiVectors, n: int) -> _Asked:
     for numbers in candidates:
         for segment, positions, _ in parts(field.segments, np.sort(numbers)):
             n_bytes += int(segment.part.store.places(positions).n_tokens.sum()) * segment.part.store.token_bytes
-    return _Asked(queries, candidates, n_bytes)
+    return Asked(queries, candidates, n_bytes)
 
 
-def _score(searcher: CentroidSearcher, asked: _Asked, number: int) -> Scores:
-    return searcher.score(single(asked.queries, number), [asked.candidates[number]])
-
-
-def _drop(searchers: Iterable[CentroidSearcher]) -> None:
-    """Take the records out of the page cache, which keeps pages that anybody has mapped."""
-    files = [segment.part.store.file for searcher in searchers for segment in searcher.field.segments]
-    for file in files:
-        file.release()
-    for path in {file.path for file in files}:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-
-
-def _interleaved(bench: SsdBench, searchers: Mapping[str, CentroidSearcher], asked: _Asked) -> dict[str, _Times]:
+def _interleaved(bench: SsdBench, workers: Mapping[str, Worker], asked: Asked, n: int) -> dict[str, _Times]:
     """Time every place on one query after another."""
     shape = (bench.n_passes, len(asked.candidates))
-    times = {place: _Times(np.zeros(shape), np.zeros(shape), [], ReadCounts()) for place in searchers}
+    times = {place: _Times(np.zeros(shape), np.zeros(shape), [], ReadCounts()) for place in workers}
     for number in range(len(asked.candidates)):
         for i in range(bench.n_passes):
-            for place, searcher in searchers.items():
-                _drop(searchers.values())
-                wall, cpu = time.perf_counter(), time.process_time()
-                scores = _score(searcher, asked, number)
-                times[place].cpu[i, number] = time.process_time() - cpu
-                times[place].wall[i, number] = time.perf_counter() - wall
+            for place, each in workers.items():
+                found = each.score(place, n, number)
+                times[place].wall[i, number], times[place].cpu[i, number] = found.wall, found.cpu
                 if i == 0:
-                    times[place].scores.append(scores[0].tobytes())
-                    times[place].reads.add(scores.reads)
-    for place, each in times.items():
-        if each.scores != times[MEMORY].scores:
+                    times[place].scores.append(found.scores)
+                    times[place].reads.add(found.reads)
+    for place, timed in times.items():
+        if timed.scores != times[MEMORY].scores:
             raise RuntimeError(f"scores from {place} differ from those from memory")
     return times
 
 
-def _rates(bench: SsdBench, searchers: Mapping[str, CentroidSearcher], place: str, asked: _Asked) -> dict[str, float]:
+def _rates(bench: SsdBench, process: Worker, place: str, n: int) -> dict[str, float]:
     """Queries a second, by the number of clients that ask at once."""
-    rates = {}
-    for n_clients in bench.n_clients:
-        _drop(searchers.values())
-        with ThreadPoolExecutor(n_clients) as pool:
-            start = time.perf_counter()
-            list(pool.map(lambda number: _score(searchers[place], asked, number), range(len(asked.candidates))))
-            rates[str(n_clients)] = round(len(asked.candidates) / (time.perf_counter() - start), 1)
-    return rates
+    return {str(n_clients): round(process.rate(place, n, n_clients), 1) for n_clients in bench.n_clients}
 
 
-def _memory(path: Path, place: str, asked: _Asked) -> float:
-    """Megabytes that a process of its own holds more after all queries than before it opened the index."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_resident, (path, place, asked))
-
-
-def _resident(path: Path, place: str, asked: _Asked) -> float:
-    mapped = Snapshot.open(path).only_field(TokenField, "token vectors")
-    CentroidSearcher(mapped).warm()  # code and kernels are no memory of the index
-    before = _resident_mb()
-    searcher = CentroidSearcher(
-        Snapshot.open(path, storage=TokenStorage(place=place)).only_field(TokenField, "token vectors")
-    )  # fmt: skip
-    for number in range(len(asked.candidates)):
-        _score(searcher, asked, number)
-    return _resident_mb() - before
-
-
-def _resident_mb() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1000
-
-
-def _row(n: int, place: str, times: Mapping[str, _Times], asked: _Asked, rates: dict[str, float], memory_mb: float) -> Row:
+def _row(n: int, place: str, times: Mapping[str, _Times], asked: Asked, rates: dict[str, float], memory_mb: float) -> Row:
     wall, cpu = times[place].wall.min(axis=0), times[place].cpu.min(axis=0)
     percentiles = {f"p{q}_ms": round(1000 * float(np.percentile(wall, q)), 3) for q in (50, 90, 99)}
     reads = times[place].reads
@@ -316,3 +281,24 @@ def _row(n: int, place: str, times: Mapping[str, _Times], asked: _Asked, rates: 
         "bytes_ratio": round(reads.n_bytes / max(1, asked.n_bytes), 3),
         "queries_per_s": rates, "memory_mb": round(memory_mb, 1),
     }  # fmt: skip
+
+
+def plot_ssd(report: Report, path: Path | str) -> None:
+    """Write a picture: p50 and p90 of each place, a panel for each number of candidates."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    depths = list(dict.fromkeys(row["n_candidates"] for row in report.rows))
+    figure = Figure(figsize=(6.0 * len(depths), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for n, axes in zip(depths, figure.subplots(1, len(depths), squeeze=False)[0], strict=True):
+        rows = [row for row in report.rows if row["n_candidates"] == n][::-1]
+        places = [f"{row['place']}, {row['memory_mb']:.0f} MB" for row in rows]
+        axes.barh(places, [row["p90_ms"] for row in rows], color="C0", alpha=0.35, label="p90")
+        axes.barh(places, [row["p50_ms"] for row in rows], color="C0", label="p50")
+        axes.set_xscale("log")
+        axes.set_xlabel("ms a query", fontsize=9)
+        axes.set_title(f"{n} candidates", fontsize=10)
+        axes.grid(alpha=0.3, axis="x", which="both")
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=130)

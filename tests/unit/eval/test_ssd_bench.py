@@ -1,8 +1,12 @@
 """The comparison of reranking from disk with the same from memory."""
 
+from dataclasses import replace
+
 import pytest
 
-from lexmax.eval.bench.ssd import SsdBench, run_ssd_bench
+from lexmax import StorageError
+from lexmax.eval.bench.memory_cap import memory_cap
+from lexmax.eval.bench.ssd import SsdBench, plot_ssd, run_ssd_bench
 
 
 @pytest.mark.parametrize("nbits", [8, 2])
@@ -33,3 +37,42 @@ def test_rows_and_table(tmp_path, nbits):
 def test_wrong_settings_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         SsdBench(**given)
+
+
+def test_a_memory_cap_holds_for_what_reads_or_the_report_is_refused(tmp_path):
+    cap = 900_000_000
+    try:
+        with memory_cap(cap) as group:
+            assert cap - 4096 < int(next(group.glob("memory.limit_in_bytes"), group / "memory.max").read_text()) <= cap
+    except StorageError as failure:
+        pytest.skip(f"{failure}")
+    assert not group.exists()
+    bench = SsdBench(
+        n_docs=300, n_queries=2, widths=(4, 9), dim=32, n_candidates=(20,), places=["pread"], n_clients=(1,), n_passes=1,
+        memory_cap=cap, work=str(tmp_path),
+    )  # fmt: skip
+    report = run_ssd_bench(bench)
+    assert report.setup["memory cap"].startswith("900,000,000 bytes")
+    picture = tmp_path / "ssd.png"
+    plot_ssd(report, picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_cap_that_cannot_be_made_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr("lexmax.eval.bench.memory_cap._GROUPS", tmp_path / "none")
+    with pytest.raises(StorageError, match="no memory group can be made"), memory_cap(1 << 30):
+        pass
+    with memory_cap(None) as group:
+        assert group is None
+
+
+def test_a_process_that_the_cap_ends_is_told(tmp_path):
+    tokens = SsdBench(n_docs=300, n_queries=1, widths=(4, 9), dim=32, n_candidates=(20,), places=["pread"], n_clients=(1,))
+    run_ssd_bench(replace(tokens, work=str(tmp_path)))
+    try:
+        with memory_cap(1 << 30):
+            pass
+    except StorageError as failure:
+        pytest.skip(f"{failure}")
+    with pytest.raises(StorageError, match="the memory cap is too low"):
+        run_ssd_bench(replace(tokens, work=str(tmp_path), memory_cap=20_000_000))
