@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .retrieval.exchange.feeds import export_feed
     from .retrieval.exchange.importing import import_vectors
     from .retrieval.exchange.plaid import import_plaid
+    from .retrieval.exchange.plaid_export import export_plaid
     from .retrieval.exchange.semantic_search import SemanticIndex, semantic_search_lexmax
     from .retrieval.exchange.vectors import to_sparse_vectors
     from .retrieval.feedback.clicks import Impression
@@ -150,6 +151,7 @@ _HOMES = {
     "drop_field": "retrieval.fields",
     "export_ciff": "retrieval.exchange.ciff",
     "export_feed": "retrieval.exchange.feeds",
+    "export_plaid": "retrieval.exchange.plaid_export",
     "import_ciff": "retrieval.exchange.ciff",
     "import_dense": "retrieval.exchange.dense_files",
     "import_plaid": "retrieval.exchange.plaid",
@@ -237,6 +239,7 @@ __all__ = [
     "drop_field",
     "export_ciff",
     "export_feed",
+    "export_plaid",
     "import_ciff",
     "import_dense",
     "import_plaid",

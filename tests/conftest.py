@@ -5,3 +5,5 @@ from pathlib import Path
 
 if os.environ.get("NUMBA_BOUNDSCHECK"):
     os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".numba_cache" / "boundscheck"))
+
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # frameworks under test report to nobody

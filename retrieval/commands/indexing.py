@@ -83,9 +83,10 @@ def add_indexing_commands(command: Command) -> None:
                      "lexmax export IDX points.jsonl --format qdrant")  # fmt: skip
     add_index(export)
     export.add_argument("file", metavar="FILE")
-    export.add_argument("--format", choices=["ciff", "elasticsearch", "opensearch", "vespa", "qdrant", "jsonl"],
+    export.add_argument("--format", choices=["ciff", "elasticsearch", "opensearch", "vespa", "qdrant", "jsonl", "plaid"],
                         default="ciff", help="ciff (the default); bulk files, feeds or points of other engines; jsonl: vectors "
-                        "that lexmax and Anserini import")  # fmt: skip
+                        "that lexmax and Anserini import; plaid: a token field as a folder of fast-plaid")  # fmt: skip
+    export.add_argument("--nbits", type=int, choices=[1, 2, 4, 8], help="plaid: bits per coordinate (default 4)")
     export.add_argument("--field", action="append", metavar="NAME", help="which field of several; repeatable for feeds, whose "
                         "default is all that hold vectors")  # fmt: skip
     export.add_argument("--name", default="lexmax", help="of feeds: the other engine's index or schema (default lexmax)")
@@ -328,14 +329,20 @@ def _import_dense(options: argparse.Namespace, bar: Bar | None, common: dict[str
 def _export(options: argparse.Namespace) -> int:
     from ..exchange.ciff import export_ciff
     from ..exchange.feeds import export_feed
+    from ..exchange.plaid_export import export_plaid
 
+    if options.nbits is not None and options.format != "plaid":
+        raise ValueError("--nbits is for --format plaid")
+    if options.format in ("ciff", "plaid") and options.field is not None and len(options.field) > 1:
+        raise ValueError(f"--format {options.format} writes one field: give one --field")
+    field = options.field[0] if options.field else None
     with compiling():
-        if options.format != "ciff":
+        if options.format == "plaid":
+            n_docs = export_plaid(options.index, options.file, field=field, nbits=options.nbits or 4)
+        elif options.format != "ciff":
             n_docs = export_feed(options.index, options.file, options.format, fields=options.field, name=options.name)
-        elif options.field is not None and len(options.field) > 1:
-            raise ValueError("a CIFF file has one field: give one --field")
         else:
-            n_docs = export_ciff(options.index, options.file, field=options.field[0] if options.field else None)
+            n_docs = export_ciff(options.index, options.file, field=field)
     say(f"exported {n_docs:,} documents to {options.file}")
     return 0
 
