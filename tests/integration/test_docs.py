@@ -88,3 +88,9 @@ def assert_shown(shown, printed):
 
 def plain(line):
     return " ".join(re.sub(r"\d+(\.\d+)?", "N", line).split())
+
+
+@pytest.mark.parametrize(("code", "shown"), blocks("yaml"))
+def test_yaml_blocks_are_yaml(code, shown):
+    yaml = pytest.importorskip("yaml")
+    assert all(isinstance(document, dict) for document in yaml.safe_load_all(code))
