@@ -110,7 +110,7 @@ def _validation_message(error: RequestValidationError, scope: Scope) -> str:
 
 
 def _address_message(scope: Scope) -> str:
-    known = [route.path for route in scope["app"].routes] if "app" in scope else []
+    known = [route.path for route in scope["app"].routes if route.path != "/"] if "app" in scope else []
     near = get_close_matches(scope["path"][:100], known, n=1)
     return f"no such address: did you mean {near[0]}?" if near else "no such address: /openapi.json lists them"
 

@@ -96,8 +96,9 @@ class Service:
                     await self.in_thread(lambda: check_filter(self.retriever, body.filter))
                 given = await self._given(body, fields)
                 for piece in _pieces(len(body.texts), body.k + body.offset):
-                    encoding = time.perf_counter()
-                    vectors = await self._encoded(body, search, fields, given, piece)
+                    encoding, vectors = time.perf_counter(), None
+                    if given or not self._is_lexical(fields):
+                        vectors = await self._encoded(body, search, fields, given, piece)
                     encode_ms = (time.perf_counter() - encoding) * 1000
                     work = partial(self._search_piece, body, search, piece, vectors, encode_ms, checkpoint)
                     written.add(await self.in_thread(work))
@@ -134,11 +135,22 @@ class Service:
         wanted = " + ".join(missing) if given else search
         return {**await self._batcher.encode(body.texts[piece.start : piece.stop], missing, wanted), **brought}
 
+    def _is_lexical(self, fields: Sequence[str]) -> bool:
+        """Whether encoding costs less than handing the texts to the encoder's thread."""
+        records = self.retriever.snapshot.manifest.fields
+        return all(name in records and records[name].encoder.kind == "bm25" for name in fields)
+
     def _search_piece(
-        self, body: Search, search: str, piece: range, vectors: Encoded, encode_ms: float, checkpoint: Callable[[], None]
-    ) -> Piece:
+        self, body: Search, search: str, piece: range, vectors: Encoded | None, encode_ms: float,
+        checkpoint: Callable[[], None],
+    ) -> Piece:  # fmt: skip
+        texts = body.texts[piece.start : piece.stop]
+        if vectors is None:
+            start = time.perf_counter()
+            vectors = self._encode(texts, search)
+            encode_ms = (time.perf_counter() - start) * 1000
         found = self.retriever.search_vectors(
-            vectors, body.texts[piece.start : piece.stop], body.k + body.offset, search=search, filter=body.filter,
+            vectors, texts, body.k + body.offset, search=search, filter=body.filter,
             options=body.options, boost=body.boost, feedback=body.feedback, explain=body.explain, timings=True,
             checkpoint=checkpoint,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from starlette.types import Receive
 from ..schemas.errors import ErrorBody
 
 T = TypeVar("T")
+WATCHED_AFTER_S = 0.02
 GONE = 499  # nobody reads it: nginx's number for a client that hung up
 
 
@@ -25,24 +26,37 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``, but cancel it when the client hangs up.
+    """Await ``work``, but cancel it when the client hangs up; work that ends at once is not watched, which costs more.
 
     Raises
     ------
     ConnectionAbortedError
         When the client hung up first.
     """
+    loop, task, gone = asyncio.get_running_loop(), asyncio.current_task(), False
+    watching: asyncio.Task[None] | None = None
 
     async def hang_up() -> None:
+        nonlocal gone
         while (await receive())["type"] != "http.disconnect":
             pass
+        gone = True
+        if task is not None:
+            task.cancel()
 
-    working, watching = asyncio.create_task(work), asyncio.create_task(hang_up())
+    def watch() -> None:
+        nonlocal watching
+        watching = asyncio.create_task(hang_up())
+
+    timer = loop.call_later(WATCHED_AFTER_S, watch)
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ConnectionAbortedError
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        if not gone or task is None:
+            raise
+        task.uncancel()
+        raise ConnectionAbortedError from None
     finally:
-        working.cancel()
-        watching.cancel()
+        timer.cancel()
+        if watching is not None:
+            watching.cancel()

@@ -54,7 +54,7 @@ class FakeRetriever:
     n_docs: int = 3
     generation: int = 1
     segments: tuple[()] = ()
-    manifest: Any = field(default_factory=lambda: SimpleNamespace(build_id="b"))
+    manifest: Any = field(default_factory=lambda: SimpleNamespace(build_id="b", fields={}))
 
     def __post_init__(self):
         self.encoder_open.set()

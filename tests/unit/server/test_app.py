@@ -1,6 +1,7 @@
 import json
 import resource
 import socket
+import threading
 from types import SimpleNamespace
 
 import httpx
@@ -147,7 +148,7 @@ def test_head_is_answered_as_get_without_a_body(shared_client, address):
 @pytest.mark.parametrize(
     ("method", "address", "status", "kind"),
     [
-        ("GET", "/", 404, "not_found"),
+        ("GET", "/nothing", 404, "not_found"),
         ("GET", "/v1/search/", 404, "not_found"),
         ("GET", "/v1/documents/none", 404, "not_found"),
         ("GET", "/v1/documents/", 404, "not_found"),
@@ -365,6 +366,22 @@ def test_a_port_in_use_is_known_before_anything_else():
         pytest.fail("bound twice, before either listened")
     with pytest.raises(StorageError, match="cannot listen"), bound(port=70_000):
         pytest.fail("bound")
+
+
+def test_answers_of_two_parts_are_not_held_back_by_nagle(retriever):
+    server = process.Server(create_app(retriever), Limits())
+    with bound(port=0) as listener:
+        thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
+        thread.start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=30) as client:
+                assert client.get("/healthz").status_code == 200
+                (connection,) = server.server_state.connections
+                found = connection.transport.get_extra_info("socket")
+                assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        finally:
+            server.should_exit = True
+            thread.join(30)
 
 
 class FakeUvicorn:
