@@ -1,7 +1,7 @@
-"""`lexmax bench sparse --bm25 CORPUS`: BM25 on text, lexmax against bm25s (Lù, 2024) with its Numba backend.
+"""`lexmax bench sparse --bm25 CORPUS`: BM25 on text, lexmax against bm25s (Lù, 2024) and bm25q with their Numba backends.
 
-Both get the stems of lexmax's analyser and the same k1 and b, and compute Lucene's BM25, lexmax with 8-bit weights and
-bm25s in float32; both are judged by exact BM25. A timed call goes from a query's stems to ranked documents.
+All get the stems of lexmax's analyser and the same k1 and b, and compute Lucene's BM25, lexmax with 8-bit weights and
+the others in float32; all are judged by exact BM25. A timed call goes from a query's stems to ranked documents.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .report import Report, Row, make_row
 from .timing import interleave
 from .workload import Query, Rows
 
+PEERS = ("bm25s", "bm25q")
 WORDS_SAMPLED = 6
 FINE = 1 << 20
 """Levels of the exact weights: the judge adds integers."""
@@ -52,7 +54,7 @@ def run_bm25_bench(
     corpus: str, *, n_queries: int = 100, ks: Sequence[int] = (10, 100, 1000), n_passes: int = 3, seed: int = 0,
     say: Callable[[str], None] = lambda message: None,
 ) -> Report:  # fmt: skip
-    """Build both indexes of a corpus, time both and judge both.
+    """Build all indexes of a corpus, time all and judge all.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def run_bm25_bench(
     DatasetError
         A malformed corpus, or no query with a word of the corpus.
     MissingDependencyError
-        bm25s is not installed.
+        bm25s or bm25q is not installed.
     """
     encoder = LexicalEncoder()
     say(f"reading and counting {corpus}")
@@ -77,10 +79,11 @@ def run_bm25_bench(
         start = time.perf_counter()
         build_index([corpus], folder, encoders={"bm25": encoder})
         facts["lexmax"] = (time.perf_counter() - start, sum(p.stat().st_size for p in Path(folder).rglob("inverted.lex")))
-        say("building bm25s")
-        bm25s, build_s, n_bytes = _open_bm25s(counts, encoder.bm25)
-        facts["bm25s"] = (counts.count_s + build_s, n_bytes)
-        opened = {"lexmax": _open_lexmax(folder, counts), "bm25s": bm25s}
+        opened = {"lexmax": _open_lexmax(folder, counts)}
+        for package in PEERS:
+            say(f"building {package}")
+            opened[package], build_s, n_bytes = _open_peer(package, counts, encoder.bm25)
+            facts[package] = (counts.count_s + build_s, n_bytes)
         rows = _compare(opened, _judge(counts, encoder.bm25, max(ks)), counts, sorted({min(k, n_docs) for k in ks}), n_passes)
     for row in rows:
         seconds, n_bytes = facts[row["engine"]]
@@ -90,7 +93,7 @@ def run_bm25_bench(
         "documents": corpus, "n_docs": n_docs, "postings_per_doc": round(counts.documents.n_postings / n_docs, 1),
         "queries": len(counts.queries), "bm25": encoder.settings, "threads": 1, "passes": n_passes,
         "machine": f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        "build_s": "from text: reading, analysis, index (lexmax: on disk; bm25s: in memory)",
+        "build_s": "from text: reading, analysis, index (lexmax: on disk; the others: in memory)",
     }  # fmt: skip
     return Report(rows=rows, setup=setup)
 
@@ -151,17 +154,18 @@ def _open_lexmax(folder: str, counts: _Counts) -> Opened:
     )
 
 
-def _open_bm25s(counts: _Counts, bm25: Bm25) -> tuple[Opened, float, int]:
+def _open_peer(package: str, counts: _Counts, bm25: Bm25) -> tuple[Opened, float, int]:
+    """Index with bm25s or bm25q, whose interfaces are the same; bm25q's is exact unless it is told otherwise."""
     try:
-        from bm25s import BM25
+        engine_type = import_module(package).BM25
     except ImportError:
-        raise MissingDependencyError("bm25s", "bench", "lexmax bench sparse --bm25") from None
+        raise MissingDependencyError(package, "bench", "lexmax bench sparse --bm25") from None
     vectors = counts.documents
     tokens = np.repeat(vectors.terms, vectors.weights.astype(np.int64))
     ends = np.concatenate([[0], np.cumsum(vectors.weights, dtype=np.float64)]).astype(np.int64)[vectors.indptr]
     documents = [part.tolist() for part in np.split(tokens, ends[1:-1])]
     start = time.perf_counter()
-    engine = BM25(method="lucene", k1=bm25.k1, b=bm25.b, backend="numba")
+    engine = engine_type(method="lucene", k1=bm25.k1, b=bm25.b, backend="numba")
     engine.index((documents, {stem: number for number, stem in enumerate(counts.stems)}), show_progress=False)
     elapsed = time.perf_counter() - start
     n_bytes = sum(int(engine.scores[name].nbytes) for name in ("data", "indices", "indptr"))
@@ -173,7 +177,7 @@ def _open_bm25s(counts: _Counts, bm25: Bm25) -> tuple[Opened, float, int]:
         return np.asarray(found.documents[0], np.int64)
 
     opened = Opened(
-        searches={"bm25s": lambda query, k: engine.retrieve(query, k=k, show_progress=False)},
+        searches={package: lambda query, k: engine.retrieve(query, k=k, show_progress=False)},
         prepare=prepare,
         documents=documents_of,
     )

@@ -1,12 +1,14 @@
-"""Other packages under comparison, each through its own Python interface: BMP, Seismic, impact-index.
+"""Other packages under comparison, each through its own Python interface: BMP, Seismic, SINDI, impact-index.
 
 What the interfaces take (a dict, an array of strings) is prepared outside the timing; what they do with it inside a call is
 theirs. BMP (SIGIR 2024) is exact here with alpha = beta = 1; Seismic (SIGIR 2024) is approximate, so it is tried with several
-settings; impact-index answers exactly with block-max MaxScore.
+settings; SINDI (arXiv 2509.08395) is exact without its pruning and 8 bits; impact-index answers exactly with block-max
+MaxScore.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -22,6 +24,8 @@ from .timing import Search
 from .workload import Query, Rows
 
 BMP_BLOCKS = (8, 16, 32)
+SINDI_WINDOW, MAX_SINDI_TERMS = 50_000, 4096
+"""Documents of a window, as its makers set it, and terms that a document may have."""
 SEISMIC_POSTINGS = 3500
 SEISMIC_SETTINGS = tuple((cut, factor) for cut in (5, 10, 20) for factor in (0.9, 0.8, 0.7))
 """(query_cut, heap_factor): the terms of a query that are looked up, and how soon a cluster is skipped."""
@@ -102,6 +106,52 @@ def open_seismic(folder: Path) -> Opened:
     )
 
 
+def _sindi(n_terms: int) -> Any:
+    """Return an empty index without pruning and without quantisation, which is exact."""
+    from pyvsag import Index
+
+    settings = {
+        "term_id_limit": n_terms, "window_size": SINDI_WINDOW, "doc_prune_ratio": 0.0, "use_quantization": False,
+        "use_reorder": False, "remap_term_ids": False,
+    }  # fmt: skip
+    facts = {"dtype": "sparse", "metric_type": "ip", "dim": MAX_SINDI_TERMS, "index_param": settings}
+    return Index("sindi", json.dumps(facts))
+
+
+def build_sindi(rows: Rows, folder: Path) -> float:
+    """Build and save."""
+    n_terms = int(rows.terms.max()) + 1
+    offsets, numbers = rows.indptr.astype(np.uint32), np.arange(len(rows), dtype=np.int64)
+    terms, impacts = rows.terms.astype(np.uint32), rows.impacts.astype(np.float32)
+    start = time.perf_counter()
+    index = _sindi(n_terms)
+    index.build(index_pointers=offsets, indices=terms, values=impacts, ids=numbers)
+    index.save(str(folder / "index"))
+    elapsed = time.perf_counter() - start
+    (folder / "n_terms").write_text(str(n_terms))
+    return elapsed
+
+
+def open_sindi(folder: Path) -> Opened:
+    """Open for exact search: every candidate, no term left out."""
+    index = _sindi(int((folder / "n_terms").read_text()))
+    index.load(str(folder / "index"))
+
+    def search(query: tuple[Any, ...], k: int) -> Any:
+        options = {"n_candidate": k, "query_prune_ratio": 0.0, "term_prune_ratio": 0.0}
+        return index.knn_search(*query, k, json.dumps({"sindi": options}))
+
+    def prepare(query: Query) -> tuple[Any, ...]:
+        offsets = np.array([0, len(query.terms)], np.uint32)
+        return offsets, query.terms.astype(np.uint32), query.weights.astype(np.float32)
+
+    def documents(found: Any) -> npt.NDArray[np.int64]:
+        numbers = np.asarray(found[0], np.int64).ravel()
+        return numbers[numbers >= 0]
+
+    return Opened(searches={"sindi": search}, prepare=prepare, documents=documents)
+
+
 def build_impact_index(rows: Rows, folder: Path) -> float:
     """Build, then compress without loss in blocks of 128 postings, as the package advises."""
     from impact_index import IndexBuilder
@@ -146,6 +196,7 @@ ENGINES: dict[str, Engine] = {
         for size in BMP_BLOCKS
     },
     "seismic": Engine(build=build_seismic, open=open_seismic, package="seismic", distributions=["pyseismic-lsr"]),
+    "sindi": Engine(build=build_sindi, open=open_sindi, package="pyvsag", distributions=["pyvsag"]),
     "impact-index": Engine(
         build=build_impact_index, open=open_impact_index, package="impact_index", distributions=["impact-index"]
     ),

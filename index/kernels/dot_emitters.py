@@ -5,7 +5,7 @@ Numba and LLVM are imported here: `dot_products` imports this when a kernel is f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -20,8 +20,6 @@ I8, I16, I32, I64 = (ir.IntType(width) for width in (8, 16, 32, 64))
 F32 = ir.FloatType()
 INTS = ir.VectorType(I32, HALF)
 FLOATS = ir.VectorType(F32, HALF)
-# The 256 bits that an AVX2 instruction takes: a quarter of the lanes.
-QUARTER_BYTES, QUARTER_SHORTS, QUARTER_INTS = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
 
 
 def has(feature: str) -> bool:
@@ -32,10 +30,19 @@ def has(feature: str) -> bool:
     return bool(llvm.get_host_cpu_features().get(feature, False))
 
 
-VNNI = COMPILED and has("avx512vnni")
-AVX2 = COMPILED and has("avx2")
-TILE = 2 if AVX2 and not VNNI else 4
-"""Rows that meet a block of lanes together: as many as registers hold the sums of."""
+def _level() -> str:
+    """Name the instructions that products are made of; the first that the processor has."""
+    levels = ("avx512vnni", "avx512vnni"), ("avxvnni", "avxvnni"), ("avx2", "avx2"), ("i8mm", "i8mm"), ("dotprod", "dotprod")
+    return next((level for level, feature in levels if COMPILED and has(feature)), "plain")
+
+
+LEVEL = _level()
+"""avx512vnni: ``vpdpbusd`` of 512 bits; avxvnni: of 256; avx2: ``vpmaddubsw`` and ``vpmaddwd``; i8mm and dotprod: ARM's
+``usdot`` and ``sdot``; plain: shifts and multiplications, which LLVM lowers for any processor."""
+WIDTHS = {"avx512vnni": 512, "avxvnni": 256, "avx2": 256, "i8mm": 128, "dotprod": 128, "plain": 512}
+"""Bits that an instruction takes."""
+ROW_BITS = 7 if LEVEL == "avx2" else 8
+"""Bits of activations that networks multiply fastest: sums of two products of 7 bits and 8 fit 16 bits, where AVX2 has them."""
 
 
 def load(builder: Any, address: Any, kind: Any, align: int = 1) -> Any:
@@ -72,18 +79,45 @@ def add_dot4(builder: Any, sums: Any, row: Any, vectors: Any, nbits: int) -> Any
 
     Bytes of the row are below ``2 ** nbits``; all three are (16,) i32.
     """
-    if VNNI:
+    if LEVEL == "plain":
+        return _shifted(builder, sums, row, vectors)
+    if LEVEL == "avx512vnni":
         return call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, sums, row, vectors)
-    if AVX2:
-        product = _bytes_product if nbits < 8 else _shorts_product
-        quarters = [[_quarter(builder, value, at) for value in (sums, row, vectors)] for at in range(2)]
-        added = [builder.add(before, product(builder, codes, lanes)) for before, codes, lanes in quarters]
-        return builder.shuffle_vector(*added, ir.Constant(INTS, list(range(HALF))))
+    parts = zip(*(_cut(builder, value) for value in (sums, row, vectors)), strict=True)
+    return _joined(builder, [PRODUCTS[LEVEL](builder, *part, nbits) for part in parts])
+
+
+def _shifted(builder: Any, sums: Any, row: Any, vectors: Any) -> Any:
     for byte in range(4):
         left = builder.and_(builder.lshr(row, constant(8 * byte)), constant(255))
         right = builder.ashr(builder.shl(vectors, constant(24 - 8 * byte)), constant(24))
         sums = builder.add(sums, builder.mul(left, right))
     return sums
+
+
+def _cut(builder: Any, value: Any) -> list[Any]:
+    """Cut 16 words into vectors that an instruction takes."""
+    n = WIDTHS[LEVEL] // 32
+    numbers = [ir.Constant(ir.VectorType(I32, n), list(range(at, at + n))) for at in range(0, HALF, n)]
+    return [builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), each) for each in numbers]
+
+
+def _joined(builder: Any, parts: Sequence[Any]) -> Any:
+    """Put them together again, two by two."""
+    while len(parts) > 1:
+        n = 2 * parts[0].type.count
+        all_of = ir.Constant(ir.VectorType(I32, n), list(range(n)))
+        parts = [builder.shuffle_vector(*pair, all_of) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _cast(builder: Any, value: Any, kind: Any) -> Any:
+    """See the bits of a vector as others."""
+    return builder.bitcast(value, ir.VectorType(kind, WIDTHS[LEVEL] // kind.width))
+
+
+def _same(kind: Any, value: int) -> Any:
+    return ir.Constant(ir.VectorType(kind, WIDTHS[LEVEL] // kind.width), [value] * (WIDTHS[LEVEL] // kind.width))
 
 
 def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
@@ -93,48 +127,97 @@ def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
     return builder.call(function, arguments)
 
 
-def _quarter(builder: Any, value: Any, at: int) -> Any:
-    picked = ir.Constant(QUARTER_INTS, list(range(8 * at, 8 * at + 8)))
-    return builder.shuffle_vector(value, ir.Constant(INTS, ir.Undefined), picked)
+def _avxvnni(builder: Any, sums: Any, row: Any, vectors: Any, nbits: int) -> Any:
+    return call(builder, "llvm.x86.avx512.vpdpbusd.256", sums.type, sums, row, vectors)
 
 
-def _bytes_product(builder: Any, row: Any, vectors: Any) -> Any:
-    """Multiply codes of up to 4 bits, for AVX2: sums of two products, at most 2 * 15 * 128, do not saturate in 16 bits."""
-    left, right = (builder.bitcast(value, QUARTER_BYTES) for value in (row, vectors))
-    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", QUARTER_SHORTS, left, right)
-    return call(builder, "llvm.x86.avx2.pmadd.wd", QUARTER_INTS, pairs, ir.Constant(QUARTER_SHORTS, [1] * 16))
-
-
-def _shorts_product(builder: Any, row: Any, vectors: Any) -> Any:
-    """Multiply codes of 8 bits, for AVX2: even and odd bytes are widened to 16 bits, and pairs of them added in 32."""
-    eight = ir.Constant(QUARTER_SHORTS, [8] * 16)
-    row, vectors = (builder.bitcast(value, QUARTER_SHORTS) for value in (row, vectors))
-    even = builder.and_(row, ir.Constant(QUARTER_SHORTS, [255] * 16)), builder.ashr(builder.shl(vectors, eight), eight)
+def _avx2(builder: Any, sums: Any, row: Any, vectors: Any, nbits: int) -> Any:
+    if nbits < 8:
+        return builder.add(sums, _widened(builder, _pairs(builder, row, vectors)))
+    # Even and odd bytes are widened to 16 bits, and pairs of them added in 32.
+    eight = _same(I16, 8)
+    row, vectors = _cast(builder, row, I16), _cast(builder, vectors, I16)
+    even = builder.and_(row, _same(I16, 255)), builder.ashr(builder.shl(vectors, eight), eight)
     odd = builder.lshr(row, eight), builder.ashr(vectors, eight)
-    sums = [call(builder, "llvm.x86.avx2.pmadd.wd", QUARTER_INTS, *pair) for pair in (even, odd)]
-    return builder.add(*sums)
+    for pair in (even, odd):
+        sums = builder.add(sums, call(builder, "llvm.x86.avx2.pmadd.wd", sums.type, *pair))
+    return sums
 
 
-def tile_of(builder: Any, number: Any, n: Any) -> list[Any]:
-    """Emit the `TILE` positions of a tile of ``n`` > 0 rows; past the last row it comes again."""
+def _pairs(builder: Any, row: Any, vectors: Any) -> Any:
+    """Sums of two products in 16 bits, which do not saturate for codes of up to 7 bits: they are at most 2 * 127 * 128."""
+    kind = ir.VectorType(I16, WIDTHS[LEVEL] // 16)
+    return call(builder, "llvm.x86.avx2.pmadd.ub.sw", kind, _cast(builder, row, I8), _cast(builder, vectors, I8))
+
+
+def _widened(builder: Any, pairs: Any) -> Any:
+    return call(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(I32, pairs.type.count // 2), pairs, _same(I16, 1))
+
+
+def _i8mm(builder: Any, sums: Any, row: Any, vectors: Any, nbits: int) -> Any:
+    row, vectors = _cast(builder, row, I8), _cast(builder, vectors, I8)
+    return call(builder, "llvm.aarch64.neon.usdot.v4i32.v16i8", sums.type, sums, row, vectors)
+
+
+def _dotprod(builder: Any, sums: Any, row: Any, vectors: Any, nbits: int) -> Any:
+    name, row, vectors = "llvm.aarch64.neon.sdot.v4i32.v16i8", _cast(builder, row, I8), _cast(builder, vectors, I8)
+    if nbits < 8:
+        return call(builder, name, sums.type, sums, row, vectors)
+    # Both factors are signed: rows come with 128 less, and 128 times the sum of the vectors is added; it serves all rows.
+    total = call(builder, name, sums.type, ir.Constant(sums.type, [0] * sums.type.count), _same(I8, 1), vectors)
+    sums = builder.add(sums, builder.shl(total, ir.Constant(sums.type, [7] * sums.type.count)))
+    return call(builder, name, sums.type, sums, builder.xor(row, _same(I8, -128)), vectors)
+
+
+PRODUCTS: dict[str, Callable[..., Any]] = {"avxvnni": _avxvnni, "avx2": _avx2, "i8mm": _i8mm, "dotprod": _dotprod}
+
+
+def add_planes(builder: Any, sums: Any, codes: Sequence[Any], vectors: Sequence[Any], nbits: int) -> Any:
+    """Add the products of all planes of a word, as `add_dot4` adds one.
+
+    AVX2 adds those of codes of up to 4 bits in 16 bits first: 8 / nbits planes reach at most 2 * 8 * 1 * 128.
+    """
+    if LEVEL != "avx2" or not len(codes) > 1:
+        for code, lanes in zip(codes, vectors, strict=True):
+            sums = add_dot4(builder, sums, code, lanes, nbits)
+        return sums
+    cut = [zip(_cut(builder, code), _cut(builder, lanes), strict=True) for code, lanes in zip(codes, vectors, strict=True)]
+    found = []
+    for before, parts in zip(_cut(builder, sums), zip(*cut, strict=True), strict=True):
+        pairs = [_pairs(builder, *part) for part in parts]
+        while len(pairs) > 1:
+            pairs = [builder.add(*two) for two in zip(pairs[::2], pairs[1::2], strict=True)]
+        found.append(builder.add(before, _widened(builder, pairs[0])))
+    return _joined(builder, found)
+
+
+def tile_size(nbits: int, used: int | None = None) -> int:
+    """Rows of codes that meet a block of lanes together: as many as registers hold the sums of, as measured."""
+    if LEVEL == "avx2":  # sums of planes in 16 bits take registers too; widened codes of 8 bits are worth more rows
+        return 1 if nbits < 8 else 2 if used == 7 else 4
+    return 4 if LEVEL in ("avx512vnni", "plain") else 2
+
+
+def tile_of(builder: Any, number: Any, n: Any, size: int) -> list[Any]:
+    """Emit the ``size`` positions of a tile of ``n`` > 0 rows; past the last row it comes again."""
     last = builder.sub(n, I64(1))
-    wanted = [builder.add(builder.mul(number, I64(TILE)), I64(i)) for i in range(TILE)]
+    wanted = [builder.add(builder.mul(number, I64(size)), I64(i)) for i in range(size)]
     return [builder.select(builder.icmp_unsigned("<", at, last), at, last) for at in wanted]
 
 
-def n_tiles(builder: Any, n: Any) -> Any:
+def n_tiles(builder: Any, n: Any, size: int) -> Any:
     """Emit the number of tiles of ``n`` rows."""
-    return builder.udiv(builder.add(n, I64(TILE - 1)), I64(TILE))
+    return builder.udiv(builder.add(n, I64(size - 1)), I64(size))
 
 
 def add_dots(
-    builder: Any, start: tuple[Any, Any], rows: Sequence[Any], n_words: Any, packed: Any, nbits: int
+    builder: Any, start: tuple[Any, Any], rows: Sequence[Any], n_words: Any, packed: Any, nbits: int, used: int | None = None
 ) -> list[tuple[Any, Any]]:  # fmt: skip
     """Emit the loop over rows of ``n_words`` packed words; returns both halves of each row's 32 sums.
 
     Rows that go together load the lanes once, and their sums do not wait for each other. A word holds the codes of
     ``32 / nbits`` dimensions: plane ``c`` of it, its bits ``c * nbits`` onwards of each byte, those of dimensions
-    ``c * 4 * n_words + 4 * word`` and the next three.
+    ``c * 4 * n_words + 4 * word`` and the next three. ``used``: bits of a code that can be set, where not all can.
     """
     mask = constant(((1 << nbits) - 1) * 0x01010101)
     sums = [[place(builder, INTS) for _ in range(2)] for _ in rows]
@@ -146,30 +229,28 @@ def add_dots(
         offset = builder.mul(loop.index, I64(4))
         words = [splat(builder, load(builder, builder.add(row, offset), I32)) for row in rows]
         at = builder.add(packed, builder.mul(loop.index, I64(4 * LANES)))
-        for plane in range(8 // nbits):
-            lanes = [load(builder, builder.add(at, I64(64 * half)), INTS) for half in range(2)]
-            for word, pair in zip(words, sums, strict=True):
-                codes = builder.lshr(word, constant(plane * nbits)) if plane else word
-                if nbits < 8:
-                    codes = builder.and_(codes, mask)
-                for address, vectors in zip(pair, lanes, strict=True):
-                    builder.store(add_dot4(builder, builder.load(address), codes, vectors, nbits), address)
-            at = builder.add(at, plane_bytes)
+        places = [builder.add(at, builder.mul(plane_bytes, I64(plane))) for plane in range(8 // nbits)]
+        lanes = [[load(builder, builder.add(each, I64(64 * half)), INTS) for each in places] for half in range(2)]
+        for word, pair in zip(words, sums, strict=True):
+            shifted = [builder.lshr(word, constant(plane * nbits)) if plane else word for plane in range(8 // nbits)]
+            codes = [builder.and_(each, mask) for each in shifted] if nbits < 8 else shifted
+            for address, vectors in zip(pair, lanes, strict=True):
+                builder.store(add_planes(builder, builder.load(address), codes, vectors, used or nbits), address)
     return [(builder.load(low), builder.load(high)) for low, high in sums]
 
 
-def dot_rows(context: Any, rows: Any, n: Any, n_words: Any, packed: Any, start: Any, out: Any) -> Any:
-    """Type and generate the products of rows with a block of lanes."""
+def dot_rows(context: Any, rows: Any, n: Any, n_words: Any, packed: Any, start: Any, out: Any, used: int = 8) -> Any:
+    """Type and generate the products of rows, bytes below ``2 ** used``, with a block of lanes."""
     signature = types.void(*[types.int64] * 6)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows, n, n_words, packed, start, out = arguments
         first = tuple(load(builder, builder.add(start, I64(64 * half)), INTS) for half in range(2))
-        n_bytes = builder.mul(n_words, I64(4))
-        with cgutils.for_range(builder, n_tiles(builder, n)) as loop:
-            numbers = tile_of(builder, loop.index, n)
+        n_bytes, size = builder.mul(n_words, I64(4)), tile_size(8, used)
+        with cgutils.for_range(builder, n_tiles(builder, n, size)) as loop:
+            numbers = tile_of(builder, loop.index, n, size)
             places = [builder.add(rows, builder.mul(number, n_bytes)) for number in numbers]
-            for number, pair in zip(numbers, add_dots(builder, first, places, n_words, packed, 8), strict=True):
+            for number, pair in zip(numbers, add_dots(builder, first, places, n_words, packed, 8, used), strict=True):
                 target = builder.add(out, builder.mul(number, I64(4 * LANES)))
                 for half, sums in enumerate(pair):
                     store(builder, sums, builder.add(target, I64(64 * half)))

@@ -1,8 +1,7 @@
 """Dot products of many rows with 32 vectors at once, in integers: one vector a lane.
 
 A row of ``dim`` unsigned bytes meets 32 vectors of signed bytes. Four dimensions of a row, broadcast, are multiplied with
-the same four of all lanes: by one instruction where the processor has AVX-512 VNNI (``vpdpbusd``), by two or three where it
-has AVX2, and by shifts and multiplications, which LLVM lowers for any processor, elsewhere. Results are the same integers.
+the same four of all lanes, by the instructions of `dot_emitters.LEVEL`. Results are the same integers on every processor.
 Without compilation (NUMBA_DISABLE_JIT) plain loops stand in.
 
 Layout of lanes: ``packed (n_blocks, dim / 4, 32, 4)`` int8; lane ``j`` of a block is a vector, four dimensions side by side.
@@ -30,12 +29,25 @@ def _emit_dot_rows(context: Any, rows: Any, n: Any, n_words: Any, packed: Any, s
     return dot_rows(context, rows, n, n_words, packed, start, out)
 
 
-_dot_rows = Intrinsic(_emit_dot_rows)
+def _emit_dot_rows_7(context: Any, rows: Any, n: Any, n_words: Any, packed: Any, start: Any, out: Any) -> Any:
+    from .dot_emitters import dot_rows
+
+    return dot_rows(context, rows, n, n_words, packed, start, out, used=7)
+
+
+_dot_rows, _dot_rows_7 = Intrinsic(_emit_dot_rows), Intrinsic(_emit_dot_rows_7)
 
 
 def _dot_rows_compiled(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int32s) -> None:
     if len(rows):
         _dot_rows(
+            rows.ctypes.data, len(rows), rows.shape[1] // 4, packed.ctypes.data, start.ctypes.data, out.ctypes.data
+        )  # fmt: skip
+
+
+def _dot_rows_7_compiled(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int32s) -> None:
+    if len(rows):
+        _dot_rows_7(
             rows.ctypes.data, len(rows), rows.shape[1] // 4, packed.ctypes.data, start.ctypes.data, out.ctypes.data
         )  # fmt: skip
 
@@ -55,6 +67,10 @@ dot_rows = kernel_or(dot_rows_plain)(_dot_rows_compiled)
 
 All arrays C-contiguous, ``dim`` a multiple of 4; sums do not overflow for ``dim`` up to 65,536.
 """
+
+
+dot_rows_7 = kernel_or(dot_rows_plain)(_dot_rows_7_compiled)
+"""The same of rows whose bytes are below 128: one product instead of two on processors with AVX2."""
 
 
 def pack_lanes(vectors: SignedBytes) -> SignedBytes:

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...index.kernels import sum_kernel
-from ...index.kernels.dot_products import LANES, dot_rows
+from ...index.kernels.dot_emitters import ROW_BITS
+from ...index.kernels.dot_products import LANES, dot_rows_7
+from ...index.kernels.dot_products import dot_rows as dot_rows_8
 from . import kernel
 
 Floats = npt.NDArray[np.float32]
@@ -23,7 +25,13 @@ SignedBytes = npt.NDArray[np.int8]
 Int32s = npt.NDArray[np.int32]
 
 
-SIGNS = np.int32(-2139062144)  # 0x80808080
+SIGNS, MIDDLES = np.int32(-2139062144), np.int32(0x40404040)  # 0x80808080
+TOP = (1 << (ROW_BITS - 1)) - 1
+"""Largest size of a rounded activation; rows come with one more added: `ROW_BITS` bits in all."""
+OFFSET = TOP + 1
+TOP_SHARE = 2 * TOP + 1
+"""What the largest weight of attention is rounded to."""
+dot_rows = dot_rows_7 if ROW_BITS == 7 else dot_rows_8
 
 
 class Linear(NamedTuple):
@@ -33,7 +41,7 @@ class Linear(NamedTuple):
     ----------
     packed : (n_layers, n_out / 32, n_in / 4, 32, 4) int8
     starts : (n_layers, n_out / 32, 32) int32
-        Minus 128 times the sum of each output's weights: activations come with 128 added.
+        Minus `OFFSET` times the sum of each output's weights: activations come with it added.
     scales, bias : (n_layers, n_out) float32
     """
 
@@ -85,13 +93,13 @@ def largest_number(row: Floats, word: Int32s) -> np.float32:
 
 @kernel
 def round_rows(x: Floats, n: int, first: int, last: int, rows: Bytes, steps: Floats) -> None:
-    """Round columns ``first`` to ``last`` of ``n`` rows of ``x`` to bytes with 128 added, each row by a step of its own."""
-    word, middle = np.empty(1, np.int32), np.float32(128.5)
+    """Round columns ``first`` to ``last`` of ``n`` rows of ``x`` to bytes, `OFFSET` added, each row by a step of its own."""
+    word, middle = np.empty(1, np.int32), np.float32(OFFSET + 0.5)
     for t in range(n):
         row, out = x[t][first:last], rows[t]
         top = largest_size(row, word)
-        steps[t] = top / np.float32(127)
-        inverse = np.float32(127) / top
+        steps[t] = top / np.float32(TOP)
+        inverse = np.float32(TOP) / top
         for d in range(len(row)):
             out[d] = np.uint8(np.int32(row[d] * inverse + middle))
 
@@ -178,7 +186,7 @@ def exponentials(x: Floats, bits: Int32s) -> None:
 
 @kernel
 def pack_keys(rows: Bytes, n: int, packed: Int32s, starts: Int32s) -> None:
-    """Make lanes of ``n`` rounded rows with 128 added: packed (blocks, dim / 4, 32), words of four signed bytes."""
+    """Make lanes of ``n`` rounded rows with `OFFSET` added: packed (blocks, dim / 4, 32), words of four signed bytes."""
     starts[:] = 0
     packed[:] = 0
     words = rows.view(np.int32)
@@ -186,10 +194,11 @@ def pack_keys(rows: Bytes, n: int, packed: Int32s, starts: Int32s) -> None:
         block, lane, total = t // LANES, t % LANES, np.int32(0)
         row = rows[t]
         for d in range(len(row)):
-            total += np.int32(row[d]) - np.int32(128)
-        starts[block, lane] = np.int32(-128) * total
-        for w in range(words.shape[1]):
-            packed[block, w, lane] = words[t, w] ^ SIGNS  # 128 less, byte by byte
+            total += np.int32(row[d]) - np.int32(OFFSET)
+        starts[block, lane] = np.int32(-OFFSET) * total
+        for w in range(words.shape[1]):  # less by the offset, byte by byte
+            word = words[t, w] if OFFSET == 128 else (words[t, w] | SIGNS) - MIDDLES
+            packed[block, w, lane] = word ^ SIGNS
 
 
 @kernel
@@ -256,14 +265,14 @@ def attend(mixed: Floats, n_keys: int, n_heads: int, out: Floats) -> None:
 
 @kernel
 def softmax(scores: Floats, bits: Int32s, shares: Bytes) -> np.float32:
-    """Weights of one row as bytes, the largest 255; returns their sum."""
+    """Weights of one row as bytes, the largest `TOP_SHARE`; returns their sum."""
     top, half = largest_number(scores, bits), np.float32(0.5)
     for j in range(len(scores)):
         scores[j] -= top
     exponentials(scores, bits)
     count = np.int32(0)
     for j in range(len(scores)):
-        share = np.int32(scores[j] * np.float32(255) + half)
+        share = np.int32(scores[j] * np.float32(TOP_SHARE) + half)
         shares[j] = np.uint8(share)
         count += share
     return np.float32(count)

@@ -23,6 +23,7 @@ from ...index.kernels.dot_emitters import (
     splat,
     store,
     tile_of,
+    tile_size,
 )
 
 LOWEST = -1e30
@@ -50,8 +51,9 @@ def maxima_emitter(nbits: int) -> Any:
                 builder.store(ir.Constant(FLOATS, [LOWEST] * 16), address)
             n_bytes = builder.mul(n_words, I64(4))
             zero = (constant(0), constant(0))
-            with cgutils.for_range(builder, n_tiles(builder, n_tokens)) as loop:
-                tokens = tile_of(builder, loop.index, n_tokens)
+            size = tile_size(nbits)
+            with cgutils.for_range(builder, n_tiles(builder, n_tokens, size)) as loop:
+                tokens = tile_of(builder, loop.index, n_tokens, size)
                 rows = [builder.add(levels, builder.mul(token, n_bytes)) for token in tokens]
                 found = add_dots(builder, zero, rows, n_words, packed, nbits)
                 for token, sums in zip(tokens, found, strict=True):

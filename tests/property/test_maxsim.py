@@ -1,18 +1,20 @@
-"""Multi-vector kernels do what plain arithmetic does: with AVX-512 VNNI, without it, and without compilation."""
+"""Multi-vector kernels do what plain arithmetic does: with each kind of instructions, and without compilation."""
 
 import os
 import subprocess
 import sys
 import zlib
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llvmlite import ir
 
-from lexmax.index.kernels import JIT_OFF, read_only
+from lexmax.index.kernels import JIT_OFF, dot_emitters, read_only
 from lexmax.index.kernels.checksums import SOUND, Checked
-from lexmax.index.kernels.dot_products import LANES, dot_rows, dot_rows_plain, pack_lanes
+from lexmax.index.kernels.dot_products import LANES, dot_rows, dot_rows_7, dot_rows_plain, pack_lanes
 from lexmax.index.kernels.lists import count_documents, list_documents
 from lexmax.retrieval.kernels.centroids import (
     STEP,
@@ -60,6 +62,8 @@ def test_dot_rows_agree_with_arithmetic(seed, dim, n):
     assert np.array_equal(out[:n], rows.astype(np.int64) @ vectors.T.astype(np.int64) + start)
     assert (out[n] == 7).all()
     assert np.array_equal(plain, out)
+    dot_rows_7(rows >> 1, packed, start, out)
+    assert np.array_equal(out[:n], (rows >> 1).astype(np.int64) @ vectors.T.astype(np.int64) + start)
 
 
 def test_lanes_are_packed_four_dimensions_side_by_side():
@@ -215,14 +219,81 @@ def test_documents_without_tokens_score_nothing():
     assert checked.states.tolist() == [SOUND, 0]
 
 
+AVX2 = "+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt"
+OTHER_LEVELS = {
+    "plain": {"NUMBA_CPU_NAME": "generic"},
+    "avx2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": AVX2},
+    "avxvnni": {"NUMBA_CPU_NAME": "alderlake", "NUMBA_CPU_FEATURES": f"{AVX2},+avxvnni"},
+}
+NEEDED = {"plain": [], "avx2": ["avx2", "fma", "f16c", "bmi2"], "avxvnni": ["avxvnni"]}
+
+
 @pytest.mark.skipif(JIT_OFF or "NUMBA_CPU_NAME" in os.environ, reason="this is the run that it would start")
-def test_the_same_without_vector_neural_network_instructions():
-    """Numba for a generic processor: products are spelled out in shifts and multiplications."""
+@pytest.mark.parametrize("level", OTHER_LEVELS)
+def test_the_same_with_the_instructions_of_other_processors(level, tmp_path):
+    features, environment, chosen = llvm.get_host_cpu_features(), {**os.environ, "LEXMAX_EXAMPLES": "20"}, ""
+    if all(features.get(feature, False) for feature in NEEDED[level]):
+        environment |= OTHER_LEVELS[level]
+    elif level == "avxvnni" and features.get("avx512vnni", False) and features.get("avx512vl", False):
+        environment["NUMBA_CACHE_DIR"] = str(tmp_path)  # AVX-512 has the instruction of 256 bits too
+        chosen = "dots.LEVEL, dots.ROW_BITS = 'avxvnni', 8;"
+    else:
+        pytest.skip("this processor has other instructions")
     code = (
-        "import sys, pytest; from lexmax.index.kernels import dot_emitters as dots; assert dots.COMPILED and not dots.VNNI;"
+        f"import sys, pytest; from lexmax.index.kernels import dot_emitters as dots; {chosen} assert dots.LEVEL == sys.argv[2];"
         "sys.exit(pytest.main([sys.argv[1], '-k', 'agree', '-p', 'no:cacheprovider']))"
     )
-    environment = {**os.environ, "NUMBA_CPU_NAME": "generic", "LEXMAX_EXAMPLES": "20"}
-    run = subprocess.run([sys.executable, "-c", code, __file__], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, __file__, level]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout
+
+
+def assembly(monkeypatch, level, triple, features, nbits, used=None):
+    """What LLVM makes of the products of a tile of rows for another processor."""
+    monkeypatch.setattr(dot_emitters, "LEVEL", level)
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    module = ir.Module("products")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [dot_emitters.I64] * 5), "products")
+    builder = ir.IRBuilder(function.append_basic_block())
+    *rows, n_words, packed, out = function.args
+    zero = (dot_emitters.constant(0), dot_emitters.constant(0))
+    for number, sums in enumerate(dot_emitters.add_dots(builder, zero, rows, n_words, packed, nbits, used)):
+        for half in range(2):
+            at = builder.add(out, dot_emitters.I64(128 * number + 64 * half))
+            dot_emitters.store(builder, sums[half], at)
+    builder.ret_void()
+    target = llvm.Target.from_triple(triple).create_target_machine(cpu="", features=features, opt=3)
+    parsed = llvm.parse_assembly(str(module))
+    parsed.triple = triple
+    passes = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(parsed, passes)
+    return target.emit_assembly(parsed)
+
+
+ARM = "aarch64-unknown-linux-gnu"
+
+
+@pytest.mark.parametrize(
+    ("level", "triple", "features", "nbits", "wanted", "unwanted"),
+    [
+        ("i8mm", ARM, "+neon,+i8mm,+dotprod", 8, "usdot\tv", "mul\tv"),
+        ("i8mm", ARM, "+neon,+i8mm,+dotprod", 2, "usdot\tv", "mul\tv"),
+        ("dotprod", ARM, "+neon,+dotprod", 8, "sdot\tv", "mul\tv"),
+        ("dotprod", ARM, "+neon,+dotprod", 2, "sdot\tv", "mul\tv"),
+        ("plain", ARM, "+neon", 8, "mla\tv", "sdot"),
+        ("avxvnni", "x86_64-unknown-linux-gnu", "+avx2,+avxvnni", 8, "vpdpbusd", "vpmul"),
+        ("avx2", "x86_64-unknown-linux-gnu", "+avx2", 2, "vpmaddubsw", "vpmul"),
+        ("avx2", "x86_64-unknown-linux-gnu", "+avx2", 8, "vpmaddwd", "vpmul"),
+    ],
+)
+def test_instructions_of_other_processors(monkeypatch, level, triple, features, nbits, wanted, unwanted):
+    found = assembly(monkeypatch, level, triple, features, nbits)
+    assert wanted in found
+    assert unwanted not in found
+
+
+def test_rows_of_seven_bits_take_one_product_with_avx2(monkeypatch):
+    found = assembly(monkeypatch, "avx2", "x86_64-unknown-linux-gnu", "+avx2", 8, used=7)
+    assert found.count("vpmaddubsw") == 8

@@ -1,7 +1,7 @@
 """A BERT of transformers in 8-bit integers on the CPU: the same weights, faster (`..kernels.bert`).
 
 Weights are rounded by a scale for each output; packed checkpoints hold such numbers already and lose nothing. It is fast where
-the processor multiplies bytes (AVX-512 VNNI, AVX2), and gives the same numbers elsewhere.
+the processor multiplies bytes. Activations have 8 bits, and 7 on processors with AVX2 alone, where that is half the work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ....index.arrays import Floats
 from ....index.errors import RepresentationError
 from ....index.kernels import read_only
 from ....index.kernels.dot_products import LANES, SignedBytes, pack_lanes
-from ...kernels.bert import Layers, Linear, layer_norm, pool_terms, run_layers
+from ...kernels.bert import OFFSET, Layers, Linear, layer_norm, pool_terms, run_layers
 from ...models import is_shipped
 from ...workers import Workers
 
@@ -231,7 +231,7 @@ def _stacked(layers: Sequence[tuple[Floats, Floats]]) -> Linear:
     sums = np.stack([codes.sum(axis=1, dtype=np.int32) for codes, _, _ in parts])
     return Linear(
         packed=read_only(np.stack([pack_lanes(codes) for codes, _, _ in parts])),
-        starts=read_only((-128 * sums).astype(np.int32).reshape(len(parts), -1, LANES)),
+        starts=read_only((-OFFSET * sums).astype(np.int32).reshape(len(parts), -1, LANES)),
         scales=read_only(np.stack([scales for _, scales, _ in parts])),
         bias=read_only(np.stack([bias for _, _, bias in parts])),
     )

@@ -43,9 +43,9 @@ def fastest_dtype(device: str) -> Literal["float32", "bfloat16", "int8"]:
 
     if not device.startswith("cpu"):
         return "bfloat16"
-    from ....index.kernels.dot_emitters import AVX2, VNNI  # with Numba
+    from ....index.kernels.dot_emitters import LEVEL  # with Numba
 
-    if VNNI or AVX2:
+    if LEVEL != "plain":
         return "int8"
     found: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bfloat16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"

@@ -14,6 +14,7 @@ from lexmax import load_encoder
 from lexmax.index.errors import RepresentationError
 from lexmax.retrieval.encoders.networks.integer_bert import IntegerBert, agreement
 from lexmax.retrieval.encoders.networks.loading import load_network
+from lexmax.retrieval.kernels.bert import ROW_BITS
 from lexmax.retrieval.models import shipped_folder, shipped_names
 
 TEXTS = ["what is the weather in new york now?", "sun", "a cold night in the city, a hot day by the sea"]
@@ -39,7 +40,7 @@ def checkpoint(folder: Path, *, spread: float, n_layers: int = 2, hidden: int = 
 def test_models_that_come_with_lexmax_agree_in_integers(name):
     """Their start is not held up by it. The two that are left out have the networks of others."""
     network = load_network(shipped_folder(name), "AutoModel", may_lack=["pooler."])
-    assert agreement(network, IntegerBert(network, Path("m"))) > 0.99
+    assert agreement(network, IntegerBert(network, Path("m"))) > (0.99 if ROW_BITS == 8 else 0.97)
 
 
 def test_a_network_that_agrees_says_so(tmp_path, caplog):
