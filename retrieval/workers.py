@@ -12,9 +12,10 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Threads of one searcher or network: at most one per core, in addition to the caller's."""
+    """Threads of one searcher or network: at most ``n_helpers``, in addition to the caller's; None: one per core."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_helpers: int | None = None) -> None:
+        self._n_helpers = n_helpers
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -58,5 +59,5 @@ class Workers:
     def _started(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lexmax-searcher")
+                self._pool = ThreadPoolExecutor(self._n_helpers or os.cpu_count(), thread_name_prefix="lexmax-searcher")
             return self._pool

@@ -21,6 +21,8 @@ from ..workers import Workers
 from .shard import Filter, Shard
 
 T = TypeVar("T")
+MAX_WAITING = 64
+"""Threads of a field that wait for shards of other processes, for all searches at once."""
 
 
 class ShardFilter(tuple[None, ...]):
@@ -69,7 +71,8 @@ class ShardedSearcher:
     ) -> None:  # fmt: skip
         self.field, self.encoder = field, encoder
         self.options_type: type[Any] = searcher_type(field.representation).options_type
-        self._shards, self._at_once, self._workers = list(shards), at_once, Workers()
+        self._shards, self._at_once = list(shards), at_once
+        self._workers = Workers(MAX_WAITING if at_once else None)
         self._bases = np.asarray(bases, np.int64)
 
     def check(self, options: Any) -> None:
