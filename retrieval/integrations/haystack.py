@@ -16,6 +16,7 @@ from ...index.arrays import Floats
 from ...index.errors import DatasetError, MissingDependencyError
 from ..results import Result
 from .filters import Tree, tree_of_haystack
+from .haystack_metadata import HAS_EMBEDDING, Filters, MetadataFacts
 from .metadata import kept, shown
 from .store import EMBEDDING, IndexStore
 
@@ -28,11 +29,8 @@ try:
 except ImportError as problem:
     raise MissingDependencyError("haystack-ai", "haystack", "lexmax's Haystack document store") from problem
 
-HAS_EMBEDDING = "_has_embedding"
-Filters = dict[str, Any]
 
-
-class LexmaxDocumentStore:
+class LexmaxDocumentStore(MetadataFacts):
     """Documents in the index folder ``path``, None: a temporary one.
 
     ``encoders`` make its fields of the texts; None: the default ones. With an ``embedding_dim`` there is a field of their
@@ -62,10 +60,14 @@ class LexmaxDocumentStore:
 
     def filter_documents(self, filters: Filters | None = None) -> list[Document]:
         """Documents that match; raises FilterError for a filter that is malformed or does not fit the metadata."""
-        with _haystack_errors():
-            found = self.index.matching(_tree(filters))
+        found = self.matching(filters)
         vectors = self.index.vectors([each.doc_id for each in found]) if self._dim and found else [None] * len(found)
         return [_document(each, vector) for each, vector in zip(found, vectors, strict=True)]
+
+    def matching(self, filters: Filters | None) -> list[lexmax.Document]:
+        """Documents of the index that match; errors are those of `filter_documents`."""
+        with _haystack_errors():
+            return self.index.matching(_tree(filters))
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
         """Add documents in one commit; returns how many. Without a policy, duplicates are an error."""
@@ -137,7 +139,7 @@ def _in_thread(name: str) -> Callable[..., Any]:
     return call
 
 
-for _name in [each for each in vars(LexmaxDocumentStore) if "documents" in each or "filter" in each]:
+for _name in [each for each in dir(LexmaxDocumentStore) if "documents" in each or "filter" in each or "metadata" in each]:
     setattr(LexmaxDocumentStore, f"{_name}_async", _in_thread(_name))
 
 

@@ -15,7 +15,8 @@ try:
 except ImportError as problem:
     raise MissingDependencyError("haystack-ai", "haystack", "lexmax's Haystack retrievers") from problem
 
-from .haystack import Filters, LexmaxDocumentStore
+from .haystack import LexmaxDocumentStore
+from .haystack_metadata import Filters
 
 
 class _Retriever:

@@ -33,7 +33,18 @@ class _Suite:
             assert found.embedding == (None if given.embedding is None else pytest.approx(given.embedding, rel=1e-6))
 
 
-class TestStore(_Suite, suites.DocumentStoreBaseExtendedTests, suites.CountDocumentsByFilterTest):
+class TestStore(
+    _Suite, suites.DocumentStoreBaseExtendedTests, suites.CountDocumentsByFilterTest, suites.CountUniqueMetadataByFilterTest,
+    suites.GetMetadataFieldsInfoTest, suites.GetMetadataFieldMinMaxTest, suites.GetMetadataFieldUniqueValuesTest,
+):  # fmt: skip
+    @staticmethod
+    def test_get_metadata_field_unique_values_distinct_types(document_store):
+        """A field has one type in the whole index."""
+        with pytest.raises(DatasetError, match="'priority' is string here and int64"):
+            document_store.write_documents(
+                [Document(content="1", meta={"priority": 1}), Document(content="2", meta={"priority": "1"})]
+            )
+
     def test_write_documents(self, document_store):
         documents = [Document(id="1", content="one"), Document(id="2", content="two")]
         assert document_store.write_documents(documents) == 2
@@ -45,7 +56,16 @@ class TestAsyncStore(
     _Suite, async_suites.DeleteAllAsyncTest, async_suites.CountDocumentsAsyncTest, async_suites.CountDocumentsByFilterAsyncTest,
     async_suites.DeleteByFilterAsyncTest, async_suites.UpdateByFilterAsyncTest, async_suites.WriteDocumentsAsyncTest,
     async_suites.DeleteDocumentsAsyncTest, async_suites.FilterDocumentsAsyncTest,
+    async_suites.CountUniqueMetadataByFilterAsyncTest, async_suites.GetMetadataFieldsInfoAsyncTest,
+    async_suites.GetMetadataFieldMinMaxAsyncTest, async_suites.GetMetadataFieldUniqueValuesAsyncTest,
 ):  # fmt: skip
+    @staticmethod
+    async def test_get_metadata_field_unique_values_distinct_types_async(document_store):
+        with pytest.raises(DatasetError):
+            await document_store.write_documents_async(
+                [Document(content="1", meta={"priority": 1}), Document(content="2", meta={"priority": True})]
+            )
+
     async def test_write_documents_async(self, document_store):
         assert await document_store.write_documents_async([Document(content="one")]) == 1
 
@@ -141,6 +161,8 @@ def test_bad_input_is_refused(store):
         store.write_documents([Document(id="x", content="text", sparse_embedding=SparseEmbedding([1], [1.0]))])
     with pytest.raises(FilterError, match="one of =="):
         store.filter_documents({"field": "meta.n", "operator": "regex", "value": "a"})
+    with pytest.raises(FilterError):
+        store.get_metadata_field_unique_values("n", filters={"field": "meta.n"})
     with pytest.raises(TypeError, match="LexmaxDocumentStore"):
         LexmaxTextRetriever("store")
     assert store.count_documents() == 3

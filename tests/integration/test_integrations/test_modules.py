@@ -20,7 +20,7 @@ PACKAGES = {
     "sentence_transformers": "sentence_transformers",
 }
 EXTRAS = {"haystack_retrievers": "haystack", "sentence_transformers": "sentence-transformers"}
-SHARED = {"__init__", "embeddings", "filters", "metadata", "store"}
+SHARED = {"__init__", "embeddings", "filters", "haystack_metadata", "metadata", "store"}
 
 
 def n_code_lines(path):
