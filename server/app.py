@@ -24,7 +24,6 @@ from .limits import Limits, limits_table
 from .observing.access import AccessLog
 from .observing.metrics import Metrics
 from .observing.watch import Listener, Watch
-from .payloads import BodyReader, Budget
 from .routes.common import errors
 from .routes.models import add_model_routes
 from .routes.operations import add_operation_routes
@@ -34,8 +33,9 @@ from .routes.state import add_state_routes
 from .routes.writing import add_writing_routes
 from .schemas.openapi import flat
 from .schemas.searches import search_bodies
-from .service import CLOSE_S
+from .searching.service import CLOSE_S
 from .settings import Settings
+from .transport.payloads import BodyReader, Budget
 from .writing.writer import Home, Writer
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def create_app(
         docs_url="/docs",
         redoc_url=None,
         redirect_slashes=False,
-        responses=errors(400, 408, 413, 431, 500, 503),
+        responses=errors(400, *((401, 403) if keys is not None else ()), 408, 413, 431, 500, 503),
     )
     app.state.indexes, app.state.writer = indexes, writer
     budget = Budget(limits.max_held_bytes)

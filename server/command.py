@@ -39,7 +39,7 @@ def _serve(options: argparse.Namespace) -> int:
     require("fastapi", "serve", "lexmax serve")
     from .indexes import named_folders
     from .opening import Opener, home_of
-    from .process import bound, serve
+    from .transport.process import bound, serve
 
     limits, settings = limits_of(options), settings_of(options)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -22,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..index.errors import EncoderMismatchError, IndexNotFoundError, RepresentationError, ShardError
@@ -71,8 +72,8 @@ def refused(error: BaseException, scope: Scope) -> RefusedError:
         case HTTPException(status_code=404):
             return RefusedError(404, "not_found", _address_message(scope))
         case HTTPException(status_code=405):
-            takes = (error.headers or {}).get("Allow", "another method")
-            return RefusedError(405, "method_not_allowed", f"this address takes {takes}", error.headers)
+            takes = _methods(scope)
+            return RefusedError(405, "method_not_allowed", f"this address takes {takes}", {"Allow": takes})
         case HTTPException(status_code=status) if status < 500:
             return RefusedError(status, "invalid_request", error.detail, error.headers)
         case EncoderMismatchError():
@@ -107,6 +108,15 @@ def _validation_message(error: RequestValidationError, scope: Scope) -> str:
     endpoint = getattr(scope.get("route"), "endpoint", None)
     body = next(iter(get_args(getattr(endpoint, "__annotations__", {}).get("body"))), None)
     return "; ".join(_problem(problem, body) for problem in error.errors()[:5])
+
+
+def _methods(scope: Scope) -> str:
+    """Methods that an address takes: of all its routes, where each has one."""
+    routes = scope["app"].routes if "app" in scope else []
+    found = {
+        method for route in routes if route.matches(scope)[0] != Match.NONE for method in getattr(route, "methods", None) or ()
+    }
+    return ", ".join(sorted(found))
 
 
 def _address_message(scope: Scope) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..retrieval.shards.manifest import fields_of, is_index
-from .admission import Admission
 from .errors import RefusedError, unknown
 from .limits import Limits
-from .service import CLOSE_S, Service
+from .searching.admission import Admission
+from .searching.service import CLOSE_S, Service
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever

@@ -56,7 +56,7 @@ def _serve(server: object, options: argparse.Namespace) -> None:
     from ..errors import OneErrorShape
     from ..guarding.guard import Guard
     from ..guarding.keys import KeyFile
-    from ..process import bound
+    from ..transport.process import bound
 
     app = server.streamable_http_app(host=options.host)  # type: ignore[attr-defined]
     if options.keys:

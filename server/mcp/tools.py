@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ...index.errors import LexmaxError
 from ...index.nearest import did_you_mean
-from ..facts import without_places
+from ..searching.facts import without_places
 
 if TYPE_CHECKING:
     from ...retrieval.retriever import Retriever

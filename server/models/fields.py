@@ -15,7 +15,7 @@ from ..indexes import Indexes
 from ..schemas.models import Embedding, ModelFacts
 
 if TYPE_CHECKING:
-    from ..service import Service
+    from ..searching.service import Service
 
 RERANKING = ("sparse", "tokens", "dense")
 """Representations whose score of a pair depends on the two texts alone; BM25's, which is sparse, does not."""

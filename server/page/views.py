@@ -16,8 +16,8 @@ from ...retrieval.explanation_html import explanation_html
 from ...retrieval.searchers.explanation import Explanation
 from ..errors import RefusedError
 from ..indexes import Indexes
-from ..payloads import Share
-from ..service import Service
+from ..searching.service import Service
+from ..transport.payloads import Share
 from .curves import calibration_curve, sizes
 from .highlighting import Highlighter
 

@@ -7,11 +7,11 @@ from fastapi import Body, Depends, FastAPI, Path, Request, Response
 from ..indexes import Indexes
 from ..limits import Limits
 from ..observing.notes import notes_of
-from ..payloads import Answer
 from ..schemas.answers import DocumentAnswer, IndexInfo, ManyAnswer, OneAnswer
 from ..schemas.feedback import FeedbackAnswer, feedback_body
 from ..schemas.searches import Search, search_bodies
-from ..service import Service
+from ..searching.service import Service
+from ..transport.payloads import Answer
 from .common import GONE, errors, json_of, unless_gone
 
 

@@ -11,7 +11,7 @@ from ..indexes import Indexes
 from ..limits import Limits
 from ..observing.notes import notes_of
 from ..schemas.writing import CompactBody, FieldBody, IndexBody, JobAnswer, JobsAnswer, writing_bodies
-from ..service import Service
+from ..searching.service import Service
 from ..writing.changes import compact, fill_field
 from ..writing.jobs import Job
 from ..writing.specs import checked_spec
@@ -48,7 +48,7 @@ class _Change:
 
 
 def add_writing_routes(app: FastAPI, indexes: Indexes, limits: Limits, writer: Writer | None) -> None:
-    """Add them; without a writer they answer 403, and the OpenAPI document is silent about them."""
+    """Add them; without a writer they answer 403."""
     change = _Change(writer, limits)
 
     async def only(request: Request) -> Service:
@@ -68,9 +68,7 @@ def add_writing_routes(app: FastAPI, indexes: Indexes, limits: Limits, writer: W
 
 
 def _add_documents(app: FastAPI, at: str, chosen: Any, change: _Change, add_body: Any, delete_body: Any) -> None:
-    shown = change._writer is not None
-
-    @app.post(f"{at}/documents", response_model=JobAnswer, responses=ANSWERS, include_in_schema=shown)
+    @app.post(f"{at}/documents", response_model=JobAnswer, responses=ANSWERS)
     async def add(body: Annotated[add_body, Body()], service: Annotated[Service, chosen]) -> Response:
         """Add documents, or replace them: all or none. They are on the disk, and found, when the job is done."""
         documents = [Document(doc_id=each.doc_id, text=each.text, title=each.title, metadata=each.metadata)
@@ -80,13 +78,13 @@ def _add_documents(app: FastAPI, at: str, chosen: Any, change: _Change, add_body
         )
         return await change.answer(job, wait=body.wait)
 
-    @app.post(f"{at}/documents/delete", response_model=JobAnswer, responses=ANSWERS, include_in_schema=shown)
+    @app.post(f"{at}/documents/delete", response_model=JobAnswer, responses=ANSWERS)
     async def delete(body: Annotated[delete_body, Body()], service: Annotated[Service, chosen]) -> Response:
         """Delete documents by id; ids that are not there are told, and are no error."""
         job = Job(kind="delete", index=service.name, service=service, doc_ids=body.doc_ids, n_total=len(body.doc_ids))
         return await change.answer(job, wait=body.wait)
 
-    @app.delete(f"{at}/documents/{{doc_id:path}}", response_model=JobAnswer, responses=ANSWERS, include_in_schema=shown)
+    @app.delete(f"{at}/documents/{{doc_id:path}}", response_model=JobAnswer, responses=ANSWERS)
     async def delete_one(doc_id: str, service: Annotated[Service, chosen]) -> Response:
         """Delete one document; 404 where it is not there."""
         job = Job(kind="delete", index=service.name, service=service, doc_ids=[doc_id])
@@ -97,15 +95,13 @@ def _add_documents(app: FastAPI, at: str, chosen: Any, change: _Change, add_body
 
 
 def _add_structure(app: FastAPI, at: str, chosen: Any, change: _Change) -> None:
-    shown = change._writer is not None
-
-    @app.post(f"{at}/compact", response_model=JobAnswer, responses=ANSWERS, include_in_schema=shown)
+    @app.post(f"{at}/compact", response_model=JobAnswer, responses=ANSWERS)
     async def compact_index(body: Annotated[CompactBody, Body()], service: Annotated[Service, chosen]) -> Response:
         """Merge segments and drop deleted documents."""
         job = Job(kind="compact", index=service.name, service=service, change=partial(compact, service.retriever))
         return await change.answer(job, wait=body.wait)
 
-    @app.post(f"{at}/fields", response_model=JobAnswer, responses=ANSWERS, include_in_schema=shown)
+    @app.post(f"{at}/fields", response_model=JobAnswer, responses=ANSWERS)
     async def add_field(body: Annotated[FieldBody, Body()], service: Annotated[Service, chosen]) -> Response:
         """Add a vector field and fill it; it can be searched when the job is done."""
         checked_spec(body.encoder)
@@ -115,9 +111,7 @@ def _add_structure(app: FastAPI, at: str, chosen: Any, change: _Change) -> None:
 
 
 def _add_jobs(app: FastAPI, indexes: Indexes, change: _Change) -> None:
-    shown = change._writer is not None
-
-    @app.post("/v1/indexes", response_model=JobAnswer, responses=ANSWERS, include_in_schema=shown)
+    @app.post("/v1/indexes", response_model=JobAnswer, responses=ANSWERS)
     async def make(body: Annotated[IndexBody, Body()]) -> Response:
         """Make an empty index and serve it."""
         home = change.writer.home
@@ -130,12 +124,12 @@ def _add_jobs(app: FastAPI, indexes: Indexes, change: _Change) -> None:
         work = partial(make_index, home.folder / body.name, specs, body.search, "cpu")
         return await change.answer(Job(kind="index", index=body.name, change=work), wait=body.wait)
 
-    @app.get("/v1/jobs", response_model=JobsAnswer, responses=errors(403), include_in_schema=shown)
+    @app.get("/v1/jobs", response_model=JobsAnswer, responses=errors(403))
     async def list_jobs() -> Response:
         """List the jobs of this process, newest first."""
         return json_of(JobsAnswer(jobs=[job.answer() for job in change.writer.jobs.newest()]))
 
-    @app.get("/v1/jobs/{job_id}", response_model=JobAnswer, responses=errors(403, 404, 422), include_in_schema=shown)
+    @app.get("/v1/jobs/{job_id}", response_model=JobAnswer, responses=errors(403, 404, 422))
     async def get_job(job_id: str) -> Response:
         """Say how far a job is, or how it ended."""
         return json_of(change.writer.jobs.get(job_id).answer())

@@ -15,7 +15,7 @@ from ..schemas.errors import ErrorFacts
 from ..schemas.writing import JobAnswer, JobKind, JobState
 
 if TYPE_CHECKING:
-    from ..service import Service
+    from ..searching.service import Service
 
 KEPT = 1000  # jobs that have ended and can still be asked for
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Random requests made from the OpenAPI document of a server over a real index, under every check of schemathesis.
 #   pip install -e '.[stress]'
-#   tests/stress/schemathesis.sh IDX [CASES, at most, of each of the five addresses]
+#   tests/stress/schemathesis.sh IDX [CASES, at most, of each address]
 # 503 is allowed: it is the server's word for "later". No other 5xx, and no other finding, is. The summary says how many cases ran:
-# some 200 that do not depend on CASES, and CASES for each of the two addresses that take anything.
+# many that do not depend on CASES, and CASES for each address that takes anything.
 set -euo pipefail
 index=$1 cases=${2:-1000} port=${PORT:-8765}
 here=$(cd "$(dirname "$0")" && pwd)

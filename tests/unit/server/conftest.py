@@ -19,7 +19,7 @@ from lexmax.retrieval.results import Result, Results
 from lexmax.retrieval.searchers.explanation import Explanation, FieldExplanation, StageExplanation, TermMatch
 from lexmax.server.app import create_app
 from lexmax.server.limits import Limits
-from lexmax.server.process import Server
+from lexmax.server.transport.process import Server
 
 DEADLINE_S = 30
 COMPILE_S = 300  # a real index may have its kernels compiled first
@@ -53,8 +53,7 @@ class FakeRetriever:
     clicks: Any = None
     n_docs: int = 3
     generation: int = 1
-    segments: tuple[()] = ()
-    manifest: Any = field(default_factory=lambda: SimpleNamespace(build_id="b", fields={}))
+    manifest: Any = field(default_factory=lambda: SimpleNamespace(build_id="b", fields={}, segments=()))
 
     def __post_init__(self):
         self.encoder_open.set()

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lexmax.index.errors import EncoderMismatchError, RepresentationError, StorageError
-from lexmax.server import process
 from lexmax.server.app import create_app
 from lexmax.server.limits import Limits
-from lexmax.server.process import bound, check_files, serve
+from lexmax.server.transport import process
+from lexmax.server.transport.process import bound, check_files, serve
 
 
 def error_of(response):
@@ -162,6 +162,12 @@ def test_addresses_that_are_not_there(shared_client, method, address, status, ki
     response = shared_client.request(method, address)
     assert (response.status_code, error_of(response)[0]) == (status, kind)
     assert status != 405 or response.headers["allow"]
+
+
+def test_a_method_that_is_not_taken_is_told_all_that_are(shared_client):
+    response = shared_client.put("/v1/documents/a")
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
+    assert error_of(response)[1] == "this address takes DELETE, GET"
 
 
 @pytest.mark.parametrize(
@@ -334,17 +340,24 @@ def test_no_bytes_surprise_the_server(shared_client, content):
 
 def test_the_openapi_document_tells_of_errors_in_their_one_shape(shared_client):
     document = shared_client.get("/openapi.json").json()
-    assert sorted(document["paths"]) == [
-        "/healthz", "/readyz", "/v1/documents/{doc_id}", "/v1/embeddings", "/v1/feedback", "/v1/index",
-        "/v1/indexes", "/v1/indexes/{index}",
-        "/v1/indexes/{index}/documents/{doc_id}", "/v1/indexes/{index}/feedback", "/v1/indexes/{index}/search",
-        "/v1/indexes/{index}/search/batch", "/v1/models", "/v1/rerank", "/v1/search", "/v1/search/batch",
-    ]  # fmt: skip
+    of_an_index = [
+        "compact",
+        "documents",
+        "documents/delete",
+        "documents/{doc_id}",
+        "feedback",
+        "fields",
+        "search",
+        "search/batch",
+    ]
+    others = ["embeddings", "index", "indexes", "indexes/{index}", "jobs", "jobs/{job_id}", "models", "rerank"]
+    v1 = [*others, *of_an_index, *(f"indexes/{{index}}/{each}" for each in of_an_index)]
+    assert sorted(document["paths"]) == sorted(["/healthz", "/readyz", *(f"/v1/{each}" for each in v1)])
     for path in document["paths"].values():
         for operation in path.values():
             for status, answer in operation["responses"].items():
                 schema = answer["content"]["application/json"]["schema"]
-                assert status == "200" or schema == {"$ref": "#/components/schemas/ErrorBody"}
+                assert status in ("200", "202") or schema == {"$ref": "#/components/schemas/ErrorBody"}
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from lexmax.index.representations.sparse import SparseVectors
-from lexmax.server.batching import Batcher
+from lexmax.server.searching.batching import Batcher
 
 
 class Encoder:

@@ -8,7 +8,7 @@ from hashed_tokens import HashedTexts
 from lexmax import Retriever, build_index
 from lexmax.index.errors import StorageError
 from lexmax.retrieval.feedback.log import ClickLog
-from lexmax.server import service
+from lexmax.server.searching import service
 
 TEXTS = ["red apple", "green pear", "blue plum", "red cherry"]
 

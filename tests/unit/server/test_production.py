@@ -152,3 +152,8 @@ def test_settings_come_from_flags_then_from_the_environment():
     for wrong in ("a.example", "https://a.example/", "ftp://a.example", ""):
         with pytest.raises(ValueError, match="is no origin"):
             Settings(cors_origins=(wrong,))
+    assert settings_of(parser.parse_args(["--writable"]), {}).writable
+    for text, means in (("1", True), ("true", True), ("0", False), ("", False)):
+        assert settings_of(parser.parse_args([]), {"LEXMAX_WRITABLE": text}).writable is means
+    with pytest.raises(ValueError, match="LEXMAX_WRITABLE must be 1 or 0, not 'yes'"):
+        settings_of(parser.parse_args([]), {"LEXMAX_WRITABLE": "yes"})

@@ -5,9 +5,9 @@ import pytest
 
 from lexmax.server.errors import RefusedError
 from lexmax.server.limits import Limits
-from lexmax.server.payloads import Budget, Share
 from lexmax.server.schemas.searches import SearchOne
-from lexmax.server.service import Service
+from lexmax.server.searching.service import Service
+from lexmax.server.transport.payloads import Budget, Share
 
 QUERY = {"k": 1, "offset": 0, "search": None, "filter": None, "timeout_s": None}
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from lexmax.index.documents import Document
-from lexmax.server.service import Service
+from lexmax.server.searching.service import Service
 
 MAX_WAITING = 32
 
@@ -117,7 +117,7 @@ def test_a_body_that_is_never_finished_harms_nobody(client):
 def test_ready_only_when_warm(retriever, start, wait_until, caplog):
     retriever.search_error = RuntimeError("not yet")
     client, _ = start(reload_every_s=0.01, ready=False)
-    with caplog.at_level(logging.INFO, logger="lexmax.server.service"):
+    with caplog.at_level(logging.INFO, logger="lexmax.server.searching.service"):
         wait_until(lambda: len(retriever.searched) > 1)  # it tries again
         for response in (client.get("/readyz"), search(client, "x")):
             assert response.status_code == 503
@@ -131,7 +131,7 @@ def test_ready_only_when_warm(retriever, start, wait_until, caplog):
 
 def test_commits_are_looked_for_and_a_failed_look_is_survived(retriever, start, wait_until, caplog):
     retriever.reloads = [False, OSError("/secret"), True]
-    with caplog.at_level(logging.INFO, logger="lexmax.server.service"):
+    with caplog.at_level(logging.INFO, logger="lexmax.server.searching.service"):
         client, _ = start(reload_every_s=0.01)
         wait_until(lambda: retriever.n_reloads > 3)
         assert client.get("/readyz").status_code == 200

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..index.errors import LexmaxError
-from ..index.fde.field import source_of
-from ..index.representations import DenseVectors, MultiVectors, SparseVectors, Vectors
-from ..index.sparse.field import SparseField
-from ..retrieval.exchange.vectors import to_sparse_vectors
-from .errors import RefusedError
+from ...index.errors import LexmaxError
+from ...index.fde.field import source_of
+from ...index.representations import DenseVectors, MultiVectors, SparseVectors, Vectors
+from ...index.sparse.field import SparseField
+from ...retrieval.exchange.vectors import to_sparse_vectors
+from ..errors import RefusedError
 
 if TYPE_CHECKING:
-    from ..retrieval.shards.snapshot import AnySnapshot
+    from ...retrieval.shards.snapshot import AnySnapshot
 
 MAX_ENTRIES = 100_000  # numbers of one query's vector
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..index.representations import Vectors
+from ...index.representations import Vectors
 
 Encoded = Mapping[str, Vectors]
 """Field -> vectors of queries."""

@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from ..index.errors import StorageError
-from ..index.representations import Vectors
+from ...index.errors import StorageError
+from ...index.representations import Vectors
+from ..errors import RefusedError
+from ..limits import Limits
+from ..schemas.answers import DocumentAnswer, IndexInfo, NamedIndex
+from ..schemas.feedback import FeedbackAnswer, FeedbackBody
+from ..schemas.searches import Search
+from ..transport.payloads import Share
 from .admission import Admission
 from .answers import Piece, WrittenAnswer, write_piece
 from .batching import Batcher, Encoded
 from .checks import check_filter, check_search, check_size, impressions_of
-from .errors import RefusedError
 from .facts import without_places
-from .limits import Limits
-from .payloads import Share
-from .schemas.answers import DocumentAnswer, IndexInfo, NamedIndex
-from .schemas.feedback import FeedbackAnswer, FeedbackBody
-from .schemas.searches import Search
 from .vectors import query_vectors
 
 if TYPE_CHECKING:
-    from ..retrieval.feedback.clicks import Impression
-    from ..retrieval.feedback.log import ClickLog
-    from ..retrieval.retriever import Retriever
+    from ...retrieval.feedback.clicks import Impression
+    from ...retrieval.feedback.log import ClickLog
+    from ...retrieval.retriever import Retriever
 
 logger = logging.getLogger(__name__)
 

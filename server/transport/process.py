@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from fastapi import FastAPI
 
-from ..index.errors import StorageError
+from ...index.errors import StorageError
+from ..app import DEFAULT_LIMITS, DEFAULT_SETTINGS, create_app
+from ..indexes import Indexes, Opens
+from ..limits import Limits
+from ..settings import Settings
+from ..writing.writer import Home
 from . import succession
-from .app import DEFAULT_LIMITS, DEFAULT_SETTINGS, create_app
 from .connections import SPARE, Connection
-from .indexes import Indexes, Opens
-from .limits import Limits
-from .settings import Settings
-from .writing.writer import Home
 
 if TYPE_CHECKING:
-    from ..retrieval.retriever import Retriever
+    from ...retrieval.retriever import Retriever
 
 INTERRUPTED = 130  # exit status of a process that SIGINT ended
 N_FILES = 128  # descriptors beside those of connections

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import CLOSE, RefusedError
-from .limits import Limits
+from ..errors import CLOSE, RefusedError
+from ..limits import Limits
 
 LINGER_S = 5.0  # what a client gets to end a body that was refused already
 PIECE = 64 * 1024  # bytes sent at once; a client that reads slowly holds the rest back

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pydantic_core
 from pydantic import TypeAdapter
 
-from ..retrieval.hits import ReadCounts
-from .errors import RefusedError
-from .payloads import Share
-from .schemas.answers import Hit
-from .schemas.searches import Search, SearchOne
+from ...retrieval.hits import ReadCounts
+from ..errors import RefusedError
+from ..schemas.answers import Hit
+from ..schemas.searches import Search, SearchOne
+from ..transport.payloads import Share
 
 if TYPE_CHECKING:
-    from ..retrieval.results import Result, Results
+    from ...retrieval.results import Result, Results
 
 _HITS = TypeAdapter(list[Hit])
 

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from .errors import RefusedError
+from ..errors import RefusedError
 
 SMOOTHING = 8  # answers that the pace is an average of
 

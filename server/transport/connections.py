@@ -19,8 +19,8 @@ import h11
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .errors import CLOSE, RefusedError
-from .limits import Limits
+from ..errors import CLOSE, RefusedError
+from ..limits import Limits
 
 SPARE = 64  # connections above the limit that are told so; those above are cut off
 

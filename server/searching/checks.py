@@ -6,17 +6,17 @@ A body that fails here is refused with 422 and a reason before anything is encod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..index.errors import FilterError, LexmaxError
-from ..retrieval.feedback.clicks import Impression
-from ..retrieval.pipelines.expression import ExpressionError, Search, parse
-from ..retrieval.pipelines.pipeline import depth_of
-from .errors import RefusedError, unknown
-from .limits import Limits
-from .schemas.feedback import FeedbackBody
-from .schemas.searches import Search as Body
+from ...index.errors import FilterError, LexmaxError
+from ...retrieval.feedback.clicks import Impression
+from ...retrieval.pipelines.expression import ExpressionError, Search, parse
+from ...retrieval.pipelines.pipeline import depth_of
+from ..errors import RefusedError, unknown
+from ..limits import Limits
+from ..schemas.feedback import FeedbackBody
+from ..schemas.searches import Search as Body
 
 if TYPE_CHECKING:
-    from ..retrieval.retriever import Retriever
+    from ...retrieval.retriever import Retriever
 
 
 def check_size(body: Body, texts: Sequence[str], limits: Limits) -> None:

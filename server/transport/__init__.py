@@ -1,0 +1,1 @@
+"""Connections, bodies and answers in bytes, and the process that holds them."""
