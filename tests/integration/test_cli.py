@@ -242,8 +242,8 @@ def test_errors_say_what_where_and_what_to_do(idx, tmp_path, capsys, arguments, 
 
 
 COMMANDS = """
-    build add delete field import export search get list calibrate audit feedback info check compact warm serve eval
-    train mine score augment pack
+    build add delete field import export search get list calibrate audit feedback info check shards compact warm serve
+    keys mcp eval train mine score augment pack push pull
 """
 
 
