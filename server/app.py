@@ -23,8 +23,10 @@ from .indexes import Indexes, Opens
 from .limits import Limits, limits_table
 from .observing.access import AccessLog
 from .observing.metrics import Metrics
+from .observing.traces import Traces, sent_to_collector
 from .observing.watch import Listener, Watch
 from .routes.common import errors
+from .routes.docs import add_docs_routes
 from .routes.models import add_model_routes
 from .routes.operations import add_operation_routes
 from .routes.page import add_page_routes
@@ -82,12 +84,15 @@ def create_app(
         When ``reload_every_s`` is not above 0, or the file of keys is none.
     StorageError
         The file of keys or the access log cannot be opened.
+    MissingDependencyError
+        Traces are asked for, and OpenTelemetry is not installed.
     """
     if not reload_every_s > 0:
         raise ValueError(f"reload_every_s must be above 0, not {reload_every_s}")
     indexes = Indexes(_opens(retriever), limits)
     keys = None if settings.keys is None else KeyFile(Path(settings.keys))
     writer = Writer(indexes, limits, home) if settings.writable else None
+    traces = Traces(sent_to_collector(), indexes.fields) if settings.traces else None
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -103,13 +108,15 @@ def create_app(
             if writer is not None:
                 await writer.close(CLOSE_S)
             await indexes.close()
+            if traces is not None:
+                await traces.close()
 
     app = _Application(
         title="lexmax",
         version=version("lexmax"),
         description=ABOUT + limits_table(limits),
         lifespan=lifespan,
-        docs_url="/docs",
+        docs_url=None,  # `routes.docs` has one that loads nothing from elsewhere
         redoc_url=None,
         redirect_slashes=False,
         responses=errors(400, *((401, 403) if keys is not None else ()), 408, 413, 431, 500, 503),
@@ -127,6 +134,8 @@ def create_app(
     listeners: list[Listener] = [metrics]
     if settings.access_log is not None:
         listeners.append(AccessLog(settings.access_log))
+    if traces is not None:
+        listeners.append(traces)
     app.add_middleware(BodyReader, limits=limits, budget=budget)
     app.add_middleware(GZipMiddleware, minimum_size=GZIP_BYTES, compresslevel=GZIP_LEVEL)
     if keys is not None:
@@ -143,6 +152,7 @@ def create_app(
     add_search_routes(app, indexes, limits)
     add_state_routes(app, indexes)
     add_operation_routes(app, metrics)
+    add_docs_routes(app)
     add_page_routes(app, indexes, search_bodies(limits)[0])
     add_model_routes(app, indexes, limits)
     add_writing_routes(app, indexes, limits, writer)

@@ -36,6 +36,10 @@ class Settings:
     writable: bool = field(
         default=False, metadata={"about": "take changes over HTTP: documents, fields, and new indexes in a folder of indexes"}
     )
+    traces: bool = field(
+        default=False,
+        metadata={"about": "send a span of each request to OpenTelemetry, where OTEL_EXPORTER_OTLP_* variables say"},
+    )
     access_log: str | None = _setting(None, "FILE", "write a line of JSON for each request to this file, or to stderr as -")
 
     def __post_init__(self) -> None:

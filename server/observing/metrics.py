@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from starlette.types import Scope
 
-from .notes import Notes
+from .notes import Notes, stage_kind
 from .watch import route_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Metrics:
         self._requests.labels(route, method, str(notes.status)).inc()
         self._seconds.labels(route).observe(seconds)
         for stage, elapsed_ms in notes.stages_ms.items():
-            self._stages.labels(notes.index, self._stage(notes.index, stage)).observe(elapsed_ms / 1000)
+            kind = stage_kind(stage, self._indexes.fields(notes.index))
+            self._stages.labels(notes.index, kind).observe(elapsed_ms / 1000)
 
     def batch(self, index: str, n_queries: int) -> None:
         """Count a batch that was encoded."""
@@ -95,12 +96,3 @@ class Metrics:
             for fact, number in service.numbers().items():
                 families[fact].add_metric([name], number)
         yield from families.values()
-
-    def _stage(self, index: str, stage: str) -> str:
-        """Return what a stage is counted as: expressions are written by clients, and so are no labels."""
-        if stage == "encode":
-            return stage
-        if stage.startswith(">"):
-            return "rerank"
-        name = stage.partition(":")[0]
-        return name if name in self._indexes.fields(index) else "fusion"

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -54,3 +55,13 @@ def notes_of(scope: Scope) -> Notes:
         known = given.decode() if REQUEST_ID.fullmatch(given) else os.urandom(12).hex()
         scope["notes"] = Notes(known, time.perf_counter(), scope["method"])
     return cast("Notes", scope["notes"])
+
+
+def stage_kind(stage: str, fields: Collection[str]) -> str:
+    """Return what a stage is counted as: expressions are written by clients, and so are no labels."""
+    if stage == "encode":
+        return stage
+    if stage.startswith(">"):
+        return "rerank"
+    name = stage.partition(":")[0]
+    return name if name in fields else "fusion"

@@ -2,8 +2,8 @@
 
 The beginning: the address is bound first, then requests get 503 until their index is open and warm.
 A restart: after SIGUSR2 a successor is started, see `succession`; once it is ready this process ends as after SIGTERM.
-The end: after SIGTERM or SIGINT requests have ``grace_s`` seconds to finish. What is left is answered with 503, and threads
-that still work ``CLOSE_S`` seconds later end with the process.
+The end: after SIGTERM, SIGINT or SIGHUP requests have ``grace_s`` seconds to finish. What is left is answered with 503, and
+threads that still work ``CLOSE_S`` seconds later end with the process.
 """
 
 import asyncio
@@ -59,7 +59,10 @@ class Server(uvicorn.Server):
         if self._indexes.failure is None:
             succession.end_predecessor()
         successor = succession.Successor(sockets[0])
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, successor.start)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR2, successor.start)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+            loop.add_signal_handler(signal.SIGHUP, self.handle_exit, signal.SIGTERM, None)
 
     async def on_tick(self, counter: int) -> bool:
         """Tell whether to end; called ten times a second."""
@@ -118,7 +121,7 @@ def serve(
     retriever: "Retriever | Callable[[], Retriever] | Opens", listener: socket.socket, limits: Limits = DEFAULT_LIMITS,
     settings: Settings = DEFAULT_SETTINGS, home: Home | None = None,
 ) -> None:  # fmt: skip
-    """Serve indexes until SIGINT or SIGTERM, then close them; requests under way are answered.
+    """Serve indexes until SIGINT, SIGTERM or SIGHUP, then close them; requests under way are answered.
 
     Parameters
     ----------

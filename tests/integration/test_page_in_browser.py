@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from lexmax import build_index
+from lexmax import build_index, calibrate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt install chromium)")
@@ -125,6 +125,7 @@ def url(tmp_path_factory):
     ]
     encoders = ["bm25", "splade=lexmax-splade", "colbert=lexmax-colbert"]
     build_index(documents=documents, out=path, encoders=encoders, search="(bm25 + splade) > colbert")
+    calibrate(path, queries=["vitamin D for bones", "the heart", "sunlight"], k=2)
     with subprocess.Popen([sys.executable, "-m", "lexmax", "serve", str(path), "--port", str(port)]) as process:
         try:
             deadline = time.monotonic() + 300
@@ -222,11 +223,36 @@ def test_filters_errors_and_nothing_found(browser, url):
     assert browser.problems() == []
 
 
+def test_the_description_of_the_api_is_drawn_from_here(browser, url):
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    try:
+        browser.open(f"{url}/docs")
+        deadline = time.monotonic() + 60
+        while "/v1/search" not in browser.value("document.getElementById('api').innerText"):
+            assert time.monotonic() < deadline, "nothing was drawn"
+            time.sleep(0.1)
+        assert browser.problems() == []
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    asked = {each["params"]["request"]["url"] for each in browser.told if each.get("method") == "Network.requestWillBeSent"}
+    assert len(asked) > 3
+    assert all(each.startswith((url, "data:")) for each in asked)
+
+
 def test_two_expressions_stand_side_by_side(browser, url):
     browser.open(f"{url}/?q=heart+vitamin&search=bm25&against=colbert")
     lefts = browser.value("[...document.querySelectorAll('.columns > section')].map(e => e.getBoundingClientRect().left)")
     assert len(lefts) == 2
     assert lefts[0] < lefts[1]
+    keep(browser, "page-comparison")
+
+
+def test_facts_of_an_index_show_sizes_and_the_calibration_curve(browser, url):
+    browser.open(f"{url}/facts")
+    assert texts(browser, "h2") == ["Calibration of colbert"]
+    assert browser.value("document.querySelector('svg[role=img] polyline').getBoundingClientRect().width") > 100
+    assert browser.problems() == []
+    keep(browser, "page-facts")
 
 
 @pytest.mark.parametrize("address", ["/?q=vitamin&search=bm25&against=colbert", "/explain?q=vitamin", "/facts"])

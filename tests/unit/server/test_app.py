@@ -1,4 +1,5 @@
 import json
+import re
 import resource
 import socket
 import threading
@@ -457,4 +458,15 @@ def test_the_nearest_address_is_named(shared_client, address, advice):
 def test_the_limits_of_the_server_stand_in_its_description_and_its_page(start):
     client, _ = start(max_k=77)
     assert "| `--max-k` | 77 | results per query |" in client.get("/openapi.json").json()["info"]["description"]
-    assert client.get("/docs").status_code == 200
+
+
+def test_the_description_loads_nothing_from_elsewhere(shared_client):
+    page = shared_client.get("/docs")
+    assert "default-src 'none'; script-src 'self'" in page.headers["content-security-policy"]
+    assert "//" not in page.text
+    loaded = re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text)
+    assert len(loaded) == 3
+    for address in loaded:
+        file = shared_client.get(f"/{address}")
+        assert file.status_code == 200
+        assert file.headers["content-type"].partition(";")[0] in ("text/javascript", "text/css")

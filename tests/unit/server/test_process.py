@@ -14,7 +14,8 @@ import pytest
 from lexmax.retrieval.build import build_index
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup leaves it ignored
 from lexmax.retrieval.retriever import Retriever
 found = Retriever.search_vectors
 def slowly(self, queries, texts=None, *given, **options):
@@ -64,7 +65,8 @@ def test_where_no_index_is_the_command_ends_with_one_line(tmp_path):
     assert str(tmp_path / "none") in line
 
 
-def test_sigterm_ends_the_process_in_time_and_every_request_gets_json(path, wait_until):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_process_in_time_and_every_request_gets_json(path, wait_until, number):
     """A search in a thread cannot be stopped; neither it nor requests that wait behind it hold the process."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -91,7 +93,7 @@ def test_sigterm_ends_the_process_in_time_and_every_request_gets_json(path, wait
                 connection.sendall(head.encode() + body)
             time.sleep(0.5)
             asked = time.monotonic()
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             for connection in waiting:
                 received = b""
                 while data := connection.recv(65536):

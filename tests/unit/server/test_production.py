@@ -26,8 +26,14 @@ def client(retriever, run_server, log):
 
 
 def lines_of(log, wait_until, n_lines):
-    wait_until(lambda: len(log.read_text().splitlines()) >= n_lines)
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    """Lines of the log, but for those of waiting for the server, which may come late."""
+
+    def lines():
+        found = [json.loads(line) for line in log.read_text().splitlines()]
+        return [line for line in found if line["path"] != "/readyz"]
+
+    wait_until(lambda: len(lines()) >= n_lines)
+    return lines()
 
 
 def samples(client):
