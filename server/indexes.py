@@ -61,8 +61,10 @@ class Indexes:
             return self._services[chosen]
         if name is not None and self._services:
             raise RefusedError(404, "not_found", unknown("index", name, list(self._services)))
-        names = ", ".join(self._services) or "none"
+        names = ", ".join(self._services)
         message = f"this server has not one index but {names}: name it, as in /v1/indexes/NAME/search"
+        if not names:
+            message = "this server has no index yet: POST /v1/indexes makes one"
         raise RefusedError(404, "not_found", message)
 
     def fields(self, name: str) -> tuple[str, ...]:

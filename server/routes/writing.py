@@ -19,6 +19,7 @@ from ..writing.writer import Writer, make_index
 from .common import errors, json_of
 
 ERRORS = errors(403, 404, 409, 415, 422, 507)
+WHOLE = CompactBody()
 ANSWERS: dict[int | str, dict[str, Any]] = {**ERRORS, 202: {"model": JobAnswer}}
 
 
@@ -96,7 +97,7 @@ def _add_documents(app: FastAPI, at: str, chosen: Any, change: _Change, add_body
 
 def _add_structure(app: FastAPI, at: str, chosen: Any, change: _Change) -> None:
     @app.post(f"{at}/compact", response_model=JobAnswer, responses=ANSWERS)
-    async def compact_index(body: Annotated[CompactBody, Body()], service: Annotated[Service, chosen]) -> Response:
+    async def compact_index(service: Annotated[Service, chosen], body: Annotated[CompactBody, Body()] = WHOLE) -> Response:
         """Merge segments and drop deleted documents."""
         job = Job(kind="compact", index=service.name, service=service, change=partial(compact, service.retriever))
         return await change.answer(job, wait=body.wait)

@@ -86,7 +86,6 @@ def _commit(retriever: "Retriever", jobs: Iterable[Job], encoded: Mapping[Job, P
 def _apply(collection: Collection, job: Job, pieces: Pieces) -> dict[str, Any]:
     if job.kind == "delete":
         missing = collection.delete(job.doc_ids)
-        job.n_done = job.n_total
         return {"deleted": len(set(job.doc_ids)) - len(missing), "missing": missing}
     _check_ids(job)
     n_replaced = 0

@@ -48,6 +48,8 @@ class Job:
         """Note how it ended, and wake those who wait for it; what it held is given up."""
         self.result, self.failure = result, failure
         self.state = "failed" if failure else "done"
+        if failure is None:
+            self.n_done = self.n_total
         self.elapsed_s = time.monotonic() - self.started
         self.documents, self.change = [], None
         self.ended.set()

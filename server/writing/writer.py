@@ -176,7 +176,6 @@ class Writer:
         if service.failure is not None:
             self._indexes.remove(job.index)
             raise service.failure
-        job.n_done = job.n_total
         job.end(job.result)
 
 

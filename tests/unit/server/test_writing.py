@@ -280,7 +280,7 @@ def test_searches_go_on_beside_changes(client, wait_until):
         thread.start()
     for number in range(15):
         assert add(client, *(document(f"{number}-{i}") for i in range(20))).status_code == 200
-    client.post("/v1/compact", json={})
+    client.post("/v1/compact")
     stop.set()
     for thread in threads:
         thread.join()
