@@ -21,9 +21,9 @@ U64 = npt.NDArray[np.uint64]
 
 IO_URING_ENTER, IO_SUBMIT, IO_GETEVENTS = 426, 209, 208
 """System calls on x86-64."""
-OP_READ, GETEVENTS = 22, 1
+OP_READ, GETEVENTS, EXT_ARG, WAITING_BYTES = 22, 1, 8, 24
 NUMBER_BITS = 32
-EINTR, EAGAIN, EBUSY = 4, 11, 16
+EINTR, EAGAIN, EBUSY, ETIME, ETIMEDOUT = 4, 11, 16, 62, 110
 PAGE = 4096
 WAITING, FLYING, COME, FAILED = 0, 1, 2, 3
 """States of an extent."""
@@ -51,8 +51,8 @@ def read_each(fd: int, offsets: Int64s, lengths: Int64s, addresses: Int64s, resu
 
 @kernel
 def ring_exchange(
-    ring_fd: int, ring: U32, places: Int64s, entries: U64, completions: U64, fd: int, offsets: Int64s, lengths: Int64s,
-    addresses: Int64s, numbers: Int64s, n_wait: int, done: Int64s, results: Int64s,
+    ring_fd: int, ring: U32, places: Int64s, entries: U64, completions: U64, waiting: U64, fd: int, offsets: Int64s,
+    lengths: Int64s, addresses: Int64s, numbers: Int64s, n_wait: int, done: Int64s, results: Int64s,
 ) -> Any:  # fmt: skip
     """Hand new reads to io_uring, wait for ``n_wait`` of all, and take what has ended; returns how many, or minus an errno.
 
@@ -64,6 +64,8 @@ def ring_exchange(
         The mapped rings; ``places`` are its items: head, tail, mask of submissions and of completions.
     entries, completions : (n_entries, 8), (n, 2) uint64
         Submission entries, each the one of its own number, and completions.
+    waiting : (3,) uint64
+        The system's ``io_uring_getevents_arg``, which points to the longest time to wait.
     done, results : (n,) int64
         Written: numbers of reads that have ended, and what they gave.
     """
@@ -79,15 +81,20 @@ def ring_exchange(
         at = np.uint32(at + np.uint32(1))
     ring[tail] = at
     while True:
-        waiting = np.uint32(ring[tail] - ring[head])
+        unsent = np.uint32(ring[tail] - ring[head])
         ready = np.uint32(ring[done_tail] - ring[done_head])
         missing = max(np.int64(n_wait) - np.int64(ready), np.int64(0))
-        if waiting == 0 and missing == 0:
+        if unsent == 0 and missing == 0:
             break
-        if _syscall(IO_URING_ENTER, ring_fd, np.int64(waiting), missing, GETEVENTS if missing else 0, 0, 0) < 0:
+        flags = GETEVENTS | EXT_ARG if missing else 0
+        if _syscall(IO_URING_ENTER, ring_fd, np.int64(unsent), missing, flags, waiting.ctypes.data, WAITING_BYTES) < 0:
             code = carray(_errno_location(), 1)[0]
             if code == EINTR:
                 continue
+            if code == ETIME:
+                if ring[done_tail] == ring[done_head]:
+                    return -ETIMEDOUT
+                break
             if ready and code in (EAGAIN, EBUSY):
                 break
             return -np.int64(code)
@@ -103,10 +110,13 @@ def ring_exchange(
 
 @kernel
 def aio_exchange(
-    context: int, blocks: U64, pointers: U64, events: U64, free: Int64s, state: Int64s, fd: int, offsets: Int64s,
-    lengths: Int64s, addresses: Int64s, numbers: Int64s, n_wait: int, done: Int64s, results: Int64s,
+    context: int, blocks: U64, pointers: U64, events: U64, free: Int64s, state: Int64s, limit: Int64s, fd: int,
+    offsets: Int64s, lengths: Int64s, addresses: Int64s, numbers: Int64s, n_wait: int, done: Int64s, results: Int64s,
 ) -> Any:  # fmt: skip
-    """Do the same with libaio's system calls; of the control blocks ``blocks (n, 8)``, ``free[:state[0]]`` are not in use."""
+    """Do the same with libaio's system calls; of the control blocks ``blocks (n, 8)``, ``free[:state[0]]`` are not in use.
+
+    ``limit (2,)`` is the longest time to wait for a read, seconds and nanoseconds.
+    """
     for i in range(len(offsets)):
         state[0] -= 1
         slot = free[state[0]]
@@ -129,11 +139,13 @@ def aio_exchange(
         if handed == len(offsets) and ready >= n_wait:
             return ready
         missing = max(np.int64(n_wait - ready), np.int64(1)) if handed == len(offsets) else np.int64(1)
-        found = _syscall(IO_GETEVENTS, context, missing, len(events), events.ctypes.data, 0, 0)
+        found = _syscall(IO_GETEVENTS, context, missing, len(events), events.ctypes.data, limit.ctypes.data, 0)
         if found < 0:
             code = carray(_errno_location(), 1)[0]
             if code != EINTR:
                 return -np.int64(code)
+        elif found == 0:
+            return ready if ready and handed == len(offsets) else -ETIMEDOUT
         for i in range(found):
             tag = events[i, 0]
             done[ready] = np.int64(tag & np.uint64(0xFFFFFFFF))

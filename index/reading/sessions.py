@@ -6,6 +6,7 @@ says it: nothing is tried again here, see `reader`.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import queue
@@ -25,6 +26,8 @@ from ..kernels.reading import PAGE, read_each
 
 ARENA_BYTES = 16 << 20
 """Memory of a session, unless one record needs more."""
+PATIENCE_S = 30
+"""Seconds after which a read that has not ended is taken for lost, if no other has ended meanwhile."""
 N_THREADS = 32
 N_SESSIONS = 4
 """Sessions of a backend that are in use at once: what limits memory, and reads in flight over all queries."""
@@ -87,7 +90,7 @@ class Session(ABC):
 
     @abstractmethod
     def exchange(self, descriptor: int, reads: Reads, n_wait: int) -> Ended:
-        """Hand over new reads, and wait until ``n_wait`` of those in flight have ended; raises OSError."""
+        """Hand over new reads, and wait until ``n_wait`` of those in flight have ended; raises OSError, also after a long wait."""
 
 
 class PoolSession(Session):
@@ -106,7 +109,10 @@ class PoolSession(Session):
             _threads().submit(self._work, descriptor, reads.take(slice(first, None, n_threads)))
         found, n = [], 0
         while n < n_wait or not self._ended.empty():
-            found.append(self._ended.get())
+            try:
+                found.append(self._ended.get(timeout=PATIENCE_S))
+            except queue.Empty:
+                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
             n += len(found[-1][0])
         numbers, results = zip(*found, strict=True) if found else ((NONE,), (NONE,))
         return np.concatenate(numbers), np.concatenate(results)

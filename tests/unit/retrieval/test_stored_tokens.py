@@ -12,8 +12,8 @@ from token_vectors import make_token_field, make_token_index, token_vectors
 
 from lexmax import IndexFormatError, StorageError
 from lexmax.index.multivector.placement import PLACES, TokenStorage, place_tokens
-from lexmax.index.reading import backends
-from lexmax.index.reading.sessions import N_SESSIONS, PoolSession, Sessions
+from lexmax.index.reading import backends, rings, sessions
+from lexmax.index.reading.sessions import N_SESSIONS, NO_READS, PoolSession, Sessions
 from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.searchers.centroid import CentroidOptions, CentroidSearcher
 
@@ -179,6 +179,30 @@ def test_records_that_cannot_be_read_are_an_error_or_flagged_and_never_scored_wr
     assert lost == found.reads.n_unreadable > 0
     with pytest.raises(expected[0]):
         searcher.search(queries, 5, options=KEEP)  # there is no stage before
+
+
+def test_a_read_that_never_ends_is_an_error_and_its_session_is_not_used_again(field, queries, candidates, sound, monkeypatch):
+    monkeypatch.setattr(sessions, "PATIENCE_S", 0.2)
+    go_wrong(field, Faults.one_is_never_told)
+    searcher, lent = CentroidSearcher(field), field.segments[0].part.store.reader.sessions
+    for _ in range(N_SESSIONS + 1):
+        with pytest.raises(StorageError, match=r"pread fails: Connection timed out"):
+            searcher.score(queries, candidates)
+        assert not lent._free
+        assert lent._n_made == 0
+    put(field, "mmap")
+    assert same(searcher.score(queries, candidates), sound)
+
+
+@pytest.mark.parametrize("place", ["io_uring", "libaio", "pread"])
+def test_backends_wait_for_a_limited_time(field, place, monkeypatch):
+    if not works(field, place):
+        pytest.skip(f"{place} does not work here")
+    monkeypatch.setattr(rings, "PATIENCE", (0, 100_000_000))
+    monkeypatch.setattr(sessions, "PATIENCE_S", 0.1)
+    session = backends.BACKENDS[place]()
+    with pytest.raises(OSError, match="timed out"):
+        session.exchange(-1, NO_READS, 1)
 
 
 @pytest.mark.parametrize("place", ["mmap", "memory", *READING])
