@@ -137,6 +137,8 @@ def run_ssd_bench(bench: SsdBench, say: Say = lambda message: None) -> SsdReport
         A place that was asked for does not work here.
     RuntimeError
         Scores of a place differ from those of memory.
+    ValueError
+        The folder has an index of other documents.
     """
     with ExitStack() as stack:
         folder = Path(bench.work or stack.enter_context(TemporaryDirectory(prefix="lexmax-bench-")))
@@ -201,10 +203,20 @@ def _disk(field: TokenField) -> str:
 
 
 def _built(bench: SsdBench, folder: Path, say: Say) -> Path:
-    """Generate and index documents, or take the index that is there."""
+    """Generate and index documents, or take the index that is there.
+
+    Raises
+    ------
+    ValueError
+        That one has other documents.
+    """
     path = folder / "index"
     if path.exists():
         say(f"taking the index from {folder}")
+        field = Snapshot.open(path).only_field(TokenField, "token vectors")
+        wanted, found = (bench.n_docs, bench.config), (field.n_docs, field.config)
+        if found != wanted:
+            raise ValueError(f"{path} has (documents, tokens) {found}, and {wanted} are asked for: name another folder")
         return path
     say(f"generating and indexing {bench.n_docs:,} documents")
     folder.mkdir(parents=True, exist_ok=True)
@@ -246,13 +258,14 @@ def _asked(path: Path, queries: MultiVectors, n: int) -> Asked:
 
 
 def _interleaved(bench: SsdBench, workers: Mapping[str, Worker], asked: Asked, n: int) -> dict[str, _Times]:
-    """Time every place on one query after another."""
+    """Time every place on one query after another, in an order by chance: what ran before leaves caches cold."""
     shape = (bench.n_passes, len(asked.candidates))
     times = {place: _Times(np.zeros(shape), np.zeros(shape), [], ReadCounts()) for place in workers}
+    rng, places = np.random.default_rng(bench.seed), list(workers)
     for number in range(len(asked.candidates)):
         for i in range(bench.n_passes):
-            for place, each in workers.items():
-                found = each.score(place, n, number)
+            for place in (places[each] for each in rng.permutation(len(places))):
+                found = workers[place].score(place, n, number)
                 times[place].wall[i, number], times[place].cpu[i, number] = found.wall, found.cpu
                 if i == 0:
                     times[place].scores.append(found.scores)

@@ -19,8 +19,8 @@ from ..kernels.reading import FLYING, PAGE, WAITING, plan_extents, settle
 from .reader import MAX_EXTENT, MAX_GAP, FileReader
 from .sessions import NO_READS, NONE, Ended, Reads, Session
 
-AT_ONCE = 64
-"""Reads that are waited for before their records are used."""
+FEWEST_AT_ONCE, MOST_AT_ONCE = 16, 64
+"""Reads that are waited for before their records are used: a quarter of those in flight, within these bounds."""
 WAVES = 4
 """A wave takes at most this part of a session's memory, unless one record needs more."""
 MAX_EXTENTS = 1 << 16
@@ -130,7 +130,7 @@ class Flight:
     def step(self) -> list[Arrival]:
         """Hand over what may be in flight, wait for some, and sort what has ended."""
         if self.n_open:
-            self._hand_over(AT_ONCE)
+            self._hand_over(max(FEWEST_AT_ONCE, min(MOST_AT_ONCE, self._session.n_flying // 4)))
         return self._sort()
 
     def _sort(self) -> list[Arrival]:

@@ -90,7 +90,7 @@ class Session(ABC):
 
     @abstractmethod
     def exchange(self, descriptor: int, reads: Reads, n_wait: int) -> Ended:
-        """Hand over new reads, and wait until ``n_wait`` of those in flight have ended; raises OSError, also after a long wait."""
+        """Hand over new reads, and wait until ``n_wait`` of those in flight have ended; raises OSError."""
 
 
 class PoolSession(Session):

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -208,7 +209,7 @@ class CentroidSearcher:
                 tokens, codec = queries.row(number), self.field.codec
                 if codec is None or not len(tokens) or not len(wanted[number]):
                     return np.full(len(wanted[number]), NO_SCORE, np.float32)
-                scorer = StoreScorer(lanes_of(tokens, codec), codec, counts[number], keep_unreadable=keep)
+                scorer = StoreScorer(partial(lanes_of, tokens, codec), codec, counts[number], keep_unreadable=keep)
                 return in_order(wanted[number], lambda ascending: self._score(scorer, ascending, reads, exact=exact))
 
         early = early or EarlyReads(self.field, len(queries))
@@ -230,7 +231,7 @@ class CentroidSearcher:
         self.search(MultiVectors.of([token], codec.dim), 1, options=CentroidOptions(n_gathered=1, n_candidates=1))
         first, lanes = np.zeros(1, np.int32), lanes_of(token, codec)
         self._score_centroids(lanes, first, codec)
-        scorer = StoreScorer(lanes, codec, ReadCounts())
+        scorer = StoreScorer(lambda: lanes, codec, ReadCounts())
         self._score(scorer, first, None, exact=False)
         self._score(scorer, first, None, exact=True)
 
@@ -245,7 +246,7 @@ class CentroidSearcher:
         candidates = self._candidates(lanes, codec, n_gathered, k, masks, options.n_probe)
         if len(candidates) > n_candidates:
             candidates = np.sort(best(candidates, self._score_centroids(lanes, candidates, codec), n_candidates)[0])
-        scorer = StoreScorer(lanes, codec, reads)
+        scorer = StoreScorer(lambda: lanes, codec, reads)
         scores = self._score(scorer, candidates, None, exact=False)
         if n_exact and any(segment.part.small is not None for segment in self.field.segments):
             candidates = np.sort(best(candidates, scores, n_exact)[0])

@@ -7,7 +7,8 @@ before it was known to be needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -49,8 +50,8 @@ class StoreScorer:
 
     Parameters
     ----------
-    lanes : sequence of Lanes
-        The query's tokens.
+    lanes : callable
+        Makes the query's tokens ready, once, while the first reads are on their way.
     codec : Codec
     counts : ReadCounts
         What is read is counted here.
@@ -58,9 +59,16 @@ class StoreScorer:
         Give `UNREADABLE` to a document whose record cannot be read; else that is an error.
     """
 
-    def __init__(self, lanes: Sequence[Lanes], codec: Codec, counts: ReadCounts, *, keep_unreadable: bool = False) -> None:
-        self.lanes, self.codec, self.counts, self._keep = lanes, codec, counts, keep_unreadable
+    def __init__(
+        self, lanes: Callable[[], Sequence[Lanes]], codec: Codec, counts: ReadCounts, *, keep_unreadable: bool = False
+    ) -> None:  # fmt: skip
+        self._lanes, self.codec, self.counts, self._keep = lanes, codec, counts, keep_unreadable
         self._constants: dict[int, list[Floats]] = {}
+
+    @cached_property
+    def lanes(self) -> Sequence[Lanes]:
+        """The query's tokens."""
+        return self._lanes()
 
     def score(self, field: TokenField, doc_nums: Int32s, reads: RecordReads | None = None) -> Floats:
         """Return the MaxSim of documents; `NO_SCORE` without tokens.

@@ -19,6 +19,8 @@ def test_rows_and_table(tmp_path, nbits):
     for _ in range(2):
         report = run_ssd_bench(bench, said.append)
     assert "taking the index from" in said[-2]
+    with pytest.raises(ValueError, match="name another folder"):
+        run_ssd_bench(replace(bench, n_docs=500))
     assert [row["place"] for row in report.rows] == ["memory", "pread"]
     memory, pread = report.rows
     assert memory["ratio"] == 1

@@ -9,6 +9,7 @@ from token_vectors import make_token_field, token_vectors
 
 from lexmax import StorageError
 from lexmax.index.reading import backends
+from lexmax.index.reading.flight import Flight
 from lexmax.index.reading.sessions import N_SESSIONS, PoolSession, Sessions
 from lexmax.index.snapshot import Snapshot
 from lexmax.retrieval.searchers.centroid import CentroidSearcher
@@ -87,6 +88,33 @@ def test_scores_are_the_same_bits_whatever_was_guessed(path, queries, candidates
             assert counts.n_hits == 0 < counts.n_guessed
         if guess == "none":
             assert counts.n_guessed == 0
+
+
+@pytest.mark.parametrize("place", tuple(backends.BACKENDS))
+@pytest.mark.parametrize("guess", GUESSES)
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_scores_are_the_same_bits_when_guesses_and_candidates_take_many_waves(
+    path, queries, candidates, sound, place, guess, n_threads, monkeypatch
+):  # fmt: skip
+    monkeypatch.setattr("lexmax.index.reading.sessions.ARENA_BYTES", 1 << 15)
+    waves, add = [], Flight.add
+    monkeypatch.setattr(Flight, "add", lambda *given: waves.append(add(*given)) or waves[-1])
+    searcher = searcher_of(path, place, Sessions(backends.BACKENDS[place]))
+    for alone in (True, False):
+        rng, waves[:] = np.random.default_rng(5), []
+        if alone:
+            found = []
+            for number, numbers in enumerate(candidates):
+                early = searcher.early(1)
+                early.guess(0, GUESSES[guess](rng, numbers))
+                found += searcher.score(queries.select(np.array([number])), [numbers], early=early)
+        else:
+            early = searcher.early(N_QUERIES)
+            for number, numbers in enumerate(candidates):
+                early.guess(number, GUESSES[guess](rng, numbers))
+            found = searcher.score(queries, candidates, n_threads=n_threads, early=early)
+        assert same(found, sound)
+        assert len([wave for wave in waves if wave is not None]) > 3 * N_QUERIES
 
 
 def test_of_one_query_all_that_is_guessed_is_read_and_counted(path, queries, candidates, sound):
