@@ -5,7 +5,7 @@
 INDEX has a token field and one of encodings (`lexmax bench ssd --work W`, then `lexmax field add W/index
 fde=muvera,of=tokens,quantise=opq,pq_bytes=64,structure=ivf`), QUERIES.npy their token vectors (n, tokens, dim): W/queries.npy.
 Places are interleaved query by query, with and without reads during the first stage. Prints milliseconds, ratios to memory,
-hits and waste of early reads; recall@10 against exact MaxSim; and resident bytes a document of a process that answers all queries.
+hits and waste of early reads; recall@10 against exact MaxSim; and bytes a document that a process holds after all queries.
 """
 
 import argparse
