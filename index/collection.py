@@ -558,6 +558,8 @@ def _check_document(document: Document) -> None:
     if not isinstance(document, Document):
         raise TypeError(f"a Document is expected, not {type(document).__name__}")
     doc_id = document.doc_id
+    if doc_id.isascii() and document.title.isascii() and document.text.isascii() and 0 < len(doc_id) <= MAX_DOCUMENT_ID_BYTES:
+        return
     if not doc_id or len(doc_id.encode(errors="surrogatepass")) > MAX_DOCUMENT_ID_BYTES:
         raise DatasetError(f"doc_id {doc_id[:40]!r} must have 1 to {MAX_DOCUMENT_ID_BYTES} bytes")
     for name, text in (("doc_id", doc_id), ("title", document.title), ("text", document.text)):

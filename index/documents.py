@@ -56,7 +56,7 @@ class Document:
 
     def __post_init__(self) -> None:
         strings = isinstance(self.doc_id, str) and isinstance(self.text, str) and isinstance(self.title, str)
-        if not strings or not isinstance(self.metadata, Mapping):
+        if not strings or not (type(self.metadata) is dict or isinstance(self.metadata, Mapping)):
             given = [f"{name} {type(getattr(self, name)).__name__}" for name in ("doc_id", "text", "title", "metadata")]
             raise TypeError(f"doc_id, text and title of a document are strings, metadata is a mapping; not {', '.join(given)}")
 
@@ -69,6 +69,11 @@ class Document:
 def content_of(title: str, text: str) -> str:
     """Join a title and a text by a space; either may be empty."""
     return f"{title} {text}" if title and text else title or text
+
+
+def _n_chars(document: Document) -> int:
+    n = len(document.title) + len(document.text)
+    return n + metadata.n_chars(document.metadata) if document.metadata else n
 
 
 class DocumentBuffer:
@@ -87,10 +92,16 @@ class DocumentBuffer:
     def extend(self, documents: Sequence[Document], fields: dict[str, str]) -> None:
         """Add documents; ``fields`` are the metadata types after them."""
         self.fields = fields
-        for document in documents:
-            self.doc_ids.append(document.doc_id)
-            self._rows.append(document)
-            self._n_waiting += len(document.title) + len(document.text) + metadata.n_chars(document.metadata)
+        self.doc_ids += [document.doc_id for document in documents]
+        at = 0
+        while at < len(documents):
+            some = documents[at : at + BATCH_ROWS - len(self._rows)]
+            n_chars = sum(map(_n_chars, some))
+            if self._n_waiting + n_chars >= BATCH_CHARS and len(some) > 1:
+                some, n_chars = some[:1], _n_chars(some[0])
+            self._rows += some
+            self._n_waiting += n_chars
+            at += len(some)
             if len(self._rows) == BATCH_ROWS or self._n_waiting >= BATCH_CHARS:
                 self._pack()
 

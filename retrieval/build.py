@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from .progress import Progress
 
 COMMIT_EVERY_S = 120.0
 """What a crash can cost at most: work since the last commit."""
+MAX_BATCH = 16_384
+BATCH_CHARS = 1 << 23
+"""Documents that are encoded at once, and about how many characters they have."""
 Source = str | os.PathLike[str]
 Notice = Callable[[str], None]
 
@@ -279,6 +283,33 @@ def _open_or_create(
     return Collection.open(out, limits=limits)
 
 
+def _batches(documents: Corpus, n_docs: int) -> Iterator[tuple[list[Document], list[Place | None]]]:
+    """Cut a corpus into batches of so many documents, or less where they are long, with the places they were read at."""
+    batch: list[Document] = []
+    places: list[Place | None] = []
+    n_chars = 0
+    for document in documents:
+        batch.append(document)
+        places.append(documents.place)
+        n_chars += len(document.text)
+        if len(batch) == n_docs or n_chars > BATCH_CHARS:
+            yield batch, places
+            batch, places, n_chars = [], [], 0
+    if batch:
+        yield batch, places
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Have Python look for cycles among objects once per 100,000: a batch has many, and none of them is in a cycle."""
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], 100_000) if before[0] else 0, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 class _Writer:
     """One pass over documents into a collection."""
 
@@ -292,7 +323,9 @@ class _Writer:
         if split_long and not self._cutting:
             raise ValueError(f"encoders {', '.join(encoders)} read documents whole: there is nothing to split")
         self._split_long = split_long
-        self._batch_size = 128 if self._cutting else 4096  # neural encoders are slow: progress is shown and saved more often
+        self._batch_size = (
+            128 if self._cutting else MAX_BATCH
+        )  # neural encoders are slow: progress is shown and saved more often
         self._n_truncated = dict.fromkeys(self._cutting, 0)
         self._english = tuple(name for name, each in encoders.items() if each.settings.get("model") in SHIPPED)
         self._n_foreign = 0
@@ -308,16 +341,15 @@ class _Writer:
         self._n_done = self._n_saved = n_resumed
         if self._progress:
             self._progress(n_resumed)
-        placed = ((document, documents.place) for document in documents)
         try:
-            while pairs := list(islice(placed, self._batch_size)):
-                batch = [document for document, _ in pairs]
-                self._add(batch, [place for _, place in pairs])
-                if self._progress:
-                    self._progress(self._n_done)
-                if sources is not None and time.monotonic() - last_commit >= commit_every_s:
-                    self._save(sources)
-                    last_commit = time.monotonic()
+            with _seldom_collected():
+                for batch, places in _batches(documents, self._batch_size):
+                    self._add(batch, places)
+                    if self._progress:
+                        self._progress(self._n_done)
+                    if sources is not None and time.monotonic() - last_commit >= commit_every_s:
+                        self._save(sources)
+                        last_commit = time.monotonic()
         except KeyboardInterrupt:
             if sources is not None and self._is_whole and self._n_done > self._n_saved:
                 self._save(sources)

@@ -67,13 +67,15 @@ class GrowingVocabulary:
     def number(self, strings: Sequence[str]) -> Int32s:
         """Term number of each string, new ones included."""
         numbers = self._numbers
-        unseen = [string for string in strings if string not in numbers]
-        for string, found in zip(unseen, self.known.find(unseen).tolist(), strict=True):
-            if found < 0 and string not in numbers:
-                found = len(self.known) + len(self.new)
+        found = [numbers.get(string, -1) for string in strings]
+        places = [place for place, number in enumerate(found) if number < 0]
+        unseen = [strings[place] for place in places]
+        for place, string, number in zip(places, unseen, self.known.find(unseen).tolist(), strict=True):
+            if number < 0 and string not in numbers:
+                number = len(self.known) + len(self.new)
                 self.new.append(string)
-            numbers.setdefault(string, found)
-        return np.fromiter((numbers[string] for string in strings), np.int32, len(strings))
+            found[place] = numbers.setdefault(string, number)
+        return np.array(found, np.int32)
 
 
 def renumber(vectors: SparseVectors, numbers: Int32s) -> SparseVectors:

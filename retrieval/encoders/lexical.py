@@ -14,17 +14,21 @@ import numpy as np
 import Stemmer
 
 from ...index.arguments import texts_of
+from ...index.arrays import Int32s, Int64s
+from ...index.kernels import read_only
 from ...index.representations.sparse import SparseVectors
 from ...index.sparse.bm25 import Bm25
-from ..kernels.counts import count_terms
+from ..kernels.counts import count_terms, number_words
 from .base import fingerprint_of
-from .words import find_words, normalized
+from .words import WORD_BYTES, find_words, normalized, without_contractions
 
 ENGLISH_STOP_WORDS = """
 a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was will
 with
 """
 """Lucene's."""
+MAX_KNOWN_STEMS = 1 << 18
+"""Words whose stems an encoder remembers."""
 
 
 class LexicalEncoder:
@@ -68,6 +72,7 @@ class LexicalEncoder:
             raise ValueError(f"tokenizer is 'words' or 'whitespace', not {tokenizer!r}")
         self._stemmer, self._min_length, self._fold, self._tokenizer = stemmer, min_length, fold_accents, tokenizer
         self._stop_words = _stop_words(stop_words)
+        self._stem_of: dict[str, str | None] = {}
         listed = {"english": [ENGLISH_STOP_WORDS], "none": []}.get(str(self._stop_words), self._stop_words)
         self._stops = frozenset(word for line in listed for word in self._words(line))
 
@@ -91,27 +96,29 @@ class LexicalEncoder:
 
     def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
         """Count stems; the batch's vocabulary lists them, and counts are not capped."""
-        return self._encode(texts, query=False)
+        encoded = [self._spaced(text).encode(errors="surrogatepass") for text in texts_of(texts)]
+        characters = b" ".join(encoded)
+        if self._tokenizer == "words":
+            characters = characters.translate(WORD_BYTES)
+        ends = np.cumsum([len(each) + 1 for each in encoded], dtype=np.int64) - 1
+        ids, lengths, listed = number_words(read_only(np.frombuffer(characters, np.uint8)), ends)
+        return self._counted(listed.tobytes().decode(errors="surrogatepass").split(" ")[:-1], ids, lengths)
 
     def encode_queries(self, texts: Sequence[str]) -> SparseVectors:
         """Count stems; of scripts without spaces single characters count only where they stand alone."""
-        return self._encode(texts, query=True)
+        found = [self._words(text, query=True) for text in texts_of(texts)]
+        numbers: dict[str, int] = {}
+        ids = np.array([numbers.setdefault(word, len(numbers)) for words in found for word in words], np.int32)
+        return self._counted(list(numbers), ids, np.array([len(words) for words in found], np.int64))
 
     def surface_terms(self, text: str) -> set[str]:
         """Return the text's stems."""
         return set(self._stems(self._words(text))[0])
 
-    def _encode(self, texts: Sequence[str], *, query: bool) -> SparseVectors:
-        texts = texts_of(texts)
-        words: list[str] = []
-        lengths = np.empty(len(texts), np.int64)
-        for i, text in enumerate(texts):
-            found = self._words(text, query=query)
-            lengths[i] = len(found)
-            words += found
+    def _counted(self, words: Sequence[str], ids: Int32s, lengths: Int64s) -> SparseVectors:
+        """Count the stems of texts whose words are given by their numbers among the distinct ones."""
         stems, numbers = self._stems(words)
-        ids = np.fromiter(map(numbers.__getitem__, words), np.int64, len(words))
-        return SparseVectors(*count_terms(ids, lengths, len(stems)), stems)
+        return SparseVectors(*count_terms(numbers[ids], lengths, len(stems)), stems)
 
     def _words(self, text: str, *, query: bool = False) -> list[str]:
         turkish = self._stemmer == "turkish"
@@ -119,18 +126,28 @@ class LexicalEncoder:
             return normalized(text, turkish=turkish, fold=self._fold).split()
         return find_words(text, query=query, turkish=turkish, fold=self._fold)
 
-    def _stems(self, words: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    def _spaced(self, text: str) -> str:
+        """Return a text with the same words that has spaces, or ASCII that is no letter or digit, between all of them."""
+        if self._tokenizer == "words" and text.isascii() and self._stemmer != "turkish":
+            return without_contractions(text)
+        return " ".join(self._words(text))
+
+    def _stems(self, words: Sequence[str]) -> tuple[list[str], Int32s]:
         """Distinct stems, and for each word the position of its stem, -1 for one that is left out."""
-        distinct = list(dict.fromkeys(words))
-        # A Stemmer object is not safe to share between threads, and making one costs a microsecond.
-        stems = distinct if self._stemmer == "none" else Stemmer.Stemmer(self._stemmer, 0).stemWords(distinct)
+        if len(self._stem_of) > MAX_KNOWN_STEMS:
+            self._stem_of = {}
+        known = self._stem_of  # another thread may begin a new one meanwhile
+        unseen = [word for word in words if word not in known]
+        if unseen:
+            # A Stemmer object is not safe to share between threads, and making one costs a microsecond.
+            stems = unseen if self._stemmer == "none" else Stemmer.Stemmer(self._stemmer, 0).stemWords(unseen)
+            stops, shortest = self._stops, self._min_length
+            left_out = (word in stops or len(word) < shortest for word in unseen)
+            known.update((word, None if out else stem) for word, stem, out in zip(unseen, stems, left_out, strict=True))
         positions: dict[str, int] = {}
-        stops, shortest = self._stops, self._min_length
-        numbers = {
-            word: -1 if word in stops or len(word) < shortest else positions.setdefault(stem, len(positions))
-            for word, stem in zip(distinct, stems, strict=True)
-        }
-        return list(positions), numbers
+        number_of = positions.setdefault
+        numbers = [-1 if (stem := known[word]) is None else number_of(stem, len(positions)) for word in words]
+        return list(positions), np.array(numbers, np.int32)
 
 
 def _stop_words(given: str | list[str]) -> str | list[str]:

@@ -15,6 +15,8 @@ from functools import cache
 from itertools import pairwise
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
+WORD_BYTES = bytes(i if i > 127 else ord(chr(i).lower()) if chr(i).isalnum() else 32 for i in range(256))
+"""For `bytes.translate`: letters and digits of ASCII in lower case, bytes of other characters, and spaces for all the rest."""
 _CHUNK = re.compile(r"[^\x00-/:-@\[-`{-\x7f]+")
 """ASCII letters and digits, and whatever is not ASCII."""
 _CONTRACTED = re.compile(r"['\u2019](?<=\w.)(?:[stdmSTDM]|ll|re|ve|LL|RE|VE)\b")
@@ -58,8 +60,7 @@ def find_words(text: str, *, query: bool = False, turkish: bool = False, fold: b
     >>> find_words("The cat's nose, COVID-19"), find_words("東京都", query=True)
     (['the', 'cat', 'nose', 'covid', '19'], ['東京', '京都'])
     """
-    if "'" in text or "\u2019" in text:
-        text = _CONTRACTED.sub("", text)
+    text = without_contractions(text)
     if text.isascii() and not turkish:
         return _ASCII_WORD.findall(text.lower())
     words: list[str] = []
@@ -70,6 +71,11 @@ def find_words(text: str, *, query: bool = False, turkish: bool = False, fold: b
         for word in _word().findall(normalized(chunk, turkish=turkish, fold=fold)):
             words += _split(word, query) if _HAS_UNSPACED.search(word) else (word,)
     return words
+
+
+def without_contractions(text: str) -> str:
+    """Leave out what English contracts, such as the end of "it's"."""
+    return _CONTRACTED.sub("", text) if "'" in text or "\u2019" in text else text
 
 
 def normalized(text: str, *, turkish: bool = False, fold: bool = False) -> str:

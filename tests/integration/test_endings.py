@@ -159,8 +159,7 @@ def test_a_signal_ends_a_build_in_order_and_it_goes_on(tmp_path, corpus, capsys,
 
     with monkeypatch.context() as patch:
         patch.setattr(LexicalEncoder, "encode_documents", encode)
-        patch.setattr(LexicalEncoder, "n_truncated", lambda *_: 0, raising=False)
-        patch.setattr(build, "islice", lambda pairs, _: [pair for _, pair in zip(range(16), pairs, strict=False)])
+        patch.setattr(build, "MAX_BATCH", 16)
         assert build_to(tmp_path / "idx", corpus) == status
     assert Snapshot.open(tmp_path / "idx").n_docs == 32  # two whole batches of 16
     assert build_to(tmp_path / "idx", corpus) == 0

@@ -1,6 +1,7 @@
 """Words of texts in many scripts: a table of what is expected, and each text found again through an index."""
 
 import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from lexmax import Retriever, build_index
 from lexmax.retrieval.encoders.lexical import LexicalEncoder
-from lexmax.retrieval.encoders.words import find_words, is_latin
+from lexmax.retrieval.encoders.words import find_words, is_latin, normalized
 
 WORDS = {
     "हिन्दी में किताब": "हिन्दी में किताब",
@@ -126,6 +127,29 @@ def test_accents_join_words_end_to_end_when_they_are_folded(tmp_path):
     with Retriever.open(tmp_path / "folded") as folded, Retriever.open(tmp_path / "kept") as kept:
         assert {hit.doc_id for hit in folded.search("häuser")} == {"a", "b"}
         assert {hit.doc_id for hit in kept.search("häuser")} == {"a"}
+
+
+TEXTS = st.lists(st.text(st.sampled_from("aAbzZ019 _-'\u2019stéÉ\u0301\u00a0\n\x00東京İı😀"), max_size=30), max_size=8)
+
+
+@pytest.mark.parametrize("tokenizer", ["words", "whitespace"])
+@given(texts=TEXTS)
+def test_counts_of_documents_are_those_of_their_words(tokenizer, texts):
+    encoder = LexicalEncoder(tokenizer=tokenizer, stemmer="none", stop_words="none")
+    found = encoder.encode_documents(texts)
+    words = [find_words(text) if tokenizer == "words" else normalized(text).split() for text in texts]
+    assert found.vocabulary == list(dict.fromkeys(word for each in words for word in each))
+    for i, each in enumerate(words):
+        terms, counts = found.row(i)
+        assert dict(zip((found.vocabulary[term] for term in terms), counts.tolist(), strict=True)) == Counter(each)
+
+
+def test_a_batch_of_many_distinct_words_is_numbered_in_their_order():
+    words = [f"w{i}" for i in range(30_000)]
+    found = LexicalEncoder(stemmer="none").encode_documents([" ".join(words), " ".join(words[::-1])])
+    assert found.vocabulary == words
+    assert found.terms.tolist() == 2 * list(range(30_000))
+    assert (found.weights == 1).all()
 
 
 def test_texts_that_another_tool_has_cut():

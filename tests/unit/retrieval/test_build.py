@@ -16,7 +16,8 @@ from lexmax.retrieval.progress import Bar, count_records
 
 
 @pytest.fixture
-def corpus(tmp_path):
+def corpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("lexmax.retrieval.build.MAX_BATCH", 4096)
     rng = np.random.default_rng(0)
     words = [f"word{i}" for i in range(200)]
     with (tmp_path / "c.jsonl").open("w") as out:
