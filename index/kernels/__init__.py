@@ -224,6 +224,11 @@ def kernel_folder(name: str) -> Path:
 
 def read_only(array: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """Return a contiguous read-only view, or copy: memory maps are read-only, so kernels are compiled for such arrays alone."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
+    flags = array.flags
+    if not flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    elif not flags.writeable:
+        return array
+    view = array.view()
+    view.setflags(write=False)
     return view

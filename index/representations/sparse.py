@@ -56,11 +56,10 @@ class SparseVectors:
     lengths: Int64s | None = None
 
     def __post_init__(self) -> None:
-        for name, dtype in (("indptr", np.int64), ("terms", np.int32), ("weights", np.float32)):
-            array = getattr(self, name)
+        indptr, terms, weights = self.indptr, self.terms, self.weights
+        for name, dtype, array in (("indptr", np.int64, indptr), ("terms", np.int32, terms), ("weights", np.float32, weights)):
             if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
                 raise RepresentationError(f"SparseVectors.{name} must be a 1-d {np.dtype(dtype)} array")
-        indptr, terms, weights = self.indptr, self.terms, self.weights
         fault = fault_of_rows(read_only(indptr), read_only(terms), read_only(weights))
         if fault == BAD_LENGTHS:
             raise RepresentationError(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Int32s, Int64s
+from ..arrays import Floats, Int32s, Int64s
 from ..errors import IndexFormatError, RepresentationError
 from ..fields import Field, FieldSegment
 from ..kernels import read_only
@@ -28,6 +28,8 @@ from .vocabulary import Vocabulary, renumbered
 
 MAX_DRIFT = 0.005
 """Of the average length: BM25's impacts are then at most one step from those that a compaction gives."""
+MAX_REMEMBERED = 1 << 16
+"""Words of queries whose numbers and factors a field remembers: looking them up takes longer than a small search."""
 MAX_RAISED = 0.1
 """Share of weights lifted to the smallest impact that is worth a warning."""
 
@@ -81,6 +83,7 @@ class SparseField(Field[SparseSegment]):
         self.collection: SparseStatistics | None = None
         """Statistics of the collection that the field is a part of, where queries are weighed with those."""
         self._given: dict[str, float] = record.state.get("given", {})
+        self._remembered: dict[str, tuple[int, float]] = {}
 
     @property
     def n_bytes(self) -> int:
@@ -104,10 +107,23 @@ class SparseField(Field[SparseSegment]):
             return queries
         if self.collection is not None:
             return self._weighed_as_part(queries, queries.vocabulary, self.collection)
-        indptr, terms, weights = renumbered(queries, self.vocabulary.find(queries.vocabulary))
-        if self.bm25 is not None:
-            weights = times_idf(read_only(weights), self.document_frequencies(terms), self.n_docs)
-        return SparseVectors(indptr, terms, weights)
+        numbers, factors = self._weighed(queries.vocabulary)
+        return SparseVectors(*renumbered(queries, numbers, queries.weights * factors[queries.terms]))
+
+    def _weighed(self, strings: Sequence[str]) -> tuple[Int32s, Floats]:
+        """Term number of each string, -1 when it is unknown, and what multiplies its weight in a query: BM25's idf."""
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._remembered = {}
+        remembered = self._remembered  # another thread may begin a new one meanwhile
+        unseen = [string for string in strings if string not in remembered]
+        if unseen:
+            numbers = self.vocabulary.find(unseen)
+            factors = np.ones(len(unseen), np.float32)
+            if self.bm25 is not None:
+                factors = times_idf(read_only(factors), self.document_frequencies(numbers), self.n_docs)
+            remembered.update(zip(unseen, zip(numbers.tolist(), factors.tolist(), strict=True), strict=True))
+        found = [remembered[string] for string in strings]
+        return np.array([number for number, _ in found], np.int32), np.array([factor for _, factor in found], np.float32)
 
     def _weighed_as_part(self, queries: SparseVectors, strings: Sequence[str], whole: SparseStatistics) -> SparseVectors:
         """Do the same by the statistics of the collection; terms that only they know have numbers past the vocabulary."""
@@ -116,7 +132,7 @@ class SparseField(Field[SparseSegment]):
         weights = queries.weights
         if self.bm25 is not None:
             weights = times_idf(read_only(weights), whole.frequencies_at(places)[queries.terms], whole.n_docs)
-        return SparseVectors(*renumbered(SparseVectors(queries.indptr, queries.terms, weights), numbers))
+        return SparseVectors(*renumbered(queries, numbers, weights))
 
     def statistics(self) -> SparseStatistics:
         """Return what scores depend on besides the documents, of this field alone."""

@@ -80,10 +80,9 @@ class GrowingVocabulary:
 
 def renumber(vectors: SparseVectors, numbers: Int32s) -> SparseVectors:
     """Replace batch term numbers ``t`` by ``numbers[t]``; terms whose new number is negative are dropped."""
-    return SparseVectors(*renumbered(vectors, numbers))
+    return SparseVectors(*renumbered(vectors, numbers, vectors.weights))
 
 
-def renumbered(vectors: SparseVectors, numbers: Int32s) -> tuple[Int64s, Int32s, Floats]:
-    """Do the same, and return the arrays alone."""
-    indptr, terms, weights = read_only(vectors.indptr), read_only(vectors.terms), read_only(vectors.weights)
-    return renumber_rows(indptr, terms, weights, read_only(numbers))
+def renumbered(vectors: SparseVectors, numbers: Int32s, weights: Floats) -> tuple[Int64s, Int32s, Floats]:
+    """Do the same with other weights, and return the arrays alone."""
+    return renumber_rows(read_only(vectors.indptr), read_only(vectors.terms), read_only(weights), read_only(numbers))

@@ -74,6 +74,7 @@ class BlockMaxSearcher:
         self.field = checked_field(field, SparseField, "sparse vectors")
         self._n_deleted = [segment.n_deleted for segment in field.segments]
         self._scratch, self._workers, self._masks = Scratch(), Workers(), CountedMasks()
+        self._whole = self._windows(1)
         self._beyond_scans = False
 
     def search(
@@ -188,7 +189,7 @@ class BlockMaxSearcher:
                 reached = seed(segment.inverted.arrays.kth, ranks, query.weights, k + n_deleted)
                 shared_threshold[0] = max(shared_threshold[0], reached)
         n_threads = n_threads if n_threads > 1 and self._is_heavy(query) else 1
-        windows = self._windows(n_threads)
+        windows = self._whole if n_threads == 1 else self._windows(n_threads)
 
         def search(numbers: Iterator[int]) -> Keys:
             keys = new_keys(k)
