@@ -51,14 +51,16 @@ class Results(list[Result]):
         Stage -> milliseconds, of the whole batch that the query was part of; empty unless asked for.
     reads : dict of str to ReadCounts
         Stage -> what it read from disk, likewise; of stages that did.
+    missing_shards : tuple of str
+        Shards that did not answer, of a search with ``partial``: their documents are left out.
     """
 
     def __init__(
         self, results: Iterable[Result] = (), timings_ms: Mapping[str, float] | None = None,
-        reads: Mapping[str, ReadCounts] | None = None,
+        reads: Mapping[str, ReadCounts] | None = None, missing_shards: Iterable[str] = (),
     ) -> None:  # fmt: skip
         super().__init__(results)
-        self.timings_ms, self.reads = dict(timings_ms or {}), dict(reads or {})
+        self.timings_ms, self.reads, self.missing_shards = dict(timings_ms or {}), dict(reads or {}), tuple(missing_shards)
 
     def _repr_html_(self) -> str:
         """For notebooks: a table, with explanations where there are some."""

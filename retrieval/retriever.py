@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from ..index.arguments import count_of, mapping_of, path_of, texts_of
+from ..index.arrays import Mask
 from ..index.collection import Collection
 from ..index.documents import Document
 from ..index.errors import RepresentationError
@@ -36,6 +37,7 @@ from .pipelines.pipeline import Answer, Pipeline
 from .results import Result, Results
 from .searchers.registry import ENCODERS, FieldSearcher, field_searcher
 from .shards.changing import add_to_shards, delete_from_shards
+from .shards.searcher import ShardRequest
 from .shards.snapshot import AnySnapshot, ShardedSnapshot, newest_commit, open_snapshot
 from .steering import Boost, boosted, boosts_by_field
 
@@ -183,13 +185,15 @@ class Retriever:
     def search(
         self, text: str, k: int = 10, *, search: str | None = None, filter: Filter | None = None,
         options: Options | None = None, boost: Boost | None = None, feedback: Choice = None, explain: bool = False,
-        timings: bool = False,
+        timings: bool = False, partial: bool = False,
     ) -> Results:  # fmt: skip
         """Answer one query; see `search_batch`."""
         if not isinstance(text, str):
             raise TypeError(f"a query is a string, not {type(text).__name__}; search_batch takes several")
-        steering: dict[str, Any] = {"options": options, "boost": boost, "feedback": feedback}
-        return self.search_batch([text], k, search=search, filter=filter, **steering, explain=explain, timings=timings)[0]
+        return self.search_batch(
+            [text], k, search=search, filter=filter, options=options, boost=boost, feedback=feedback, explain=explain,
+            timings=timings, partial=partial,
+        )[0]  # fmt: skip
 
     async def asearch(self, text: str, k: int = 10, **keywords: Any) -> Results:
         """Answer one query in a thread of the event loop; parameters are those of `search`."""
@@ -200,7 +204,7 @@ class Retriever:
     def search_batch(
         self, texts: Sequence[str], k: int = 10, *, search: str | None = None, filter: Filter | None = None,
         options: Options | None = None, boost: Boost | None = None, feedback: Choice = None, explain: bool = False,
-        timings: bool = False, n_threads: int | None = None,
+        timings: bool = False, partial: bool = False, n_threads: int | None = None,
     ) -> list[Results]:  # fmt: skip
         """Answer queries, best documents first.
 
@@ -224,6 +228,9 @@ class Retriever:
             Explain each score, stage by stage.
         timings : bool
             Give the milliseconds of each stage, of the whole batch, and what it read from disk.
+        partial : bool
+            Of a set of shards on Ray: answer without shards that fail, and name them in `Results.missing_shards`. A shard that
+            fails after it was searched, while it reranks or reads texts, is an error all the same.
         n_threads : int or None
             Queries searched in parallel; None: one per core.
 
@@ -241,18 +248,9 @@ class Retriever:
         queries = self.encode(texts, search)
         encoded_ms = (time.perf_counter() - start) * 1000
         found = self.search_vectors(
-            queries,
-            texts,
-            k,
-            search=search,
-            filter=filter,
-            options=options,
-            boost=boost,
-            feedback=feedback,
-            explain=explain,
-            timings=timings,
-            n_threads=n_threads,
-        )
+            queries, texts, k, search=search, filter=filter, options=options, boost=boost, feedback=feedback, explain=explain,
+            timings=timings, partial=partial, n_threads=n_threads,
+        )  # fmt: skip
         if timings:
             for results in found:
                 results.timings_ms = {"encode": encoded_ms, **results.timings_ms}
@@ -270,7 +268,8 @@ class Retriever:
     def search_vectors(
         self, queries: Any, texts: Sequence[str] | None = None, k: int = 10, *, search: str | None = None,
         filter: Filter | None = None, options: Options | None = None, boost: Boost | None = None, feedback: Choice = None,
-        explain: bool = False, timings: bool = False, n_threads: int | None = 1, checkpoint: Callable[[], None] | None = None,
+        explain: bool = False, timings: bool = False, partial: bool = False, n_threads: int | None = 1,
+        checkpoint: Callable[[], None] | None = None,
     ) -> list[Results]:  # fmt: skip
         """Answer queries that are vectors already.
 
@@ -301,8 +300,10 @@ class Retriever:
         if len(texts) != n_queries:
             raise ValueError(f"{n_queries} queries with {len(texts)} texts")
         ready, notes = self._steered(state, pipeline, ready, texts, boost, feedback)
-        answer = self._run(state, pipeline, ready, k, filter, options, n_threads, trace=explain)
-        told = (answer.timings_ms, answer.reads) if timings else ()
+        allowed = _allowed(state.snapshot, filter, partial)
+        answer = self._run(pipeline, ready, k, allowed, options, n_threads, trace=explain)
+        missing = sorted(allowed.missing) if isinstance(allowed, ShardRequest) else ()
+        told = (answer.timings_ms if timings else None, answer.reads if timings else None, missing)
         found = []
         for number, text in enumerate(texts):
             doc_nums, scores = answer.hits.query(number)
@@ -333,7 +334,7 @@ class Retriever:
         state = self._current()
         pipeline = self._pipeline(state, search)
         ready, _ = self._steered(state, pipeline, self._ready(pipeline, self.encode(texts, search)), texts, boost, feedback)
-        hits = self._run(state, pipeline, ready, k, filter, options, n_threads, trace=False).hits
+        hits = self._run(pipeline, ready, k, _allowed(state.snapshot, filter), options, n_threads, trace=False).hits
         rankings = []
         for number in range(len(texts)):
             doc_nums, scores = hits.query(number)
@@ -636,10 +637,9 @@ class Retriever:
         return merged
 
     def _run(
-        self, state: _State, pipeline: Pipeline, ready: Mapping[str, Vectors], k: int, filter: Filter | None,
+        self, pipeline: Pipeline, ready: Mapping[str, Vectors], k: int, allowed: Sequence[Mask | None] | None,
         options: Options | None, n_threads: int | None, *, trace: bool,
     ) -> Answer:  # fmt: skip
-        allowed = None if filter is None else state.snapshot.masks(filter)
         return pipeline.run(
             ready, k, allowed=allowed, options=self._options_of(pipeline, options),
             n_threads=N_CORES if n_threads is None else count_of(n_threads, "n_threads"), trace=trace,
@@ -656,6 +656,13 @@ class _LazyEncoder:
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._retriever.encoders([self._name])[self._name], attribute)
+
+
+def _allowed(snapshot: AnySnapshot, filter: Filter | None, partial: bool = False) -> Sequence[Mask | None] | None:
+    """What searches of the fields take as ``allowed``."""
+    if isinstance(snapshot, ShardedSnapshot):
+        return snapshot.masks(filter, partial=partial)
+    return None if filter is None else snapshot.masks(filter)
 
 
 def _reopen(path: str, keywords: dict[str, Any]) -> Retriever:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ...index.arrays import Floats, Int32s, Mask
+from ...index.errors import ShardError
 from ...index.manifest import FieldRecord
 from ...index.representations.dense import DenseVectors
 from ...index.representations.sparse import SparseVectors
@@ -20,22 +22,35 @@ from ..searchers.tokens import token_vectors
 from ..workers import Workers
 from .shard import Filter, Shard
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_WAITING = 64
 """Threads of a field that wait for shards of other processes, for all searches at once."""
 
 
-class ShardFilter(tuple[None, ...]):
-    """A filter on its way to the shards, in place of the masks that `Snapshot.masks` makes of it."""
+class ShardRequest(tuple[None, ...]):
+    """What a search asks of all shards besides its queries, in place of the masks that `Snapshot.masks` makes.
 
-    filter: Filter
+    Attributes
+    ----------
+    filter : Filter or None
+        A filter that was checked, which each shard applies.
+    partial : bool
+        Answer without shards that fail, rather than not at all.
+    missing : set of str
+        Names of shards that did so, for the answer to tell.
+    """
+
+    filter: Filter | None
+    partial: bool
+    missing: set[str]
 
     @classmethod
-    def of(cls, filter: Filter) -> ShardFilter:
-        """Carry a filter that was checked."""
-        carried = cls()
-        carried.filter = filter
-        return carried
+    def of(cls, filter: Filter | None = None, *, partial: bool = False) -> ShardRequest:
+        """Make the request of one search."""
+        request = cls()
+        request.filter, request.partial, request.missing = filter, partial, set()
+        return request
 
 
 @dataclass(frozen=True)
@@ -99,13 +114,27 @@ class ShardedSearcher:
         self, queries: Any, k: int, *, allowed: Sequence[Mask | None] | None = None, options: Any = None, n_threads: int = 1
     ) -> Hits:
         """Return the k best documents of each query, in the order that one index would give; see `FieldSearcher.search`."""
-        filter = allowed.filter if isinstance(allowed, ShardFilter) else None
-        each = max(1, n_threads // len(self._shards))
-        found = self._ask(lambda shard: shard.search(self.field.name, queries, k, filter, options, each), n_threads)
+        request = allowed if isinstance(allowed, ShardRequest) else ShardRequest.of()
+        each_threads = max(1, n_threads // len(self._shards))
+
+        def ask(shard: Shard) -> Hits | None:
+            try:
+                return shard.search(self.field.name, queries, k, request.filter, options, each_threads)
+            except ShardError as error:
+                if not request.partial:
+                    raise
+                logger.warning("a partial answer: %s", error)
+                request.missing.add(shard.name)
+                return None
+
+        asked = self._ask(ask, n_threads)
+        if not any(asked):
+            raise ShardError(f"{self.field.path}: no shard answers")
+        found, bases = zip(*((hits, base) for hits, base in zip(asked, self._bases, strict=False) if hits), strict=True)
         merged = []
         for number in range(len(queries)):
             answers = [hits.query(number) for hits in found]
-            doc_nums = np.concatenate([doc_nums + base for (doc_nums, _), base in zip(answers, self._bases, strict=False)])
+            doc_nums = np.concatenate([doc_nums + base for (doc_nums, _), base in zip(answers, bases, strict=True)])
             merged.append(best(doc_nums, np.concatenate([scores for _, scores in answers]), k))
         hits = Hits.of(merged)
         counts = [each.n_scored for each in found if each.n_scored is not None]

@@ -48,7 +48,9 @@ class ShardFacts:
 
 
 class Shard(Protocol):
-    """A shard of a set, in this process or another."""
+    """A shard of a set, in this process or another; ``name`` is its folder's."""
+
+    name: str
 
     def facts(self) -> ShardFacts:
         """Return what the set must know."""
@@ -101,7 +103,7 @@ class LocalShard:
     """A shard of this process; safe to use from many threads."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
+        self.name, self.snapshot = snapshot.path.name, snapshot
         self._statistics: Mapping[str, SparseStatistics] = {}
         self._encoders: dict[str, Any] = {}
         self._searchers: dict[str, FieldSearcher] = {}

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...index import manifest as manifests
 from ...index.arguments import path_of, texts_of
-from ...index.arrays import Int64s, Mask
+from ...index.arrays import Int64s
 from ...index.documents import Document
 from ...index.errors import IndexFormatError, RepresentationError
 from ...index.filters.filter import Filter as ParsedFilter
@@ -23,7 +23,7 @@ from ...index.nearest import did_you_mean
 from ...index.snapshot import Snapshot
 from ...index.sparse.statistics import SparseStatistics
 from . import manifest as sets
-from .searcher import ShardedField, ShardedSearcher, ShardFilter
+from .searcher import ShardedField, ShardedSearcher, ShardRequest
 from .shard import Filter, LocalShard, Shard, ShardFacts
 
 logger = logging.getLogger(__name__)
@@ -131,14 +131,12 @@ class ShardedSnapshot:
                 shard.explain_with(name, encoder)
         return ShardedSearcher(self.field(name), self.shards, self.bases, at_once=self._at_once, encoder=encoder)
 
-    def masks(self, filter: Filter | None = None) -> Sequence[Mask | None]:
-        """Check a filter, which the shards apply; raises FilterError."""
-        if filter is None:
-            raise ValueError("a set of shards has no masks without a filter")
-        parsed = ParsedFilter(filter, self.manifest.metadata)
-        if parsed.unseen:
+    def masks(self, filter: Filter | None = None, *, partial: bool = False) -> ShardRequest:
+        """Check a filter, which the shards apply; returns what takes the place of masks. Raises FilterError."""
+        parsed = None if filter is None else ParsedFilter(filter, self.manifest.metadata)
+        if parsed and parsed.unseen:
             logger.warning("filter: no document has the field %s", ", ".join(map(repr, parsed.unseen)))
-        return ShardFilter.of(filter)
+        return ShardRequest.of(filter, partial=partial)
 
     def find(self, doc_ids: Sequence[str]) -> Int64s:
         """doc_num of each live doc_id, -1 where it is absent."""

@@ -58,10 +58,11 @@ _HIT |= {"metadata": {"year": 2021}, "explanation": {"score": 2.5, "stages": [_S
 
 
 READS = "When timings are asked for: what each stage read from disk, of stages that did."
+MISSING = "When partial answers are asked for: the shards that did not answer, whose documents are left out."
 TIMINGS = "When asked for: milliseconds of each stage, for all queries of the request; `encode` includes waiting."
 
 
-_NOT_ASKED: dict[str, Any] = {"timings_ms": None, "reads": None}
+_NOT_ASKED: dict[str, Any] = {"timings_ms": None, "reads": None, "missing_shards": None}
 
 
 class OneAnswer(BaseModel):
@@ -73,6 +74,7 @@ class OneAnswer(BaseModel):
     took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
     timings_ms: dict[str, float] | None = Field(None, description=TIMINGS)
     reads: dict[str, Reads] | None = Field(None, description=READS)
+    missing_shards: list[str] | None = Field(None, description=MISSING)
 
 
 class ManyAnswer(BaseModel):
@@ -84,6 +86,7 @@ class ManyAnswer(BaseModel):
     took_ms: float = Field(description="Milliseconds from the parsed request to the results, waiting included.")
     timings_ms: dict[str, float] | None = Field(None, description=TIMINGS)
     reads: dict[str, Reads] | None = Field(None, description=READS)
+    missing_shards: list[str] | None = Field(None, description=MISSING)
 
 
 _BM25: dict[str, Any] = {"representation": "sparse", "encoder": {"kind": "bm25", "fingerprint": "bm25:0123456789abcdef"}}

@@ -68,6 +68,9 @@ class SearchOptions(BaseModel):
     )
     explain: bool = Field(False, description="Explain every score: stages, fields, terms and tokens.")
     timings: bool = Field(False, description="Give the milliseconds of each stage.")
+    partial: bool = Field(
+        False, description="Of a set of shards: answer without shards that fail, and name them in `missing_shards`."
+    )
     include_text: bool = Field(True, description="Without it `text` is null in every result.")
     include: Annotated[list[str], Field(max_length=MAX_KEYS)] | None = Field(
         None, description="What results hold of their documents: title, text, metadata, or one key of it as metadata.year."

@@ -23,18 +23,31 @@ _HITS = TypeAdapter(list[Hit])
 
 @dataclass(frozen=True)
 class Piece:
-    """Results of some queries of a request: JSON of each query's list, the milliseconds of each stage, and what it read."""
+    """Results of some queries of a request.
+
+    Attributes
+    ----------
+    results : list of bytes
+        JSON of each query's list.
+    timings_ms : dict of str to float
+        Milliseconds of each stage.
+    reads : dict of str to ReadCounts
+        What each stage read from disk.
+    missing_shards : tuple of str
+        Shards that did not answer.
+    """
 
     results: list[bytes]
     timings_ms: dict[str, float]
     reads: dict[str, ReadCounts]
+    missing_shards: tuple[str, ...]
 
 
 def write_piece(body: Search, found: "Sequence[Results]", encode_ms: float) -> Piece:
     """Write results: in a thread, since many take long to write."""
     hit = partial(_hit, _Wanted.of(body))
     results = [_HITS.dump_json([hit(result) for result in each[body.offset :]]) for each in found]
-    return Piece(results, {"encode": encode_ms, **(found[0].timings_ms or {})}, found[0].reads)
+    return Piece(results, {"encode": encode_ms, **(found[0].timings_ms or {})}, found[0].reads, found[0].missing_shards)
 
 
 class WrittenAnswer:
@@ -60,6 +73,7 @@ class WrittenAnswer:
         self.timings_ms: dict[str, float] = {}
         """Milliseconds of each stage so far."""
         self._reads: dict[str, ReadCounts] = {}
+        self._missing: set[str] = set()
 
     def add(self, piece: Piece) -> None:
         """Take the results of the next queries.
@@ -83,11 +97,14 @@ class WrittenAnswer:
             self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + elapsed_ms
         for stage, reads in piece.reads.items():
             self._reads.setdefault(stage, ReadCounts()).add(reads)
+        self._missing.update(piece.missing_shards)
 
     def parts(self) -> list[bytes]:
         """Return the whole answer in parts, one for the results of each query."""
         took_ms = (time.perf_counter() - self._started) * 1000
-        facts: dict[str, Any] = {"took_ms": took_ms, "timings_ms": None, "reads": None}
+        facts: dict[str, Any] = {"took_ms": took_ms, "timings_ms": None, "reads": None, "missing_shards": None}
+        if self._body.partial:
+            facts["missing_shards"] = sorted(self._missing)
         if self._body.timings:
             reads = {stage: asdict(each) for stage, each in self._reads.items()}
             facts |= {"timings_ms": self.timings_ms, "reads": reads}

@@ -152,7 +152,7 @@ class Service:
         found = self.retriever.search_vectors(
             vectors, texts, body.k + body.offset, search=search, filter=body.filter,
             options=body.options, boost=body.boost, feedback=body.feedback, explain=body.explain, timings=True,
-            checkpoint=checkpoint,
+            partial=body.partial, checkpoint=checkpoint,
         )  # fmt: skip
         return write_piece(body, found, encode_ms)
 

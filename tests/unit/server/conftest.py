@@ -102,7 +102,7 @@ class FakeRetriever:
 
     def search_vectors(
         self, queries, texts, k=10, *, search=None, filter=None, options=None, boost=None, feedback=None, explain=False,
-        timings=False, checkpoint=None,
+        timings=False, partial=False, checkpoint=None,
     ):  # fmt: skip
         self.searched.append(list(texts))
         self._use(self.search_open)

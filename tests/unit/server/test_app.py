@@ -31,8 +31,9 @@ def test_one_query(shared_client):
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     body = response.json()
-    assert sorted(body) == ["reads", "results", "timings_ms", "took_ms"]
+    assert sorted(body) == ["missing_shards", "reads", "results", "timings_ms", "took_ms"]
     assert body["timings_ms"] is None
+    assert body["missing_shards"] is None
     assert body["took_ms"] > 0
     assert body["results"] == [
         {"doc_id": "a", "score": 3.0, "title": "Solar", "text": "Solar cells",

@@ -29,6 +29,7 @@ def test_defaults():
         "feedback": None,
         "explain": False,
         "timings": False,
+        "partial": False,
         "include_text": True,
         "include": None,
         "vectors": None,
