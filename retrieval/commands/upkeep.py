@@ -29,11 +29,16 @@ def add_upkeep_commands(command: Command) -> None:
             "lexmax check IDX",
         )
     )
-    shards = command("shards", _shards, "list the shards of a set, or take them as they are",
-                     "lexmax shards SET --commit")  # fmt: skip
+    shards = command("shards", _shards, "list the shards of a set, take them as they are, or copy them to an object store",
+                     "lexmax shards SET --upload s3://bucket/papers")  # fmt: skip
     shards.add_argument("index", metavar="SET", help="folder of the set, which `lexmax build --shards` made")
-    shards.add_argument("--commit", action="store_true", help="commit the set with its shards as they are now, after one was "
+    chosen = shards.add_mutually_exclusive_group()
+    chosen.add_argument("--commit", action="store_true", help="commit the set with its shards as they are now, after one was "
                         "changed by itself")  # fmt: skip
+    chosen.add_argument("--upload", metavar="ADDRESS", help="verify the newest commit and copy it to an object store, what "
+                        "is not there yet: s3://, gs:// or another address of pyarrow.fs")  # fmt: skip
+    chosen.add_argument("--download", metavar="ADDRESS", help="copy the newest commit at ADDRESS to SET, what is not there "
+                        "yet, and verify it")  # fmt: skip
     compact = command("compact", _compact, "merge segments and drop deleted documents", "lexmax compact IDX --reorder")
     add_index(compact)
     add_reorder(compact)
@@ -148,9 +153,15 @@ def _check(options: argparse.Namespace) -> int:
 def _shards(options: argparse.Namespace) -> int:
     from ..shards.changing import take_shards
     from ..shards.manifest import read
+    from ..shards.remote import download, upload
 
     with compiling():
-        shard_set = take_shards(options.index) if options.commit else read(Path(options.index))
+        if options.upload:
+            shard_set = upload(options.index, options.upload)
+        elif options.download:
+            shard_set = download(options.download, options.index)
+        else:
+            shard_set = take_shards(options.index) if options.commit else read(Path(options.index))
     for shard in shard_set.shards:
         write(f"{shard.folder:31}{shard.n_docs:,} documents, commit {shard.generation}")
     n_docs = sum(shard.n_docs for shard in shard_set.shards)

@@ -75,15 +75,17 @@ _decoder = json.JSONDecoder(parse_constant=_not_json)
 _surrogate_escape = re.compile(r"\\u[dD][89a-fA-F]").search
 
 
-def json_lines(path: Path) -> Items:
-    """Read JSON lines from a file."""
+def json_lines(path: Path, after: int = 0) -> Items:
+    """Read JSON lines from a file, those after the line ``after``."""
     with opened(path) as file:
-        yield from json_stream(file.readline)
+        yield from json_stream(file.readline, after)
 
 
-def json_stream(readline: Callable[[int], bytes]) -> Items:
-    """Read JSON lines; blank lines are skipped."""
+def json_stream(readline: Callable[[int], bytes], after: int = 0) -> Items:
+    """Read JSON lines; blank lines are skipped, and lines up to ``after`` are not parsed."""
     for number, line in enumerate(raw_lines(readline), 1):
+        if number <= after:
+            continue
         try:
             record = _json_object(decoded(line))
         except ValueError as error:

@@ -28,11 +28,21 @@ from typing import Any, BinaryIO, NamedTuple
 from ...index.documents import Document
 from ...index.errors import DatasetError, MissingDependencyError
 from .folders import beir_corpus, folder_documents, text_files
-from .lines import KEYED, MAX_LINE_BYTES, Columns, Item, Items, json_stream, kind_of, tsv
+from .lines import KEYED, MAX_LINE_BYTES, Columns, Item, Items, json_lines, json_stream, kind_of, tsv
 from .records import BadRecord, BadRecords, Fields, resolve, to_document
 from .tables import PARQUET_BATCH_ROWS, parquet_rows
 
-__all__ = ["MAX_LINE_BYTES", "PARQUET_BATCH_ROWS", "BadRecord", "BadRecords", "Corpus", "Fields", "Place", "read_corpus"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "PARQUET_BATCH_ROWS",
+    "BadRecord",
+    "BadRecords",
+    "Corpus",
+    "Fields",
+    "Place",
+    "Position",
+    "read_corpus",
+]
 
 MAX_LEFT_OUT_TOLD = 50
 """So many keys that are not kept are told by name."""
@@ -45,6 +55,19 @@ class Place(NamedTuple):
 
     path: str
     line: int
+
+
+class Position(NamedTuple):
+    """How far a corpus was read: what another reading of the same sources needs to go on from there.
+
+    ``source`` is the number of the source, ``path`` and ``line`` are the last document's `Place`, and ``fields`` is what was
+    recognised by then.
+    """
+
+    source: int
+    path: str
+    line: int
+    fields: Fields
 
 
 class Part(NamedTuple):
@@ -65,25 +88,38 @@ class Corpus(Iterator[Document]):
         Where sources differ, what was recognised first.
     place : Place or None
         Where the last document was read.
+    position : Position or None
+        The same for `read_corpus`, which goes on there.
     """
 
     def __init__(
         self, parts: Sequence[Part], fields: Fields | None, bad: BadRecords | None, notice: Notice | None,
-        *, flags: bool = True,
+        *, flags: bool = True, after: Position | None = None,
     ) -> None:  # fmt: skip
         self.fields = fields
         self.place: Place | None = None
         self._bad, self._notice, self._flags = bad, notice, flags
         self._resolved = False
+        self._after, self._source = after, 0
+        self._records: _Records | None = None
         self._documents = self._read(parts)
+
+    @property
+    def position(self) -> Position | None:  # noqa: D102
+        if self.place is None or self._records is None:
+            return None
+        return Position(self._source, *self.place, self._records.settled)
 
     def __next__(self) -> Document:
         return next(self._documents)
 
     def _read(self, parts: Sequence[Part]) -> Iterator[Document]:
-        for part in parts:
+        first = 0 if self._after is None else self._after.source
+        for self._source, part in enumerate(parts[first:], first):
             path, line = part.name, 0
-            records = _Records(part, self._notice, self._flags)
+            if self._after is not None and self._source == first:
+                part = Part(part.name, _beyond(part.items, self._after), self._after.fields)
+            records = self._records = _Records(part, self._notice, self._flags)
             try:
                 for path, line, item in part.items:
                     try:
@@ -115,6 +151,11 @@ class _Records:
         self.name, self.fields = part.name, part.fields
         self._notice, self._flags, self._left_out = notice, flags, set[str]()
         self._open = part.fields.id is None or part.fields.text is None or part.fields.title is None
+
+    @property
+    def settled(self) -> Fields:
+        """What was recognised, for another reading: a title that was not there will not be looked for again."""
+        return self.fields if self._open else replace(self.fields, title=self.fields.title or ())
 
     def document(self, item: Item) -> Document | None:
         """Return a document; None for a header. Raises ValueError with the reason when the item is malformed."""
@@ -164,6 +205,7 @@ def read_corpus(
     bad: BadRecords | None = None,
     stdin: BinaryIO | None = None,
     notice: Notice | None = None,
+    after: Position | None = None,
 ) -> Corpus:
     """Read documents from sources, one after the other.
 
@@ -183,6 +225,9 @@ def read_corpus(
         What ``-`` reads; by default the process's standard input.
     notice : callable, optional
         Called with a sentence about what was recognised (keys other than BEIR's) and what is left out.
+    after : Position, optional
+        Where an earlier reading of the same sources stood: go on after it. Sources before it are not opened again, and lines of
+        JSON before it are not parsed.
 
     Returns
     -------
@@ -198,11 +243,29 @@ def read_corpus(
     """
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
-    parts = [_open_source(os.fspath(source), fields or Fields(), stdin, notice) for source in sources]
-    return Corpus(parts, fields, bad, notice)
+    parts = [
+        _open_source(
+            os.fspath(source), fields or Fields(), stdin, notice, after.line if after and number == after.source else 0
+        )
+        for number, source in enumerate(sources)
+    ]
+    return Corpus(parts, fields, bad, notice, after=after)
 
 
-def _open_source(source: str, fields: Fields, stdin: BinaryIO | None, notice: Notice | None) -> Part:
+def _beyond(items: Iterator[tuple[str, int, Item]], after: Position) -> Iterator[tuple[str, int, Item]]:
+    """Pass on items after a position, and headers."""
+    met = False
+    for path, line, item in items:
+        if isinstance(item, Columns):
+            yield path, line, item
+        elif path == after.path and line <= after.line:
+            met = True
+        elif met or path == after.path:
+            yield path, line, item
+            yield from items
+
+
+def _open_source(source: str, fields: Fields, stdin: BinaryIO | None, notice: Notice | None, after: int) -> Part:
     if source.startswith("ir_datasets:"):
         chosen = replace(
             fields, id="doc_id", title=("title",) if fields.title is None else fields.title,
@@ -223,11 +286,13 @@ def _open_source(source: str, fields: Fields, stdin: BinaryIO | None, notice: No
         path = beir
     elif not path.exists():
         raise DatasetError("no such file or folder", path=path)
-    return Part(str(path), _named(str(path), _open_file(path, fields, notice)), fields)
+    return Part(str(path), _named(str(path), _open_file(path, fields, notice, after)), fields)
 
 
-def _open_file(path: Path, fields: Fields, notice: Notice | None) -> Items:
+def _open_file(path: Path, fields: Fields, notice: Notice | None, after: int) -> Items:
     kind = kind_of(path)
+    if after and kind in (".jsonl", ".ndjson"):
+        return json_lines(path, after)
     if kind in KEYED:
         return KEYED[kind](path)
     if kind == ".tsv":

@@ -7,7 +7,6 @@ continues: finished shards are kept, others are built again.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +22,12 @@ from ...index import manifest as manifests
 from ...index.arguments import count_of, path_of
 from ...index.collection import BufferLimits, Collection
 from ...index.documents import Document
-from ...index.errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, LexmaxError
+from ...index.errors import DuplicateDocumentError, IndexNotFoundError, LexmaxError
 from ...index.snapshot import Snapshot
 from ...index.sparse.field import MAX_DRIFT, SparseField
 from ...index.sparse.statistics import SparseStatistics
 from ...index.sparse.weighing import bm25_scale, largest_bm25_weight
 from ...index.sparse.writer import REFITTED_POSTINGS
-from ...index.storage import replace_file
 from ..build import BuildReport, Source, build_index, source_names
 from ..corpora.reading import BadRecords, Fields, read_corpus
 from ..encoders.specs import EncoderSpec, parse_encoder_spec
@@ -38,9 +36,10 @@ from ..models import DEFAULT_ENCODERS
 from ..pipelines.defaults import default_search
 from ..progress import Progress
 from . import manifest as sets
+from .planning import Start, count, cuts_of, finished, planned
 from .running import Runner, in_processes
 
-SEED, PLAN = "seed", "plan.json"
+SEED = "seed"
 FEWEST_SAMPLED, MOST_SAMPLED = 2_048, 50_000
 """Documents that the seed is made of: a sixteenth of a shard, but no fewer and no more than these."""
 
@@ -55,6 +54,8 @@ class ShardTask:
         Those of `build_index`; ``skip_bad``: malformed records are left out.
     first, last : int
         Which documents of the corpus: those before ``last``.
+    start : Start or None
+        A place before the first of them to read from; None: the corpus's beginning.
     folder, seed : Path
     encoders : tuple of EncoderSpec
     search : str or None
@@ -67,6 +68,7 @@ class ShardTask:
     skip_bad: bool
     first: int
     last: int
+    start: Start | None
     folder: Path
     seed: Path | None
     encoders: tuple[EncoderSpec, ...]
@@ -117,21 +119,22 @@ def build_shards(
         "fields": {name: [each.encoder.fingerprint, dict(each.new_field().options)] for name, each in chosen.items()},
     }  # fmt: skip
     if sets.is_set(folder):
-        return _finished(folder, settings)
-    n_docs = _planned(folder, settings, lambda: _count(names, fields, bad, notice))
+        return finished(folder, settings)
+    n_docs, starts = planned(folder, settings, lambda: count(names, n_shards, fields, bad, notice))
     n_shards = min(n_shards, n_docs)
-    cuts = [n_docs * number // n_shards for number in range(n_shards + 1)]
+    cuts = cuts_of(n_docs, n_shards)
     first = ShardTask(
-        sources=tuple(names), fields=fields, skip_bad=bad is not None, first=0, last=n_docs, folder=folder / SEED, seed=None,
-        encoders=specs, search=expression, split_long=split_long, device=device, reorder=reorder,
+        sources=tuple(names), fields=fields, skip_bad=bad is not None, first=0, last=n_docs, start=None, folder=folder / SEED,
+        seed=None, encoders=specs, search=expression, split_long=split_long, device=device, reorder=reorder,
     )  # fmt: skip
     run = runner or in_processes(n_workers)
     seed = None
     if any(each.new_field().representation != "nets" and not _is_bm25(each) for each in chosen.values()):
         seed = folder / SEED
         run(build_seed, [(replace(first, reorder=False), cuts[1])], lambda result: None)
+    folders = [folder / f"shard-{number:03d}" for number in range(n_shards)]
     tasks = [
-        replace(first, first=cuts[number], last=cuts[number + 1], folder=folder / f"shard-{number:03d}", seed=seed)
+        replace(first, first=cuts[number], last=cuts[number + 1], start=starts[number], folder=folders[number], seed=seed)
         for number in range(n_shards)
     ]
     reports: list[BuildReport] = []
@@ -146,12 +149,10 @@ def build_shards(
 
     run(build_shard, [(task,) for task in tasks], done)
     finishing = time.monotonic()
-    folders = [task.folder for task in tasks]
     _check_ids(folders)
     run(give_statistics, bm25_statistics(folders), lambda result: None)
     commit(folder, sets.ShardManifest(shards=[], search=expression), folders)
     shutil.rmtree(folder / SEED, ignore_errors=True)
-    replace_file(folder / PLAN, json.dumps({**settings, "n_docs": n_docs}).encode())
     return _joined(reports, bad, finishing - start, time.monotonic() - finishing)
 
 
@@ -175,7 +176,8 @@ def build_shard(task: ShardTask) -> BuildReport:
     """Build one shard, or see that it is finished; what a worker runs."""
     if _is_finished(task.folder):
         return BuildReport(n_added=0, n_resumed=manifests.read(task.folder).n_docs, finished=True)
-    return _build(task, islice(_documents(task), task.first, task.last), None)
+    n_before = task.start.n_before if task.start else 0
+    return _build(task, islice(_documents(task), task.first - n_before, task.last - n_before), None)
 
 
 def give_statistics(folder: Path, statistics: dict[str, tuple[float, float]]) -> None:
@@ -195,7 +197,8 @@ def _build(task: ShardTask, documents: Iterator[Document], limits: BufferLimits 
 
 
 def _documents(task: ShardTask) -> Iterator[Document]:
-    return read_corpus(list(task.sources), fields=task.fields, bad=BadRecords() if task.skip_bad else None)
+    bad, after = BadRecords() if task.skip_bad else None, task.start.position if task.start else None
+    return read_corpus(list(task.sources), fields=task.fields, bad=bad, after=after)
 
 
 def _is_finished(folder: Path) -> bool:
@@ -207,45 +210,6 @@ def _is_finished(folder: Path) -> bool:
 
 def _is_bm25(each: Any) -> bool:
     return bool(each.new_field().options.get("bm25"))
-
-
-def _count(names: list[str], fields: Fields | None, bad: BadRecords | None, notice: Callable[[str], None] | None) -> int:
-    if "-" in names:
-        raise DatasetError("standard input is read once, and shards read their corpus twice: write it to a file")
-    n_docs = sum(1 for _ in read_corpus(names, fields=fields, bad=bad, notice=notice))
-    if not n_docs:
-        raise DatasetError(f"{', '.join(names)}: there are no documents to make shards of")
-    return n_docs
-
-
-def _planned(folder: Path, settings: dict[str, Any], count: Callable[[], int]) -> int:
-    """Documents of the corpus, of the plan of an unfinished run or else counted; FileExistsError for another plan."""
-    plan = folder / PLAN
-    if plan.exists():
-        known = json.loads(plan.read_bytes())
-        n_docs = known.pop("n_docs", None)
-        if known != json.loads(json.dumps(settings)) or type(n_docs) is not int:
-            raise FileExistsError(
-                f"{folder} holds an unfinished build of shards with other settings: run that again to finish it, or remove it"
-            )
-        return n_docs
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty: shards go into a folder of their own")
-    n_docs = count()
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(plan, json.dumps({**settings, "n_docs": n_docs}).encode())
-    return n_docs
-
-
-def _finished(folder: Path, settings: dict[str, Any]) -> BuildReport:
-    """Report of a set that an earlier run finished; FileExistsError for another one."""
-    plan = folder / PLAN
-    known = json.loads(plan.read_bytes()) if plan.exists() else {}
-    known.pop("n_docs", None)
-    if known != json.loads(json.dumps(settings)):
-        raise FileExistsError(f"{folder} holds a set of shards already: remove it, or choose another folder")
-    n_docs = sum(shard.n_docs for shard in sets.read(folder).shards)
-    return BuildReport(n_added=0, n_resumed=n_docs, finished=True)
 
 
 def _check_ids(folders: Sequence[Path]) -> None:

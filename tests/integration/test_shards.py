@@ -7,8 +7,9 @@ import pytest
 
 from lexmax import DuplicateDocumentError, IndexFormatError, Retriever
 from lexmax.__main__ import main
-from lexmax.retrieval.shards.building import PLAN, build_shards
+from lexmax.retrieval.shards.building import build_shards
 from lexmax.retrieval.shards.manifest import read
+from lexmax.retrieval.shards.planning import PLAN
 from lexmax.retrieval.shards.snapshot import ShardedSnapshot
 
 WORDS = ["wing", "flutter", "boundary", "layer", "heat", "transfer", "shock", "wave", "body", "panel", "jet", "nozzle"]
