@@ -80,6 +80,8 @@ def without_contractions(text: str) -> str:
 
 def normalized(text: str, *, turkish: bool = False, fold: bool = False) -> str:
     """Return the one form of a text: NFKC, case folded, digits of all scripts as 0 to 9, no invisible characters."""
+    if text.isascii() and not turkish:
+        return text.lower()
     text = unicodedata.normalize("NFKC", text.translate(_SIGNS))
     text = _INVISIBLE.sub("", text.translate(_TURKISH) if turkish else text).casefold()
     if not turkish:

@@ -1,12 +1,15 @@
 """Indexing rate, peak memory and bytes a posting of `lexmax build`, and the time to open the index.
 
     python tests/bench/index_rate.py CORPUS.jsonl [--encoder bm25 ...]
+    python tests/bench/index_rate.py CORPUS.jsonl --token-lists
 
-Everything after the corpus goes to `lexmax build`. Prints one JSON object.
+Everything else after the corpus goes to `lexmax build`. ``--token-lists`` starts from a list of words a document, in memory,
+and ends with the BM25 index committed; one thread, documents without texts. Prints one JSON object.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import subprocess
@@ -16,28 +19,64 @@ import time
 from pathlib import Path
 
 
+def build(corpus: str, options: list[str], index: Path) -> dict[str, object]:
+    """Run `lexmax build` on a corpus and open what it made."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "lexmax", "build", corpus, "--out", str(index), *(options or ["--encoder", "bm25"])]
+    subprocess.run(command, check=True)
+    elapsed = time.perf_counter() - start
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    info = json.loads(subprocess.check_output([sys.executable, "-m", "lexmax", "info", str(index), "--json"]))
+    from lexmax import Retriever
+
+    start = time.perf_counter()
+    Retriever.open(index)
+    opened = time.perf_counter() - start
+    return {"documents": info["n_docs"], "seconds": round(elapsed, 1), "documents_per_s": round(info["n_docs"] / elapsed),
+            "cpu_s": round(used.ru_utime + used.ru_stime, 1), "peak_mb": round(used.ru_maxrss / 1024),
+            "bytes": info["n_bytes"], "open_s": round(opened, 3),
+            "postings": {name: field.get("n_postings") for name, field in info["fields"].items()}}  # fmt: skip
+
+
+def index_token_lists(corpus: str, index: Path) -> dict[str, object]:
+    """Count, add and commit lists of words; a small index before compiles what must be compiled."""
+    from lexmax.eval.bench.fields import without_text
+    from lexmax.index.collection import Collection, NewField
+    from lexmax.index.manifest import EncoderRecord
+    from lexmax.retrieval.corpora.reading import read_corpus
+    from lexmax.retrieval.encoders.lexical import LexicalEncoder
+    from lexmax.retrieval.encoders.words import find_words
+
+    lists = [find_words(document.content) for document in read_corpus([corpus])]
+    gc.freeze()  # what the collector takes to look at the lists is not the index's
+    encoder = LexicalEncoder(tokenizer="whitespace", stemmer="none", stop_words="none")
+    field = NewField(
+        encoder=EncoderRecord(kind="bm25", fingerprint=encoder.fingerprint, settings=dict(encoder.settings)),
+        options={"bm25": {"k1": 1.2, "b": 0.75}},
+    )
+    for some, folder in ((lists[:1000], index / "small"), (lists, index / "whole")):
+        begun, begun_cpu, step = time.perf_counter(), time.process_time(), 16_384
+        with Collection.create(folder, {"bm25": field}) as collection:
+            for first in range(0, len(some), step):
+                texts = [" ".join(words) for words in some[first : first + step]]
+                documents = without_text(first, first + len(texts))
+                collection.add(documents, {"bm25": encoder.encode_documents(texts)})
+            collection.commit()
+    cpu_s, elapsed = time.process_time() - begun_cpu, time.perf_counter() - begun
+    return {"token_lists": len(lists), "words": sum(map(len, lists)), "seconds": round(elapsed, 2), "cpu_s": round(cpu_s, 2),
+            "documents_per_s": round(len(lists) / elapsed), "documents_per_cpu_s": round(len(lists) / cpu_s)}  # fmt: skip
+
+
 def main() -> None:
+    """Read the command line."""
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         raise SystemExit(__doc__)
     with tempfile.TemporaryDirectory() as folder:
-        index = str(Path(folder) / "idx")
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "lexmax", "build", sys.argv[1], "--out", index, *(sys.argv[2:] or ["--encoder", "bm25"])],
-            check=True,
-        )
-        elapsed = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        info = json.loads(subprocess.check_output([sys.executable, "-m", "lexmax", "info", index, "--json"]))
-        from lexmax import Retriever
-
-        start = time.perf_counter()
-        Retriever.open(index)
-        opened = time.perf_counter() - start
-    row = {"documents": info["n_docs"], "seconds": round(elapsed, 1), "documents_per_s": round(info["n_docs"] / elapsed),
-           "peak_mb": round(peak), "postings": info["n_postings"], "bytes": info["n_bytes"], "open_s": round(opened, 3),
-           "inverted_bytes_per_posting": info["inverted_bytes_per_posting"]}  # fmt: skip
-    print(json.dumps(row))
+        index = Path(folder) / "idx"
+        if sys.argv[2:] == ["--token-lists"]:
+            print(json.dumps(index_token_lists(sys.argv[1], index)))
+        else:
+            print(json.dumps(build(sys.argv[1], sys.argv[2:], index)))
 
 
 if __name__ == "__main__":
