@@ -97,7 +97,9 @@ def json_stream(readline: Callable[[int], bytes], after: int = 0) -> Items:
 
 def _json_object(text: str) -> dict[str, Any] | None:
     try:
-        record = _decoder.decode(text)
+        record, end = _decoder.raw_decode(text) if text.startswith("{") else (None, 0)
+        if not end or text[end:] not in ("", "\n"):
+            record = _decoder.decode(text)
         _check_surrogates(text, record)
     except json.JSONDecodeError as error:
         if not text.strip():
