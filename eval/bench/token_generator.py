@@ -103,6 +103,14 @@ def token_chunks(recipe: TokenRecipe) -> Iterator[MultiVectors]:
         yield MultiVectors(np.concatenate([[0], np.cumsum(each)]), _texts(language, rng, each)[1].astype(np.float32))
 
 
+def token_queries(recipe: TokenRecipe, documents: MultiVectors) -> MultiVectors:
+    """Generate queries of some of the documents of `token_chunks`."""
+    rng, tokens = np.random.default_rng([recipe.seed, 0, 1]), documents.tokens.astype(np.float16)
+    language = _Language(recipe)
+    queries = [_query(language, rng, documents.offsets, tokens, recipe.query_tokens) for _ in range(recipe.n_queries)]
+    return MultiVectors.of(queries, recipe.dim)
+
+
 def _beginning(recipe: TokenRecipe) -> tuple[_Language, np.random.Generator, Int64s]:
     """Return what texts are drawn from, and how many tokens each document has."""
     rng = np.random.default_rng([recipe.seed, 1 + recipe.part])
