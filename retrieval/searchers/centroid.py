@@ -27,10 +27,12 @@ from ...index.multivector.field import TokenField
 from ...index.multivector.reads import RecordReads
 from ...index.multivector.residual import Codec
 from ...index.representations.multivectors import MultiVectors
+from ...index.sparse.inverted import WINDOW
 from ..hits import NO_HITS, NO_SCORE, Hits, ReadCounts, Scores, best
 from ..kernels.centroids import best_touched, gather, probe, score_codes
 from ..kernels.maxsim import score_documents
 from ..workers import Workers
+from .allowed import CountedMasks
 from .calibration_record import calibrated_options
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
 from .early_reads import EarlyReads
@@ -123,6 +125,7 @@ class CentroidSearcher:
     def __init__(self, field: TokenField, options: CentroidOptions = CentroidOptions()) -> None:
         self.field = checked_field(field, TokenField, "token vectors")
         self.options = options
+        self._masks = CountedMasks()
         self._filled = [np.diff(segment.part.offsets) > 0 for segment in field.segments]
         self._scratch, self._workers = Scratch(), Workers()
 
@@ -261,7 +264,8 @@ class CentroidSearcher:
         Probing is widened while fewer than ``k`` documents are met.
         """
         segments = self.field.segments
-        live = sum(segment.n_docs if mask is None else int(mask.sum()) for segment, mask in zip(segments, masks, strict=True))
+        counted = zip(segments, self._masks.of(masks, [WINDOW] * len(segments)), strict=True)
+        live = sum(int(each.counts.sum()) if len(each.counts) else segment.n_docs for segment, each in counted)
         stamps, totals, touched = (
             self._scratch.take(name, self.field.n_total, np.int32) for name in ("stamps", "totals", "touched")
         )
