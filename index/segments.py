@@ -70,7 +70,7 @@ class Segment:
 
 
 def read_live(index: Path, record: SegmentRecord) -> Mask | None:
-    """Read which documents of a segment are not deleted: (n_docs,) bool, None for all."""
+    """Read which documents of a segment are not deleted: (n_docs,) bool, read-only, None for all."""
     if record.deletes is None:
         return None
     file = ArrayFile(index / record.deletes, DELETES_KIND)
@@ -78,6 +78,7 @@ def read_live(index: Path, record: SegmentRecord) -> Mask | None:
     live: Mask = np.unpackbits(deleted, count=record.n_docs) == 0
     n_deleted = record.n_docs - int(live.sum())
     file.require(n_deleted == record.n_deleted, f"{record.n_deleted} deleted documents", n_deleted)
+    live.setflags(write=False)  # what is counted of read-only masks is kept
     return live
 
 
