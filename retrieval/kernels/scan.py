@@ -112,13 +112,15 @@ def push_window(
     keys: Keys, n: Integer, k: Integer, floor: Integer, threshold: Integer,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Push the documents of a window whose scores are exact; ``base`` is the doc_num of the first."""
+    for slot in range(len(allowed)):  # all at once: of few allowed documents the threshold is low, and most others pass it
+        scores[slot] = scores[slot] * allowed[slot]
     for first in range(0, size, LANES):
         bits = passing(scores, first, threshold)
         while bits != 0:
             slot = first + lowest(bits)
             bits &= bits - 1
             score = np.int64(scores[slot])
-            if score > threshold and slot < size and (len(allowed) == 0 or allowed[slot]):
+            if score > threshold and slot < size:
                 n, floor = push(keys, n, k, key_of(score, base + slot), floor)
                 threshold = max(threshold, floor >> 32)
     return n, floor

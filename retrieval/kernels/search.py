@@ -20,7 +20,7 @@ from .scores import Accumulator, Allowed, known_terms
 from .topk import Keys, raise_threshold
 
 AUTO, BLOCKMAX, SCAN, MAXSCORE = 0, 1, 2, 3
-CANDIDATES_PER_HIT = 15
+CANDIDATES_PER_HIT = 60
 """Bounded scan: how many candidates an answer means, whose cost must be saved in postings."""
 BOUNDED_COST = 0.5
 """Scan: what is left of its cost where terms are bounded."""
