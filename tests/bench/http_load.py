@@ -5,7 +5,7 @@
 Starts the server on a free port of 127.0.0.1, warms it, and drives it from a process of its own with keep-alive connections.
 Beside that it asks the server and a `Retriever` in this process one query at a time, in turn: the difference of their medians
 is the server's overhead. ``--production`` has keys, an access log and metrics, which are read every second. Prints one JSON
-object. ``server_cpu_ms`` is what a request costs the server's process, which other load on the machine hardly changes.
+object. ``server_cpu_ms`` is what a request costs the server's process; ``other_cores`` is what the rest of the machine took.
 QUERIES holds a JSON object per line, with a "query" or "text", plain or as .gz.
 """
 
@@ -158,6 +158,12 @@ def cpu_s(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def busy_s() -> float:
+    """Seconds of processor that all processes of the machine have had."""
+    spent = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]))
+    return (sum(spent) - spent[3] - spent[4]) / TICKS  # but for idle and waiting for disks
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("index")
@@ -173,9 +179,10 @@ def main() -> None:
         server = load.start()
         try:
             load.drive(2.0)
-            before = cpu_s(server.pid)
+            before, ours, all_before = cpu_s(server.pid), cpu_s(os.getpid()), busy_s()
             latencies, errors, elapsed = load.drive(options.seconds)
             spent = cpu_s(server.pid) - before
+            others = busy_s() - all_before - spent - (cpu_s(os.getpid()) - ours)
             overhead = load.overhead(500)
         finally:
             server.terminate()
@@ -192,6 +199,7 @@ def main() -> None:
         "p50_ms": round(p50, 2),
         "p99_ms": round(p99, 2),
         "server_cpu_ms": round(spent / len(latencies) * 1000, 3),
+        "other_cores": round(others / elapsed, 2),
         **overhead,
     }
     print(json.dumps(row))
