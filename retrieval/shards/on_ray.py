@@ -91,7 +91,7 @@ def open_on_ray(path: Path | str, options: RayOptions = RayOptions()) -> Sharded
     folder = path_of(path).resolve()
     shard_set = sets.read(folder)
     actor: Any = ray.remote(ShardActor)
-    actor = actor.options(num_cpus=0, max_restarts=-1, max_concurrency=THREADS)
+    actor = actor.options(num_cpus=0, max_restarts=-1, max_concurrency=THREADS, scheduling_strategy="SPREAD")
     shards = [
         RemoteShard(each.folder, [actor.remote(str(folder / each.folder)) for _ in range(options.n_replicas)], options)
         for each in shard_set.shards

@@ -26,7 +26,7 @@ from pyarrow.fs import FileInfo, FileSystem, FileType
 from ...index import manifest as manifests
 from ...index.arguments import path_of
 from ...index.collection import LOCK_NAME, Collection
-from ...index.errors import IndexFormatError, IndexNotFoundError, LexmaxError, StorageError
+from ...index.errors import DatasetError, IndexFormatError, IndexNotFoundError, LexmaxError, StorageError
 from ...index.refusals import reason_of, storage_errors
 from ...index.storage import replace_file, write_lock
 from . import manifest as sets
@@ -76,8 +76,10 @@ def download(address: str, path: Path | str) -> sets.ShardManifest:
 
     Raises
     ------
-    IndexNotFoundError, IndexFormatError
-        There is no set at the address, or a damaged one.
+    DatasetError
+        There is no set at the address.
+    IndexFormatError
+        There is a damaged one.
     FileExistsError
         The folder holds something else.
     IndexLockedError, StorageError
@@ -91,7 +93,7 @@ def download(address: str, path: Path | str) -> sets.ShardManifest:
     with storage_errors(folder), _store(address) as (store, root, told):
         shard_set = _newest(store, root)
         if shard_set is None:
-            raise IndexNotFoundError(Path(told))
+            raise DatasetError(f"{told}: there is no set of shards; `lexmax shards SET --upload ADDRESS` puts one there")
         folder.mkdir(parents=True, exist_ok=True)
         with write_lock(folder / LOCK_NAME), tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as place:
             if sets.is_set(folder) and sets.read(folder).set_id != shard_set.set_id:
