@@ -20,7 +20,7 @@ from ...index.representations.sparse import SparseVectors
 from ...index.sparse.bm25 import Bm25
 from ..kernels.counts import count_terms, number_words
 from .base import fingerprint_of
-from .words import WORD_BYTES, find_words, normalized, without_contractions
+from .words import SPACE_BYTES, WORD_BYTES, find_words, normalized, without_contractions
 
 ENGLISH_STOP_WORDS = """
 a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was will
@@ -97,9 +97,7 @@ class LexicalEncoder:
     def encode_documents(self, texts: Sequence[str]) -> SparseVectors:
         """Count stems; the batch's vocabulary lists them, and counts are not capped."""
         encoded = [self._spaced(text).encode(errors="surrogatepass") for text in texts_of(texts)]
-        characters = b" ".join(encoded)
-        if self._tokenizer == "words":
-            characters = characters.translate(WORD_BYTES)
+        characters = b" ".join(encoded).translate(WORD_BYTES if self._tokenizer == "words" else SPACE_BYTES)
         ends = np.cumsum([len(each) + 1 for each in encoded], dtype=np.int64) - 1
         ids, lengths, listed = number_words(read_only(np.frombuffer(characters, np.uint8)), ends)
         return self._counted(listed.tobytes().decode(errors="surrogatepass").split(" ")[:-1], ids, lengths)
@@ -127,9 +125,9 @@ class LexicalEncoder:
         return find_words(text, query=query, turkish=turkish, fold=self._fold)
 
     def _spaced(self, text: str) -> str:
-        """Return a text with the same words that has spaces, or ASCII that is no letter or digit, between all of them."""
-        if self._tokenizer == "words" and text.isascii() and self._stemmer != "turkish":
-            return without_contractions(text)
+        """Return a text whose words are found by bytes alone, as `WORD_BYTES` or `SPACE_BYTES` tells them from spaces."""
+        if text.isascii() and self._stemmer != "turkish":
+            return without_contractions(text) if self._tokenizer == "words" else text
         return " ".join(self._words(text))
 
     def _stems(self, words: Sequence[str]) -> tuple[list[str], Int32s]:

@@ -15,8 +15,11 @@ from functools import cache
 from itertools import pairwise
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
-WORD_BYTES = bytes(i if i > 127 else ord(chr(i).lower()) if chr(i).isalnum() else 32 for i in range(256))
+_LOWER = bytes(range(256)).lower()
+WORD_BYTES = bytes(byte if i > 127 or chr(i).isalnum() else 32 for i, byte in enumerate(_LOWER))
 """For `bytes.translate`: letters and digits of ASCII in lower case, bytes of other characters, and spaces for all the rest."""
+SPACE_BYTES = bytes(32 if i < 128 and chr(i).isspace() else byte for i, byte in enumerate(_LOWER))
+"""The same with spaces for ASCII's white space alone."""
 _CHUNK = re.compile(r"[^\x00-/:-@\[-`{-\x7f]+")
 """ASCII letters and digits, and whatever is not ASCII."""
 _CONTRACTED = re.compile(r"['\u2019](?<=\w.)(?:[stdmSTDM]|ll|re|ve|LL|RE|VE)\b")

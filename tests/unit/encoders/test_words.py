@@ -129,7 +129,9 @@ def test_accents_join_words_end_to_end_when_they_are_folded(tmp_path):
         assert {hit.doc_id for hit in kept.search("häuser")} == {"a"}
 
 
-TEXTS = st.lists(st.text(st.sampled_from("aAbzZ019 _-'\u2019stéÉ\u0301\u00a0\n\x00東京İı😀"), max_size=30), max_size=8)
+TEXTS = st.lists(
+    st.text(st.sampled_from("aAbzZ019 _-'\u2019stéÉ\u0301\u00a0\u0085\n\x1c\x00東京İı😀"), max_size=30), max_size=8
+)
 
 
 @pytest.mark.parametrize("tokenizer", ["words", "whitespace"])
