@@ -2,7 +2,7 @@ import logging
 
 import pytest
 from fastapi.exceptions import RequestValidationError
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
@@ -66,6 +66,7 @@ def test_the_encoders_are_named_when_they_do_not_match():
     assert "splade:2" in message
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines
 @given(st.lists(st.tuples(st.lists(st.text(st.characters()) | st.integers()), st.text(st.characters()))))
 def test_any_validation_error_can_be_sent(problems):
     errors = [{"type": "x", "loc": ("body", *loc), "msg": msg, "input": float("nan")} for loc, msg in problems]
