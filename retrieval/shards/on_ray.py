@@ -87,7 +87,7 @@ def open_on_ray(path: Path | str, options: RayOptions = RayOptions()) -> Sharded
         raise MissingDependencyError("ray", "ray", "serving shards on Ray") from None
 
     if not ray.is_initialized():
-        ray.init(address=options.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=options.address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     folder = path_of(path).resolve()
     shard_set = sets.read(folder)
     actor: Any = ray.remote(ShardActor)

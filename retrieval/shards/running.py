@@ -56,7 +56,7 @@ def on_ray(address: str | None, n_workers: int) -> Runner:
     def run(work: Callable[..., Any], calls: Sequence[tuple[Any, ...]], done: Done) -> None:
         started = not ray.is_initialized()
         if started:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
             task = ray.remote(num_cpus=1, max_retries=RAY_RETRIES)(told)
             left = list(calls)

@@ -27,7 +27,7 @@ def paths(tmp_path_factory):
     source = folder / "corpus.jsonl"
     source.write_text("\n".join(map(json.dumps, lines)))
     build_index(str(source), folder / "one", encoders=["bm25"])
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     try:
         report = build_shards(str(source), folder / "set", n_shards=2, encoders=["bm25"], runner=on_ray(None, 2))
         assert report.n_added == 40

@@ -2,7 +2,7 @@
 
     python tests/stress/shards.py CORPUS.jsonl QUERIES.jsonl WORK [--seconds 20]
 
-Building: `lexmax build --shards 8 --ray` loses a worker, then its driver, and is run again. Searching: a cluster of two nodes
+Building: `lexmax build --shards 4 --ray` loses a worker, then its driver, and is run again. Searching: a cluster of two nodes
 of Ray on this machine, `lexmax serve --ray` with two replicas of each shard, four clients. Then in turn replicas, the second
 node and the server itself are killed with SIGKILL, and documents are added. Each answer must be that of one index, before the
 addition or after it: anything else is wrong. An answer is late after two seconds.
@@ -57,7 +57,7 @@ def build(corpus, out):
         "--encoder",
         "bm25",
         "--shards",
-        "8",
+        "4",
         "--workers",
         "2",
         "--ray",
@@ -72,7 +72,7 @@ def build(corpus, out):
     again = out.with_name("again")
     command[command.index(str(out))] = str(again)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(list(again.glob("shard-*/manifest.json"))) < 3 and process.poll() is None:
+    while len(list(again.glob("shard-*/manifest.json"))) < 2 and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
