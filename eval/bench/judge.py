@@ -40,6 +40,7 @@ class Judge:
         """Return mean recall@10, mean recall@k and the number of inexact answers, one answer a query, best first."""
         shallow, deep, n_inexact = [], [], 0
         for number, documents in enumerate(answers):
+            documents = documents[(documents >= 0) & (documents < len(self._rows))]
             _, firsts = np.unique(documents, return_index=True)  # a document returned twice counts once
             got = self.scores(number, documents[np.sort(firsts)])
             shallow.append(recall(got, self.best[number], min(10, k)))
