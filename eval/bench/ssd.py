@@ -221,8 +221,8 @@ def _built(bench: SsdBench, folder: Path, say: Say) -> Path:
     say(f"generating and indexing {bench.n_docs:,} documents")
     folder.mkdir(parents=True, exist_ok=True)
     queries: list[Floats] = []
-    field = NewField(encoder=ENCODER, representation="tokens", options=asdict(bench.config))
-    with Collection.create(path, {"tokens": field}) as collection:
+    made = NewField(encoder=ENCODER, representation="tokens", options=asdict(bench.config))
+    with Collection.create(path, {"tokens": made}) as collection:
         for recipe, first in _parts(bench):
             tokens = generate_tokens(recipe)
             queries += [tokens.queries.row(i) for i in range(len(tokens.queries))]

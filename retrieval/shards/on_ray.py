@@ -181,9 +181,24 @@ class RemoteShard:
         return found
 
     def warm(self, name: str) -> None:
-        """See `Shard.warm`; every replica, so that none is slow when another dies."""
-        for _ in self._replicas:
-            self._ask("warm", name)
+        """See `Shard.warm`; every replica, so that none is slow when another dies. It may take as long as opening does."""
+        import ray
+
+        last = time.monotonic() + START_S
+        asked = {self._joined(number, "warm", (name,)): number for number in range(len(self._replicas))}
+        while asked:
+            ready, _ = ray.wait([*asked], timeout=max(0.0, last - time.monotonic()))
+            if not ready:
+                raise ShardError(f"{self.name} is not warm within {START_S:g} s")
+            number = asked.pop(ready[0])
+            try:
+                _, problem = ray.get(ready[0])
+            except ray.exceptions.RayError as error:
+                raise ShardError(f"{self.name}: {str(error).strip().splitlines()[0]}") from None
+            if problem == NOT_JOINED:
+                asked[self._joined(number, "warm", (name,))] = number
+            elif problem:
+                raise ShardError(f"{self.name}: {problem}")
 
     def _ask(
         self, method: str, *arguments: Any, wrong: type[Exception] = ShardError, within_s: float | None = None

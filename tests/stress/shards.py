@@ -134,8 +134,9 @@ def serve(path, cluster, port):
             if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
                 return process
         except httpx.HTTPError:
-            time.sleep(0.1)
+            pass
         assert process.poll() is None, "the server ended"
+        time.sleep(0.2)
 
 
 def searches(path, expected, seconds, add):
