@@ -22,8 +22,9 @@ from ...index.multivector.placement import TokenStorage
 from ...index.nearest import did_you_mean
 from ...index.snapshot import Snapshot
 from ...index.sparse.statistics import SparseStatistics
+from ..workers import Workers
 from . import manifest as sets
-from .searcher import ShardedField, ShardedSearcher, ShardRequest
+from .searcher import MAX_WAITING, ShardedField, ShardedSearcher, ShardRequest
 from .shard import Filter, LocalShard, Shard, ShardFacts
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class ShardedSnapshot:
         reopen: Callable[[Path], ShardedSnapshot] | None = None,
     ) -> None:  # fmt: skip
         self.path, self.shard_set, self.shards, self._at_once, self.reopen = path, shard_set, list(shards), at_once, reopen
+        self._workers = Workers(MAX_WAITING)
         facts = [shard.facts() for shard in shards]
         _check_commits(path, shard_set, facts)
         _check_fields(path, shard_set, facts)
@@ -189,11 +191,16 @@ class ShardedSnapshot:
             raise IndexError(f"{self.path}: doc_nums must be 0 to {self.bases[-1] - 1}")
         owners = np.searchsorted(self.bases, numbers, side="right") - 1
         found: list[Any] = [None] * len(numbers)
-        for owner in np.unique(owners).tolist():
-            places = np.flatnonzero(owners == owner).tolist()
-            own = (numbers[places] - self.bases[owner]).tolist()
-            for place, each in zip(places, get(self.shards[owner], own), strict=True):
+        asked = np.unique(owners).tolist()
+
+        def ask(number: int) -> None:
+            places = np.flatnonzero(owners == asked[number]).tolist()
+            own = (numbers[places] - self.bases[asked[number]]).tolist()
+            for place, each in zip(places, get(self.shards[asked[number]], own), strict=True):
                 found[place] = each
+
+        if asked:
+            self._workers.map(ask, len(asked), len(asked) if self._at_once else 1)
         return found
 
 
