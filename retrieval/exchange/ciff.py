@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ...index.arrays import Int32s, Int64s
 from ...index.collection import BufferLimits, NewField
 from ...index.documents import Document, DocumentStore
-from ...index.errors import DatasetError, RepresentationError, StorageError
+from ...index.errors import DatasetError, RepresentationError
 from ...index.representations.sparse import SparseVectors
 from ...index.snapshot import Snapshot
 from ...index.sparse.bm25 import Bm25
@@ -38,6 +38,7 @@ from ..fields import encoder_record
 from ..kernels import protobuf
 from ..kernels.protobuf import MAX_POSTING_BYTES, PROBLEMS, Bytes
 from ..progress import Progress
+from .exported import exported
 from .importing import DocumentsById, write_index
 from .vector_files import Batch
 
@@ -126,18 +127,11 @@ def export_ciff(index: Path | str, path: Path | str, *, field: str | None = None
     snapshot, target = Snapshot.open(index, verify=True), Path(path)
     chosen = _sparse_field(snapshot, field)
     parts = _parts(snapshot, chosen)
-    unfinished = target.with_name(target.name + ".tmp")
-    try:
-        with unfinished.open("wb") as out:
-            terms = np.unique(np.concatenate([np.empty(0, np.int32), *(part.terms for part in parts)]))
-            out.write(_delimited(_header(chosen, parts, len(terms))))
-            _write_lists(out, chosen, parts, terms)
-            _write_records(out, parts)
-        unfinished.replace(target)
-    except OSError as failure:
-        raise StorageError(f"{target}: cannot be written: {failure.strerror}") from failure
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with exported(target, "wb") as out:
+        terms = np.unique(np.concatenate([np.empty(0, np.int32), *(part.terms for part in parts)]))
+        out.write(_delimited(_header(chosen, parts, len(terms))))
+        _write_lists(out, chosen, parts, terms)
+        _write_records(out, parts)
     return snapshot.n_docs
 
 

@@ -22,10 +22,11 @@ from typing import Any
 
 from ...index.dense.field import DenseField
 from ...index.documents import Document
-from ...index.errors import DatasetError, RepresentationError, StorageError
+from ...index.errors import DatasetError, RepresentationError
 from ...index.multivector.field import TokenField
 from ...index.snapshot import Snapshot
 from ...index.sparse.field import SparseField
+from .exported import exported
 
 BATCH = 1024
 Vectors = dict[str, Any]
@@ -65,18 +66,11 @@ def export_feed(
     chosen = {each: _reader(snapshot, each, form) for each in (_all_fields(snapshot) if fields is None else fields)}
     if form == "jsonl" and len(chosen) != 1:
         raise RepresentationError(f"{index}: a file of vectors has one field, not {len(chosen)}: name it (--field NAME)")
-    unfinished = target.with_name(target.name + ".tmp")
-    try:
-        with unfinished.open("w", encoding="utf-8") as out:
-            for doc_num, document in _documents(snapshot):
-                vectors = {each: read(doc_num) for each, read in chosen.items()}
-                for record in FORMS[form](name, document, dict(document.metadata), vectors):
-                    out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
-        unfinished.replace(target)
-    except OSError as failure:
-        raise StorageError(f"{target}: cannot be written: {failure.strerror}") from failure
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with exported(target, "w", encoding="utf-8") as out:
+        for doc_num, document in _documents(snapshot):
+            vectors = {each: read(doc_num) for each, read in chosen.items()}
+            for record in FORMS[form](name, document, dict(document.metadata), vectors):
+                out.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
     return snapshot.n_docs
 
 

@@ -8,7 +8,6 @@ of the collection, and is told before it answers, so no answer can be weighed by
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,12 +18,12 @@ from typing import Any
 from ...index.arguments import count_of, path_of
 from ...index.arrays import Floats, Int32s, Int64s
 from ...index.documents import Document
-from ...index.errors import MissingDependencyError, ShardError
+from ...index.errors import ShardError
 from ...index.sparse.statistics import SparseStatistics
 from ..hits import Hits
 from ..searchers.explanation import FieldExplanation
 from . import manifest as sets
-from .running import told
+from .running import connected, ray_for, told
 from .shard import Filter, LocalShard, ShardFacts
 from .snapshot import ShardedSnapshot
 
@@ -81,13 +80,8 @@ def open_on_ray(path: Path | str, options: RayOptions = RayOptions()) -> Sharded
     IndexNotFoundError, IndexFormatError, RepresentationError
         As `ShardedSnapshot`.
     """
-    try:
-        import ray
-    except ImportError:
-        raise MissingDependencyError("ray", "ray", "serving shards on Ray") from None
-
-    if not ray.is_initialized():
-        ray.init(address=options.address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray = ray_for("serving shards on Ray")
+    connected(ray, options.address)
     folder = path_of(path).resolve()
     shard_set = sets.read(folder)
     actor: Any = ray.remote(ShardActor)

@@ -37,8 +37,8 @@ def count(
         raise DatasetError("standard input is read once, and shards read their corpus twice: write it to a file")
     corpus, n_docs, passed = read_corpus(names, fields=fields, bad=bad, notice=notice), 0, list[Start]()
     for n_docs, _ in enumerate(corpus, 1):
-        if n_docs % STEP == 0 and corpus.position is not None:
-            passed.append(Start(n_docs, corpus.position))
+        if n_docs % STEP == 0 and (position := corpus.position) is not None:
+            passed.append(Start(n_docs, position))
     if not n_docs:
         raise DatasetError(f"{', '.join(names)}: there are no documents to make shards of")
     cuts = cuts_of(n_docs, min(n_shards, n_docs))[:-1]

@@ -60,7 +60,7 @@ def upload(path: Path | str, address: str) -> sets.ShardManifest:
             locks.enter_context(Collection.open(folder / shard.folder))  # removes what an interrupted writer left
         with _store(address) as (store, root, told):
             known = _newest(store, root)
-            if known is not None and known.set_id != shard_set.set_id:
+            if known is not None and known[0].set_id != shard_set.set_id:
                 raise FileExistsError(f"{told} holds another set of shards: choose another prefix")
             for shard in shard_set.shards:
                 _upload_shard(folder / shard.folder, store, f"{root}/{_name(shard)}", shard.generation)
@@ -91,16 +91,16 @@ def download(address: str, path: Path | str) -> sets.ShardManifest:
     if folder.exists() and not sets.is_set(folder) and any(each.name != LOCK_NAME for each in folder.iterdir()):
         raise FileExistsError(f"{folder} holds something else than a set of shards: choose another folder")
     with storage_errors(folder), _store(address) as (store, root, told):
-        shard_set = _newest(store, root)
-        if shard_set is None:
+        newest = _newest(store, root)
+        if newest is None:
             raise DatasetError(f"{told}: there is no set of shards; `lexmax shards SET --upload ADDRESS` puts one there")
+        shard_set, content = newest
         folder.mkdir(parents=True, exist_ok=True)
         with write_lock(folder / LOCK_NAME), tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as place:
             if sets.is_set(folder) and sets.read(folder).set_id != shard_set.set_id:
                 raise FileExistsError(f"{folder} holds another set of shards: choose another folder")
             for shard in shard_set.shards:
                 _download_shard(store, f"{root}/{_name(shard)}", shard, folder / shard.folder, Path(place) / shard.folder)
-            content = _read(store, f"{root}/{manifests.SET_FILE_NAME}")
             (Path(place) / manifests.SET_FILE_NAME).write_bytes(content)
             ShardedSnapshot.open(place, verify=True)
             for shard in shard_set.shards:
@@ -165,13 +165,15 @@ def _is_whole(info: FileInfo, size: int) -> bool:
     return bool(info.type == FileType.File and info.size == size)
 
 
-def _newest(store: Any, root: str) -> sets.ShardManifest | None:
-    """Read the newest commit at an address; None where there is none."""
-    if store.get_file_info(f"{root}/{manifests.SET_FILE_NAME}").type != FileType.File:
+def _newest(store: Any, root: str) -> tuple[sets.ShardManifest, bytes] | None:
+    """Read the newest commit at an address, parsed and as it stands there; None where there is none."""
+    name = f"{root}/{manifests.SET_FILE_NAME}"
+    if store.get_file_info(name).type != FileType.File:
         return None
+    content = _read(store, name)
     with tempfile.TemporaryDirectory() as place:
-        (Path(place) / manifests.SET_FILE_NAME).write_bytes(_read(store, f"{root}/{manifests.SET_FILE_NAME}"))
-        return sets.read(Path(place))
+        (Path(place) / manifests.SET_FILE_NAME).write_bytes(content)
+        return sets.read(Path(place)), content
 
 
 def _read(store: Any, name: str) -> bytes:

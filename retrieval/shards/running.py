@@ -32,6 +32,23 @@ def told(work: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
         return None, str(error)
 
 
+def ray_for(what: str) -> Any:
+    """Return the module `ray`; raises MissingDependencyError, which says ``what`` needs it."""
+    try:
+        import ray
+    except ImportError:
+        raise MissingDependencyError("ray", "ray", what) from None
+    return ray
+
+
+def connected(ray: Any, address: str | None) -> bool:
+    """Connect this process to a cluster, or without an address start one here; returns whether it was not connected yet."""
+    if ray.is_initialized():
+        return False
+    ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    return True
+
+
 def on_ray(address: str | None, n_workers: int) -> Runner:
     """Make a runner of Ray's tasks, which are tried again when a worker or its machine dies.
 
@@ -48,15 +65,10 @@ def on_ray(address: str | None, n_workers: int) -> Runner:
         Ray is not installed.
     """
     count_of(n_workers, "n_workers")
-    try:
-        import ray
-    except ImportError:
-        raise MissingDependencyError("ray", "ray", "building shards on Ray") from None
+    ray = ray_for("building shards on Ray")
 
     def run(work: Callable[..., Any], calls: Sequence[tuple[Any, ...]], done: Done) -> None:
-        started = not ray.is_initialized()
-        if started:
-            ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        started = connected(ray, address)
         try:
             task = ray.remote(num_cpus=1, max_retries=RAY_RETRIES)(told)
             left = list(calls)

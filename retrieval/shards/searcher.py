@@ -117,7 +117,8 @@ class ShardedSearcher:
         request = allowed if isinstance(allowed, ShardRequest) else ShardRequest.of()
         each_threads = max(1, n_threads // len(self._shards))
 
-        def ask(shard: Shard) -> Hits | None:
+        def ask(number: int) -> Hits | None:
+            shard = self._shards[number]
             try:
                 return shard.search(self.field.name, queries, k, request.filter, options, each_threads)
             except ShardError as error:
@@ -156,17 +157,16 @@ class ShardedSearcher:
         owners = [np.searchsorted(self._bases, each, side="right") - 1 for each in doc_nums]
         each_threads = max(1, n_threads // len(self._shards))
 
-        def ask(number: int, shard: Shard) -> list[Floats] | None:
+        def ask(number: int) -> list[Floats] | None:
             chosen = [
                 (wanted[owner == number] - self._bases[number]).astype(np.int32)
                 for wanted, owner in zip(doc_nums, owners, strict=True)
             ]
             if not any(len(some) for some in chosen):
                 return None
-            return shard.score(self.field.name, queries, chosen, options, each_threads)
+            return self._shards[number].score(self.field.name, queries, chosen, options, each_threads)
 
-        numbers = {id(shard): number for number, shard in enumerate(self._shards)}
-        found = self._ask(lambda shard: ask(numbers[id(shard)], shard), n_threads)
+        found = self._ask(ask, n_threads)
         scores: list[Floats] = [np.zeros(len(each), np.float32) for each in doc_nums]
         reads = []
         for number, answer in enumerate(found):
@@ -184,9 +184,9 @@ class ShardedSearcher:
 
     def warm(self) -> None:
         """Load or compile every kernel that a query can need, in every shard."""
-        self._ask(lambda shard: shard.warm(self.field.name), 1)
+        self._ask(lambda number: self._shards[number].warm(self.field.name), 1)
 
-    def _ask(self, question: Callable[[Shard], T], n_threads: int) -> list[T]:
-        """Ask every shard; an answer each, in their order. The first error of any is raised."""
+    def _ask(self, question: Callable[[int], T], n_threads: int) -> list[T]:
+        """Ask every shard, by number; an answer each, in their order. The first error of any is raised."""
         n_at_once = len(self._shards) if self._at_once else n_threads
-        return self._workers.map(lambda number: question(self._shards[number]), len(self._shards), n_at_once)
+        return self._workers.map(question, len(self._shards), n_at_once)
