@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from .retrieval.exchange.plaid import import_plaid
     from .retrieval.exchange.plaid_export import export_plaid
     from .retrieval.exchange.semantic_search import SemanticIndex, semantic_search_lexmax
+    from .retrieval.exchange.token_lists import import_tokens
     from .retrieval.exchange.vectors import to_sparse_vectors
     from .retrieval.feedback.clicks import Impression
     from .retrieval.feedback.log import ClickLog
@@ -155,6 +156,7 @@ _HOMES = {
     "import_ciff": "retrieval.exchange.ciff",
     "import_dense": "retrieval.exchange.dense_files",
     "import_plaid": "retrieval.exchange.plaid",
+    "import_tokens": "retrieval.exchange.token_lists",
     "import_vectors": "retrieval.exchange.importing",
     "load_encoder": "retrieval.encoders.registry",
     "parse_search": "retrieval.pipelines.expression",
@@ -243,6 +245,7 @@ __all__ = [
     "import_ciff",
     "import_dense",
     "import_plaid",
+    "import_tokens",
     "import_vectors",
     "load_encoder",
     "parse_search",

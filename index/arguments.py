@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,17 @@ def texts_of(texts: Iterable[str], what: str = "texts") -> list[str]:
     for number, each in enumerate(found):
         if not isinstance(each, str):
             raise TypeError(f"{what} are a sequence of strings: {what}[{number}] is {_kind(each)}")
+    return found
+
+
+def token_lists_of(token_lists: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+    """Return lists of words as a list; raises TypeError for what is no list. The words themselves are not looked at."""
+    if isinstance(token_lists, str | bytes | Mapping) or not isinstance(token_lists, Iterable):
+        raise TypeError(f"token_lists are a sequence of lists of words, not {_kind(token_lists)}")
+    found = list(token_lists)
+    for kind in set(map(type, found)):
+        if issubclass(kind, str | bytes) or not issubclass(kind, Sequence):
+            raise TypeError(f"token_lists are a sequence of lists of words: one of them is {kind.__name__}")
     return found
 
 

@@ -27,17 +27,20 @@ def is_permutation(numbers: Int32s) -> bool:
     return bool(seen.all())
 
 
-def joined_offsets(parts: Sequence[Int64s]) -> Int64s:
-    """Offsets of the rows of all parts end to end; each part's offsets start at 0."""
-    widths = np.concatenate([np.empty(0, np.int64), *(np.diff(part) for part in parts)])
+def offsets_of(widths: npt.NDArray[Any]) -> Int64s:
+    """Offsets of rows that are so wide, end to end."""
     offsets = np.zeros(len(widths) + 1, np.int64)
     np.cumsum(widths, out=offsets[1:])
     return offsets
 
 
+def joined_offsets(parts: Sequence[Int64s]) -> Int64s:
+    """Offsets of the rows of all parts end to end; each part's offsets start at 0."""
+    return offsets_of(np.concatenate([np.empty(0, np.int64), *(np.diff(part) for part in parts)]))
+
+
 def picks_of(offsets: Int64s, rows: npt.NDArray[Any]) -> tuple[Int64s, Int64s]:
     """Offsets of the chosen rows put end to end, and the positions of their entries."""
     widths = np.diff(offsets)[rows]
-    ends = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(widths, out=ends[1:])
+    ends = offsets_of(widths)
     return ends, np.repeat(offsets[:-1][rows] - ends[:-1], widths) + np.arange(ends[-1])

@@ -22,12 +22,13 @@ import numpy as np
 
 from . import manifest as manifests
 from .arguments import mapping_of, path_of, texts_of
-from .documents import Document, DocumentBuffer
-from .errors import DatasetError, DuplicateDocumentError, IndexNotFoundError, RepresentationError, StorageError
+from .document_buffer import DocumentBuffer, DocumentColumns
+from .documents import Document
+from .errors import DuplicateDocumentError, IndexNotFoundError, RepresentationError, StorageError
 from .fde.field import source_of
 from .filling import fill_field
 from .manifest import FIELD_NAME, REPRESENTATIONS, EncoderRecord, FieldRecord, Manifest
-from .metadata import check_text, extend_fields
+from .metadata import extend_fields
 from .multivector.writer import TokenWriter
 from .query_bank import Bank, check_bank, write_bank
 from .refusals import storage_errors
@@ -40,7 +41,6 @@ from .writing import BufferLimits
 
 __all__ = ["BufferLimits", "Collection", "NewField"]
 
-MAX_DOCUMENT_ID_BYTES = 1024
 LOCK_NAME = "write.lock"
 
 
@@ -231,19 +231,18 @@ class Collection:
             if len(documents) != len(rows):
                 raise RepresentationError(f"{len(documents)} documents with {len(rows)} vectors for the field {name}")
             self._store.writers[name].check(rows)
-        for document in documents:
-            _check_document(document)
-        doc_ids = [document.doc_id for document in documents]
-        metadata = dict(self._store.metadata)
-        for document in documents:
-            if document.metadata:
-                extend_fields(metadata, document.doc_id, document.metadata)
+        columns = DocumentColumns.of(documents)
+        columns.check()
+        doc_ids, metadata = columns.doc_ids, dict(self._store.metadata)
+        for doc_id, values in zip(doc_ids, columns.metadata or (), strict=False):
+            if values:
+                extend_fields(metadata, doc_id, values)
         live = self._taken(doc_ids, replace=replace)
         with self._changing():
             if live:
                 self.delete(live)
             self._store.metadata = metadata
-            self._pending.extend(documents, metadata)
+            self._pending.extend(columns, metadata)
             for name, rows in vectors.items():
                 self._store.writers[name].extend(rows)
             self._pending_ids.update(doc_ids)
@@ -534,7 +533,7 @@ class Collection:
         return live
 
     def _live_ids(self, doc_ids: Sequence[str]) -> list[str]:
-        live = {doc_id for doc_id in doc_ids if doc_id in self._pending_ids}
+        live = self._pending_ids.intersection(doc_ids)
         for each in self._store.segments:
             found = each.documents.find(doc_ids)
             live.update(doc_ids[i] for i in np.flatnonzero(found >= 0).tolist())
@@ -551,22 +550,6 @@ def _check_new_field(new: NewField) -> None:
     """Raise TypeError for what is no `NewField`."""
     if not isinstance(new, NewField):
         raise TypeError(f"a field is created from a NewField, not {type(new).__name__}")
-
-
-def _check_document(document: Document) -> None:
-    """Raise DatasetError for what could not be stored."""
-    if not isinstance(document, Document):
-        raise TypeError(f"a Document is expected, not {type(document).__name__}")
-    doc_id = document.doc_id
-    if doc_id.isascii() and document.title.isascii() and document.text.isascii() and 0 < len(doc_id) <= MAX_DOCUMENT_ID_BYTES:
-        return
-    if not doc_id or len(doc_id.encode(errors="surrogatepass")) > MAX_DOCUMENT_ID_BYTES:
-        raise DatasetError(f"doc_id {doc_id[:40]!r} must have 1 to {MAX_DOCUMENT_ID_BYTES} bytes")
-    for name, text in (("doc_id", doc_id), ("title", document.title), ("text", document.text)):
-        try:
-            check_text(text)
-        except ValueError as problem:
-            raise DatasetError(f"document {doc_id!r}: the {name} holds {problem}") from None
 
 
 def _remove_lock(folder: Path) -> None:

@@ -31,8 +31,6 @@ from .strings import StringTable
 KIND = "documents"
 BATCH_ROWS = 1024
 """A batch is what is verified at once: some hundred KiB of passages."""
-BATCH_CHARS = 1 << 28
-"""Arrow's strings of one batch have at most 2 GiB, and a character up to four bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,64 +67,6 @@ class Document:
 def content_of(title: str, text: str) -> str:
     """Join a title and a text by a space; either may be empty."""
     return f"{title} {text}" if title and text else title or text
-
-
-def _n_chars(document: Document) -> int:
-    n = len(document.title) + len(document.text)
-    return n + metadata.n_chars(document.metadata) if document.metadata else n
-
-
-class DocumentBuffer:
-    """Documents that wait to be written; full batches are kept in Arrow, which is a third of the size of Python strings."""
-
-    def __init__(self, fields: Mapping[str, str]) -> None:
-        self.fields = dict(fields)
-        self.doc_ids: list[str] = []
-        self._batches: list[pa.RecordBatch] = []
-        self._rows: list[Document] = []
-        self._n_packed = self._n_waiting = 0
-
-    def __len__(self) -> int:
-        return len(self.doc_ids)
-
-    def extend(self, documents: Sequence[Document], fields: dict[str, str]) -> None:
-        """Add documents; ``fields`` are the metadata types after them."""
-        self.fields = fields
-        self.doc_ids += [document.doc_id for document in documents]
-        at = 0
-        while at < len(documents):
-            some = documents[at : at + BATCH_ROWS - len(self._rows)]
-            n_chars = sum(map(_n_chars, some))
-            if self._n_waiting + n_chars >= BATCH_CHARS and len(some) > 1:
-                some, n_chars = some[:1], _n_chars(some[0])
-            self._rows += some
-            self._n_waiting += n_chars
-            at += len(some)
-            if len(self._rows) == BATCH_ROWS or self._n_waiting >= BATCH_CHARS:
-                self._pack()
-
-    @property
-    def n_bytes(self) -> int:
-        """About how much memory the documents take."""
-        return self._n_packed + self._n_waiting
-
-    def _pack(self) -> None:
-        rows = self._rows
-        columns = [
-            pa.array([row.title for row in rows], pa.string()),
-            pa.array([row.text for row in rows], pa.large_string()),
-            metadata.to_struct(self.fields, [row.metadata for row in rows]),
-        ]
-        self._batches.append(pa.RecordBatch.from_arrays(columns, names=["title", "text", "metadata"]))
-        self._n_packed += self._batches[-1].nbytes
-        self._rows, self._n_waiting = [], 0
-
-    def write(self, folder: Path) -> None:
-        """Write ``doc_ids.lex`` and ``documents.lex`` into ``folder``."""
-        if self._rows:
-            self._pack()
-        StringTable.of(self.doc_ids).write(folder / "doc_ids.lex")
-        write_batches(folder, conform(self._batches, self.fields), self.fields)
 
 
 def conform(batches: Iterable[pa.RecordBatch], fields: Mapping[str, str]) -> Iterator[pa.RecordBatch]:

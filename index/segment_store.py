@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .arrays import Int32s
-from .documents import DocumentBuffer, DocumentStore
+from .document_buffer import DocumentBuffer
+from .documents import DocumentStore
 from .errors import IndexNotFoundError, LexmaxError, StorageError
 from .fde.field import FdeSegment, source_of
 from .fields import FieldSegment, Part

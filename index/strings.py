@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .array_files import ArrayFile, ArrayFileWriter
-from .arrays import Int32s, Int64s
+from .arrays import Int32s, Int64s, offsets_of
 from .errors import IndexFormatError
 from .kernels import read_only
 from .kernels.hashing import find_strings, hash_strings
@@ -39,7 +39,7 @@ class StringTable:
     @classmethod
     def of(cls, strings: Sequence[str]) -> StringTable:
         """Build a table in memory; of equal strings the first is found."""
-        characters, offsets = _pack(strings)
+        characters, offsets = packed(strings)
         hashes = hash_strings(characters, offsets)
         order = np.argsort(hashes, kind="stable")
         return cls(characters, offsets, read_only(hashes[order]), read_only(order.astype(np.int32)))
@@ -87,7 +87,7 @@ class StringTable:
 
     def find(self, strings: Sequence[str]) -> Int32s:
         """Position of each string, -1 where it is absent."""
-        wanted = _pack(strings, errors="surrogatepass")  # what is no Unicode text is absent
+        wanted = packed(strings, errors="surrogatepass")  # what is no Unicode text is absent
         return find_strings(self._characters, self._offsets, self._hashes, self._order, *wanted)
 
     def to_arrow(self) -> pa.LargeStringArray:
@@ -96,8 +96,12 @@ class StringTable:
         return pa.LargeStringArray.from_buffers(len(self), *buffers)
 
 
-def _pack(strings: Sequence[str], errors: str = "strict") -> tuple[npt.NDArray[np.uint8], Int64s]:
-    encoded = [string.encode(errors=errors) for string in strings]  # not through pyarrow, which would import pandas
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(string) for string in encoded], out=offsets[1:])
-    return read_only(np.frombuffer(b"".join(encoded), np.uint8)), read_only(offsets)
+def packed(strings: Sequence[str], errors: str = "strict") -> tuple[npt.NDArray[np.uint8], Int64s]:
+    """Return the characters of strings in UTF-8, end to end, and where each begins, read-only."""
+    joined = "".join(strings)  # not through pyarrow, which would import pandas
+    if joined.isascii():
+        characters, lengths = joined.encode(), list(map(len, strings))
+    else:
+        encoded = [string.encode(errors=errors) for string in strings]
+        characters, lengths = b"".join(encoded), list(map(len, encoded))
+    return read_only(np.frombuffer(characters, np.uint8)), read_only(offsets_of(np.array(lengths, np.int64)))

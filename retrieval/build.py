@@ -15,7 +15,7 @@ import numpy as np
 
 from ..index.arguments import path_of
 from ..index.collection import BufferLimits, Collection
-from ..index.documents import Document
+from ..index.document_buffer import DocumentColumns
 from ..index.errors import DatasetError, DuplicateDocumentError, IndexNotFoundError
 from ..index.fde.field import source_of
 from ..index.manifest import BuildState, Manifest
@@ -23,7 +23,7 @@ from ..index.manifest import read as read_manifest
 from ..index.representations import Vectors
 from .corpora.objects import as_documents
 from .corpora.passages import passages_of
-from .corpora.reading import BadRecords, Corpus, Fields, Place, read_corpus
+from .corpora.reading import BadRecords, Corpus, Fields, read_corpus
 from .encoders.base import Encoder
 from .encoders.registry import check_encoder
 from .encoders.shared_pass import SharedPass
@@ -36,7 +36,7 @@ from .progress import Progress
 
 COMMIT_EVERY_S = 120.0
 """What a crash can cost at most: work since the last commit."""
-MAX_BATCH = 16_384
+MAX_BATCH = 32_768
 BATCH_CHARS = 1 << 23
 """Documents that are encoded at once, and about how many characters they have."""
 Source = str | os.PathLike[str]
@@ -283,24 +283,8 @@ def _open_or_create(
     return Collection.open(out, limits=limits)
 
 
-def _batches(documents: Corpus, n_docs: int) -> Iterator[tuple[list[Document], list[Place | None]]]:
-    """Cut a corpus into batches of so many documents, or less where they are long, with the places they were read at."""
-    batch: list[Document] = []
-    places: list[Place | None] = []
-    n_chars = 0
-    for document in documents:
-        batch.append(document)
-        places.append(documents.place)
-        n_chars += len(document.text)
-        if len(batch) == n_docs or n_chars > BATCH_CHARS:
-            yield batch, places
-            batch, places, n_chars = [], [], 0
-    if batch:
-        yield batch, places
-
-
 @contextmanager
-def _seldom_collected() -> Iterator[None]:
+def seldom_collected() -> Iterator[None]:
     """Have Python look for cycles among objects once per 100,000: a batch has many, and none of them is in a cycle."""
     before = gc.get_threshold()
     gc.set_threshold(max(before[0], 100_000) if before[0] else 0, *before[1:])
@@ -342,8 +326,8 @@ class _Writer:
         if self._progress:
             self._progress(n_resumed)
         try:
-            with _seldom_collected():
-                for batch, places in _batches(documents, self._batch_size):
+            with seldom_collected():
+                for batch, places in documents.batches(self._batch_size, BATCH_CHARS):
                     self._add(batch, places)
                     if self._progress:
                         self._progress(self._n_done)
@@ -385,14 +369,14 @@ class _Writer:
             )
         return state.n_records
 
-    def _add(self, batch: Sequence[Document], places: Sequence[Place | None]) -> None:
-        n_records, last_id = len(batch), batch[-1].doc_id
+    def _add(self, batch: DocumentColumns, places: Sequence[tuple[str, int]]) -> None:
+        n_records, last_id = len(batch), batch.doc_ids[-1]
         if self._split_long:
             pieces = [list(passages_of(document, self._reads_whole)) for document in batch]
             self._n_split += sum(len(each) > 1 for each in pieces)
-            batch = [passage for each in pieces for passage in each]
+            batch = DocumentColumns.of([passage for each in pieces for passage in each])
             places = [place for each, place in zip(pieces, places, strict=True) for _ in each]
-        texts = [document.content for document in batch]
+        texts = batch.contents
         for name, encoder in self._cutting.items():
             self._n_truncated[name] += encoder.n_truncated(texts)
         if self._english:
@@ -408,25 +392,22 @@ class _Writer:
         self._is_whole = True
 
     def _add_one_by_one(
-        self, batch: Sequence[Document], places: Sequence[Place | None], vectors: Mapping[str, Vectors]
+        self, batch: DocumentColumns, places: Sequence[tuple[str, int]], vectors: Mapping[str, Vectors]
     ) -> None:  # fmt: skip
         """Find the documents at fault: raise the first one's error with its place, or list them and leave them out."""
-        for i, (document, place) in enumerate(zip(batch, places, strict=True)):
+        for i, (document, (path, line)) in enumerate(zip(batch, places, strict=True)):
             rows = {name: each.select(np.array([i])) for name, each in vectors.items()}
             try:
                 self._n_replaced += self._collection.add([document], rows, replace=self._replace)
                 self._n_added += 1
             except (DatasetError, DuplicateDocumentError) as problem:
                 if self._bad is not None:
-                    at = place or Place("document", self._n_done + i + 1)
-                    self._bad.add(at.path, at.line, str(problem))
-                elif place is None:
-                    raise
+                    self._bad.add(path, line, str(problem))
                 elif isinstance(problem, DuplicateDocumentError):
-                    where = f"{place.path}, line {place.line}: "
+                    where = f"{path}, line {line}: "
                     raise DuplicateDocumentError(problem.doc_ids, problem.n_duplicates, where=where) from problem
                 else:
-                    raise DatasetError(str(problem), path=place.path, line=place.line) from problem
+                    raise DatasetError(str(problem), path=path, line=line) from problem
 
     def _reads_whole(self, text: str) -> bool:
         return not any(encoder.n_truncated([text]) for encoder in self._cutting.values())

@@ -72,6 +72,7 @@ def _not_json(constant: str) -> None:
 
 
 _decoder = json.JSONDecoder(parse_constant=_not_json)
+_scan = _decoder.scan_once  # type: ignore[attr-defined]  # what `raw_decode` calls, which takes as long again
 _surrogate_escape = re.compile(r"\\u[dD][89a-fA-F]").search
 
 
@@ -97,10 +98,13 @@ def json_stream(readline: Callable[[int], bytes], after: int = 0) -> Items:
 
 def _json_object(text: str) -> dict[str, Any] | None:
     try:
-        record, end = _decoder.raw_decode(text) if text.startswith("{") else (None, 0)
+        record, end = _scan(text, 0) if text.startswith("{") else (None, 0)
         if not end or text[end:] not in ("", "\n"):
             record = _decoder.decode(text)
-        _check_surrogates(text, record)
+        if "\\u" in text:
+            _check_surrogates(text, record)
+    except StopIteration as error:
+        raise ValueError(f"not JSON: Expecting value at column {error.value + 1}") from error
     except json.JSONDecodeError as error:
         if not text.strip():
             return None

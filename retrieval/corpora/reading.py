@@ -22,9 +22,11 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from ...index.document_buffer import DocumentColumns
 from ...index.documents import Document
 from ...index.errors import DatasetError, MissingDependencyError
 from .folders import beir_corpus, folder_documents, text_files
@@ -70,11 +72,20 @@ class Position(NamedTuple):
     fields: Fields
 
 
+Located = tuple[str, int, Item]
+"""An item with the `Place` where it begins."""
+READ_ERRORS = (OSError, EOFError, zlib.error)
+"""A truncated or damaged gzip stream, a failing disk."""
+FIRST_CHUNK = 16
+CHUNK = 256
+"""So many items are made documents of together, or fewer where they are long."""
+
+
 class Part(NamedTuple):
     """One source: its name in messages, and what is read from it, later."""
 
     name: str
-    items: Iterator[tuple[str, int, Item]]
+    items: Iterator[Located]
     fields: Fields
 
 
@@ -101,42 +112,100 @@ class Corpus(Iterator[Document]):
         self._bad, self._notice, self._flags = bad, notice, flags
         self._resolved = False
         self._after, self._source = after, 0
-        self._records: _Records | None = None
-        self._documents = self._read(parts)
+        self._parts = islice(enumerate(parts), 0 if after is None else after.source, None)
+        self._reading: tuple[_Records, Iterator[Located]] | None = None
+        self._documents = (document for records, items in self._rest() for document in self._documents_of(records, items))
 
     @property
     def position(self) -> Position | None:  # noqa: D102
-        if self.place is None or self._records is None:
+        if self.place is None or self._reading is None:
             return None
-        return Position(self._source, *self.place, self._records.settled)
+        return Position(self._source, *self.place, self._reading[0].settled)
 
     def __next__(self) -> Document:
         return next(self._documents)
 
-    def _read(self, parts: Sequence[Part]) -> Iterator[Document]:
-        first = 0 if self._after is None else self._after.source
-        for self._source, part in enumerate(parts[first:], first):
-            path, line = part.name, 0
-            if self._after is not None and self._source == first:
-                part = Part(part.name, _beyond(part.items, self._after), self._after.fields)
-            records = self._records = _Records(part, self._notice, self._flags)
-            try:
-                for path, line, item in part.items:
-                    try:
-                        document = records.document(item)
-                    except ValueError as error:
-                        if self._bad is None or isinstance(item, Columns):
-                            raise self._error(str(error), path, line) from error
-                        self._bad.add(path, line, str(error))
-                        continue
-                    if document is None:
-                        continue
-                    if not self._resolved and records.fields.id is not None and not isinstance(item, Document):
-                        self.fields, self._resolved = records.fields, records.fields.text is not None
-                    self.place = Place(path, line)
-                    yield document
-            except (OSError, EOFError, zlib.error) as error:  # a truncated or damaged gzip stream, a failing disk
-                raise DatasetError(f"cannot be read on: {error}", path=path, line=line + 1) from error
+    def batches(self, n_docs: int, n_chars: int) -> Iterator[tuple[DocumentColumns, list[tuple[str, int]]]]:
+        """Read on in batches, which takes less time than document by document.
+
+        Parameters
+        ----------
+        n_docs, n_chars : int
+            Documents of a batch at most; it ends before, where they have more characters than ``n_chars``.
+
+        Yields
+        ------
+        documents : DocumentColumns
+        places : list of (str, int)
+            The `Place` of each.
+        """
+        found: list[DocumentColumns] = []
+        places: list[tuple[str, int]] = []
+        n, size = 0, min(n_docs, FIRST_CHUNK)
+        for records, items in self._rest():
+            last = records.name, 0
+            while chunk := self._chunk(items, min(size, n_docs - len(places)), last):
+                last = chunk[-1][:2]
+                columns = records.columns([item for _, _, item in chunk]) if self._resolved else None
+                if columns is not None:
+                    places += [(path, line) for path, line, _ in chunk]
+                    self.place = Place(*places[-1])
+                else:
+                    pairs = [(document, self.place) for document in self._documents_of(records, iter(chunk))]
+                    columns = DocumentColumns.of([document for document, _ in pairs])
+                    places += [place for _, place in pairs if place is not None]
+                found.append(columns)
+                n += columns.n_chars
+                if len(places) == n_docs or n > n_chars:
+                    yield DocumentColumns.joined(found), places
+                    found, places, n = [], [], 0
+                size = max(1, min(n_docs, CHUNK, n_chars // (1 + max(map(len, columns.texts), default=0))))
+        if places:
+            yield DocumentColumns.joined(found), places
+
+    def _rest(self) -> Iterator[tuple[_Records, Iterator[Located]]]:
+        """Pass on the source that is being read, and those after it."""
+        if self._reading is not None:
+            yield self._reading
+        for number, part in self._parts:
+            self._source = number
+            if self._after is not None and self._source == self._after.source:
+                items, fields = _beyond(part.items, self._after), self._after.fields
+            else:
+                items, fields = part.items, part.fields
+            self._reading = _Records(part.name, fields, self._notice, self._flags), items
+            yield self._reading
+
+    def _chunk(self, items: Iterator[Located], size: int, last: tuple[str, int]) -> list[Located]:
+        """Read some items of a source, after the one at ``last``."""
+        chunk: list[Located] = []
+        try:
+            chunk.extend(islice(items, size))
+        except READ_ERRORS as error:
+            path, line = chunk[-1][:2] if chunk else last
+            raise DatasetError(f"cannot be read on: {error}", path=path, line=line + 1) from error
+        return chunk
+
+    def _documents_of(self, records: _Records, items: Iterator[Located]) -> Iterator[Document]:
+        """Make documents of items one by one."""
+        path, line = records.name, 0
+        try:
+            for path, line, item in items:
+                try:
+                    document = records.document(item)
+                except ValueError as error:
+                    if self._bad is None or isinstance(item, Columns):
+                        raise self._error(str(error), path, line) from error
+                    self._bad.add(path, line, str(error))
+                    continue
+                if document is None:
+                    continue
+                if not self._resolved and records.fields.id is not None and not isinstance(item, Document):
+                    self.fields, self._resolved = records.fields, records.fields.text is not None
+                self.place = Place(path, line)
+                yield document
+        except READ_ERRORS as error:
+            raise DatasetError(f"cannot be read on: {error}", path=path, line=line + 1) from error
 
     def _error(self, message: str, path: str, line: int) -> DatasetError:
         if not self._flags:
@@ -147,10 +216,10 @@ class Corpus(Iterator[Document]):
 class _Records:
     """Makes documents of the items of one source; chooses keys from the first record, and tells so and what is left out."""
 
-    def __init__(self, part: Part, notice: Notice | None, flags: bool) -> None:
-        self.name, self.fields = part.name, part.fields
+    def __init__(self, name: str, fields: Fields, notice: Notice | None, flags: bool) -> None:
+        self.name, self.fields = name, fields
         self._notice, self._flags, self._left_out = notice, flags, set[str]()
-        self._open = part.fields.id is None or part.fields.text is None or part.fields.title is None
+        self._open = fields.id is None or fields.text is None or fields.title is None
 
     @property
     def settled(self) -> Fields:
@@ -173,6 +242,22 @@ class _Records:
         if not left_out <= self._left_out:
             self._tell_left_out(left_out - self._left_out)
         return document
+
+    def columns(self, items: Sequence[Item]) -> DocumentColumns | None:
+        """Return documents of records that have strings under the keys of id, title and text, and nothing else; else None."""
+        fields = self.fields
+        titles_of, texts_of = fields.title or (), fields.text or ()
+        if self._open or fields.metadata is not None or len(titles_of) > 1 or len(texts_of) != 1:
+            return None
+        records: Sequence[Any] = items
+        if set(map(type, items)) != {dict} or not self.fields.plain.issuperset(chain.from_iterable(records)):
+            return None
+        id_key, text_key, title_key = fields.id, texts_of[0], titles_of[0] if titles_of else None
+        doc_ids, texts = [each.get(id_key) for each in records], [each.get(text_key) for each in records]
+        titles = [each.get(title_key) or "" for each in records]
+        if {*map(type, doc_ids), *map(type, titles), *map(type, texts)} != {str} or "" in doc_ids:
+            return None
+        return DocumentColumns(doc_ids, titles, texts)
 
     def _tell_left_out(self, keys: set[str]) -> None:
         told = len(self._left_out) < MAX_LEFT_OUT_TOLD

@@ -45,7 +45,12 @@ class Fields:
     @cached_property
     def named(self) -> frozenset[str]:
         """Keys with a meaning of their own, which are not metadata."""
-        return frozenset((self.id or ID_KEYS[0], *(self.title or ()), *(self.text or ()), "metadata"))
+        return self.plain | {"metadata"}
+
+    @cached_property
+    def plain(self) -> frozenset[str]:
+        """Keys of the id, the title and the text."""
+        return frozenset((self.id or ID_KEYS[0], *(self.title or ()), *(self.text or ())))
 
 
 BEIR = Fields(id="_id", title=("title",), text=("text",))
@@ -146,7 +151,9 @@ def _unknown(what: str, option: str, candidates: Sequence[str], keys: Sequence[s
 
 def id_of(record: Mapping[str, Any], name: str) -> str:
     """Return the id under a key; raises ValueError unless it is a string or an integer."""
-    found = as_id(record.get(name))
+    found = record.get(name)
+    if type(found) is not str or not found:
+        found = as_id(found)
     if found is None:
         shown = "nothing" if record.get(name) is None else repr(record[name])[:40]
         raise ValueError(f"{name!r} must be a string or an integer as id, found {shown}")
@@ -166,16 +173,16 @@ def to_document(record: Mapping[str, Any], fields: Fields, left_out: set[str] | 
     Keys that are not kept as metadata because of their type are added to ``left_out``.
     """
     doc_id = id_of(record, fields.id or ID_KEYS[0])
-    titles, texts = fields.title or (), fields.text or ()
-    title, text = _joined(record, titles), _joined(record, texts)
+    title, text = _joined(record, fields.title), _joined(record, fields.text)
     if title is None and text is None:
-        raise ValueError(f"no text: none of the keys {', '.join(map(repr, titles + texts))} is there")
+        keys = (fields.title or ()) + (fields.text or ())
+        raise ValueError(f"no text: none of the keys {', '.join(map(repr, keys))} is there")
     return Document(doc_id=doc_id, title=title or "", text=text or "", metadata=_metadata(record, fields, left_out))
 
 
-def _joined(record: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+def _joined(record: Mapping[str, Any], names: tuple[str, ...] | None) -> str | None:
     joined = None
-    for name in names:
+    for name in names or ():
         value = record.get(name)
         if value is None:
             continue

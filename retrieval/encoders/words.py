@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
@@ -45,6 +45,8 @@ _UNSPACED = (
     "\u1100-\u11ff\ua960-\ua97f\uac00-\ud7ff"  # Hangul
 )
 _HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+MAX_REMEMBERED = 20
+"""Longest run of characters whose words are remembered: Greek letters and quotes come again and again, sentences do not."""
 
 
 def find_words(text: str, *, query: bool = False, turkish: bool = False, fold: bool = False) -> list[str]:
@@ -71,9 +73,19 @@ def find_words(text: str, *, query: bool = False, turkish: bool = False, fold: b
         if chunk.isascii() and not turkish:
             words.append(chunk.lower())
             continue
-        for word in _word().findall(normalized(chunk, turkish=turkish, fold=fold)):
-            words += _split(word, query) if _HAS_UNSPACED.search(word) else (word,)
+        words += (_remembered if len(chunk) <= MAX_REMEMBERED else _words_of)(chunk, query, turkish, fold)
     return words
+
+
+def _words_of(chunk: str, query: bool, turkish: bool, fold: bool) -> tuple[str, ...]:
+    """Words of a run of letters, digits and what is not ASCII."""
+    words: list[str] = []
+    for word in _word().findall(normalized(chunk, turkish=turkish, fold=fold)):
+        words += _split(word, query) if _HAS_UNSPACED.search(word) else (word,)
+    return tuple(words)
+
+
+_remembered = lru_cache(1 << 14)(_words_of)
 
 
 def without_contractions(text: str) -> str:

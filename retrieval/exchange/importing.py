@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ...index.collection import BufferLimits, Collection, NewField
 from ...index.documents import Document
 from ...index.errors import DatasetError
-from ..build import BuildReport
+from ..build import BuildReport, seldom_collected
 from ..corpora.reading import Fields, read_corpus
 from ..encoders.precomputed import VectorsEncoder
 from ..fields import encoder_record
@@ -92,7 +92,7 @@ def write_index(
     """Write documents with their vectors, (documents, vectors) a batch, to a new index of one field."""
     start = time.monotonic()
     n_added = 0
-    with Collection.create(out, {field: new}, search=field, limits=limits) as collection:
+    with seldom_collected(), Collection.create(out, {field: new}, search=field, limits=limits) as collection:
         for documents, vectors in batches:
             collection.add(documents, {field: vectors})
             n_added += len(documents)

@@ -36,19 +36,35 @@ def number_words(characters: Bytes, ends: Int64s) -> tuple[Int32s, Int64s, Bytes
     listed : uint8
         The distinct words, a space after each.
     """
-    n_words, before = 0, True
-    for i in range(len(characters)):
-        blank = characters[i] == SPACE
-        n_words += before and not blank
-        before = blank
-    ids, lengths, listed = np.empty(n_words, np.int32), np.zeros(len(ends), np.int64), np.empty(len(characters) + 1, np.uint8)
-    starts, hashes, slots = np.zeros(n_words + 1, np.int64), np.empty(n_words, np.uint64), np.full(FIRST_SLOTS, -1, np.int32)
-    n, n_distinct, at = 0, 0, 0
-    for text in range(len(ends)):
+    most = len(characters) // 2 + 1  # of the arrays only what is written takes memory
+    ids, lengths, listed = np.empty(most, np.int32), np.zeros(len(ends), np.int64), np.empty(len(characters) + 1, np.uint8)
+    starts, slots, hashes = np.empty(most + 1, np.int64), np.full(FIRST_SLOTS, -1, np.int32), np.empty(FIRST_SLOTS, np.uint64)
+    text, at, n, n_distinct, starts[0] = 0, 0, 0, 0, 0
+    while True:
+        text, at, n, n_distinct = number_some(
+            characters, ends, ids, lengths, listed, starts, slots, hashes, text, at, n, n_distinct
+        )  # fmt: skip
+        if text == len(ends):
+            return ids[:n].copy(), lengths, listed[: starts[n_distinct]].copy()
+        slots, hashes = spread(slots, hashes)
+
+
+@kernel
+def number_some(
+    characters: Bytes, ends: Int64s, ids: Int32s, lengths: Int64s, listed: Bytes, starts: Int64s, slots: Int32s,
+    hashes: npt.NDArray[np.uint64], text: int, at: int, n: int, n_distinct: int,
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Number words until the hash table is half full or all are numbered, from a text, a byte and a count of words on.
+
+    A loop of its own: in one that also exchanged the table, each word took three times as long.
+    """
+    while text < len(ends):
         while at < ends[text]:
             if characters[at] == SPACE:
                 at += 1
                 continue
+            if 2 * n_distinct > len(slots):
+                return text, at, n, n_distinct
             first, mixed = at, np.uint64(0)
             while at < ends[text] and characters[at] != SPACE:
                 mixed = (mixed ^ np.uint64(characters[at])) * np.uint64(MULTIPLIER)
@@ -57,11 +73,11 @@ def number_words(characters: Bytes, ends: Int64s) -> tuple[Int32s, Int64s, Bytes
             slot = np.int64(mixed & np.uint64(len(slots) - 1))
             while slots[slot] >= 0:
                 number = slots[slot]
-                if hashes[number] == mixed and is_word(characters, first, at, listed, starts[number], starts[number + 1]):
+                if hashes[slot] == mixed and is_word(characters, first, at, listed, starts[number], starts[number + 1]):
                     break
                 slot = (slot + 1) & (len(slots) - 1)
             if slots[slot] < 0:
-                slots[slot], hashes[n_distinct], begin = n_distinct, mixed, starts[n_distinct]
+                slots[slot], hashes[slot], begin = n_distinct, mixed, starts[n_distinct]
                 for i in range(at - first):
                     listed[begin + i] = characters[first + i]
                 listed[begin + at - first] = SPACE
@@ -70,9 +86,8 @@ def number_words(characters: Bytes, ends: Int64s) -> tuple[Int32s, Int64s, Bytes
             ids[n] = slots[slot]
             n += 1
             lengths[text] += 1
-            if 2 * n_distinct > len(slots):
-                slots = spread(hashes, n_distinct, 4 * len(slots))
-    return ids, lengths, listed[: starts[n_distinct]].copy()
+        text += 1
+    return text, at, n, n_distinct
 
 
 @kernel
@@ -88,15 +103,16 @@ def is_word(characters: Bytes, first: int, end: int, listed: Bytes, start: int, 
 
 
 @kernel
-def spread(hashes: npt.NDArray[np.uint64], n: int, n_slots: int) -> Int32s:
-    """Slots of a hash table with the numbers below ``n``, -1 where it is free; ``n_slots`` is a power of two."""
-    slots = np.full(n_slots, -1, np.int32)
-    for number in range(n):
-        slot = np.int64(hashes[number] & np.uint64(n_slots - 1))
-        while slots[slot] >= 0:
-            slot = (slot + 1) & (n_slots - 1)
-        slots[slot] = number
-    return slots
+def spread(slots: Int32s, hashes: npt.NDArray[np.uint64]) -> tuple[Int32s, npt.NDArray[np.uint64]]:
+    """Return a hash table of four times as many slots, a power of two, with the same numbers and their hashes."""
+    new_slots, new_hashes = np.full(4 * len(slots), -1, np.int32), np.empty(4 * len(slots), np.uint64)
+    for old in range(len(slots)):
+        if slots[old] >= 0:
+            slot = np.int64(hashes[old] & np.uint64(len(new_slots) - 1))
+            while new_slots[slot] >= 0:
+                slot = (slot + 1) & (len(new_slots) - 1)
+            new_slots[slot], new_hashes[slot] = slots[old], hashes[old]
+    return new_slots, new_hashes
 
 
 @kernel

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ...index.collection import MAX_DOCUMENT_ID_BYTES
+from ...index.document_buffer import MAX_DOCUMENT_ID_BYTES
 from ..limits import Limits
 from .errors import ErrorFacts
 

@@ -38,30 +38,16 @@ def build(corpus: str, options: list[str], index: Path) -> dict[str, object]:
             "postings": {name: field.get("n_postings") for name, field in info["fields"].items()}}  # fmt: skip
 
 
-def index_token_lists(corpus: str, index: Path) -> dict[str, object]:
+def index_token_lists(corpus: str, folder: Path) -> dict[str, object]:
     """Count, add and commit lists of words; a small index before compiles what must be compiled."""
-    from lexmax.eval.bench.fields import without_text
-    from lexmax.index.collection import Collection, NewField
-    from lexmax.index.manifest import EncoderRecord
-    from lexmax.retrieval.corpora.reading import read_corpus
-    from lexmax.retrieval.encoders.lexical import LexicalEncoder
+    from lexmax import import_tokens, read_corpus
     from lexmax.retrieval.encoders.words import find_words
 
     lists = [find_words(document.content) for document in read_corpus([corpus])]
     gc.freeze()  # what the collector takes to look at the lists is not the index's
-    encoder = LexicalEncoder(tokenizer="whitespace", stemmer="none", stop_words="none")
-    field = NewField(
-        encoder=EncoderRecord(kind="bm25", fingerprint=encoder.fingerprint, settings=dict(encoder.settings)),
-        options={"bm25": {"k1": 1.2, "b": 0.75}},
-    )
-    for some, folder in ((lists[:1000], index / "small"), (lists, index / "whole")):
-        begun, begun_cpu, step = time.perf_counter(), time.process_time(), 16_384
-        with Collection.create(folder, {"bm25": field}) as collection:
-            for first in range(0, len(some), step):
-                texts = [" ".join(words) for words in some[first : first + step]]
-                documents = without_text(first, first + len(texts))
-                collection.add(documents, {"bm25": encoder.encode_documents(texts)})
-            collection.commit()
+    for some, name in ((lists[:1000], "small"), (lists, "whole")):
+        begun, begun_cpu = time.perf_counter(), time.process_time()
+        import_tokens(some, folder / name, encoder="bm25,tokenizer=whitespace,stemmer=none,stop_words=none")
     cpu_s, elapsed = time.process_time() - begun_cpu, time.perf_counter() - begun
     return {"token_lists": len(lists), "words": sum(map(len, lists)), "seconds": round(elapsed, 2), "cpu_s": round(cpu_s, 2),
             "documents_per_s": round(len(lists) / elapsed), "documents_per_cpu_s": round(len(lists) / cpu_s)}  # fmt: skip

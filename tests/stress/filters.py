@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from filter_oracle import ANY, NAMES, mutated, random_filter, random_rows, tree_holds
 
-from lexmax.index.documents import Document, DocumentBuffer, DocumentStore
+from lexmax.index.document_buffer import DocumentBuffer
+from lexmax.index.documents import Document, DocumentStore
 from lexmax.index.errors import FilterError
 from lexmax.index.filters.filter import Filter, filter_key
 from lexmax.index.metadata import extend_fields

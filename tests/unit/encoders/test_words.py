@@ -146,6 +146,35 @@ def test_counts_of_documents_are_those_of_their_words(tokenizer, texts):
         assert dict(zip((found.vocabulary[term] for term in terms), counts.tolist(), strict=True)) == Counter(each)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"tokenizer": "whitespace"}, {"stemmer": "turkish"}, {"min_length": 2, "stop_words": ["st"]}]
+)
+@given(texts=TEXTS)
+def test_lists_of_words_are_counted_as_their_text(settings, texts):
+    encoder = LexicalEncoder(**settings)
+    lists = [text.split(" ") for text in texts]
+    found, expected = encoder.encode_tokens(iter(lists)), encoder.encode_documents(texts)
+    assert found.vocabulary == expected.vocabulary
+    for name in ("indptr", "terms", "weights"):
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
+
+
+@pytest.mark.parametrize(
+    ("lists", "error", "message"),
+    [
+        ("cats purr", TypeError, "not str"),
+        (["cats", "purr"], TypeError, "one of them is str"),
+        ([["cats"], None], TypeError, "one of them is NoneType"),
+        ([["cats", 3]], TypeError, r"words of token_lists\[1\] is int"),
+        ([["cats", ["purr"]]], TypeError, "lists of words"),
+        ([["cats", "\ud800"]], ValueError, "surrogate"),
+    ],
+)
+def test_what_is_no_list_of_words_is_refused(lists, error, message):
+    with pytest.raises(error, match=message):
+        LexicalEncoder().encode_tokens(lists)
+
+
 def test_a_batch_of_many_distinct_words_is_numbered_in_their_order():
     words = [f"w{i}" for i in range(30_000)]
     found = LexicalEncoder(stemmer="none").encode_documents([" ".join(words), " ".join(words[::-1])])

@@ -10,7 +10,8 @@ import pytest
 from corpora import make_index, random_vectors
 from filter_oracle import FIELDS, mutated, random_filter, random_rows, tree_holds
 
-from lexmax.index.documents import Document, DocumentBuffer, DocumentStore
+from lexmax.index.document_buffer import DocumentBuffer
+from lexmax.index.documents import Document, DocumentStore
 from lexmax.index.errors import DatasetError, FilterError, LexmaxError
 from lexmax.index.filters import filter as filters
 from lexmax.index.filters.expressions import MAX_CHARS

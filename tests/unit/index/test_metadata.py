@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from corpora import ENCODER, random_vectors
 
-from lexmax.index import documents, segments
+from lexmax.index import document_buffer, documents, segments
 from lexmax.index.collection import Collection, NewField
 from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError
@@ -215,8 +215,8 @@ def documents_batch(rows):
 
 
 def test_the_buffer_counts_metadata_and_packs_before_strings_are_too_many(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "BATCH_CHARS", 1000)
-    buffer = documents.DocumentBuffer({})
+    monkeypatch.setattr(document_buffer, "BATCH_CHARS", 1000)
+    buffer = document_buffer.DocumentBuffer({})
     rows = [Document(doc_id=str(i), text="", metadata={"s": "x" * 300, "o": {"y": "z" * 300}}) for i in range(5)]
     buffer.extend(rows, {"s": "string", "o": "json"})
     assert buffer.n_bytes > 3000

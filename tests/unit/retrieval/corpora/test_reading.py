@@ -333,3 +333,56 @@ def test_any_bytes_give_documents_or_bad_records(lines):
 def test_any_text_comes_back(doc_id, title, text):
     line = json.dumps({"_id": doc_id, "title": title, "text": text}).encode()
     assert from_lines(line) == [Document(doc_id=doc_id, title=title, text=text)]
+
+
+MIXED = [
+    *(b'{"_id": "a%d", "title": "T", "text": "some words %d"}' % (i, i) for i in range(40)),
+    b'{"_id": 7, "text": "a number as id"}',
+    b"",
+    b'{"_id": "m", "text": "x", "metadata": {"year": 2020}}',
+    b"no json",
+    b'{"_id": "k", "text": "x", "tag": "kept"}',
+    b'{"_id": "n", "title": null, "text": "no title"}',
+    b'{"_id": "t", "title": "no text"}',
+    b'{"_id": "", "text": "no id"}',
+    *(b'{"_id": "b%d", "text": "more words %d"}' % (i, i) for i in range(40)),
+]
+
+
+@pytest.mark.parametrize("n_docs", [1, 7, 1000])
+@pytest.mark.parametrize("n_before", [0, 3])
+def test_batches_have_the_documents_and_places_that_reading_one_by_one_has(tmp_path, n_docs, n_before):
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_bytes(b"\n".join(MIXED))
+    sources = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    one_by_one, together = BadRecords(), BadRecords()
+    corpus = read_corpus(sources, bad=one_by_one)
+    expected = [(document, tuple(corpus.place)) for document in corpus]
+    corpus = read_corpus(sources, bad=together)
+    before = [next(corpus) for _ in range(n_before)]
+    batches = list(corpus.batches(n_docs, 1 << 20))
+    assert before + [document for columns, _ in batches for document in columns] == [document for document, _ in expected]
+    assert [place for _, places in batches for place in places] == [place for _, place in expected][n_before:]
+    assert max(len(columns) for columns, _ in batches) <= n_docs
+    assert together == one_by_one
+    assert together.n_records == 4
+    assert corpus.fields == Fields(id="_id", title=("title",), text=("text",))
+
+
+def test_batches_end_where_texts_are_long(tmp_path):
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps({"_id": str(i), "text": "x" * 1000}) + "\n" for i in range(500)))
+    sizes = [len(columns) for columns, _ in read_corpus(path).batches(1000, 50_000)]
+    assert sum(sizes) == 500
+    assert all(50 < size < 110 for size in sizes[:-1])
+
+
+def test_a_stream_that_breaks_off_is_told_with_its_line_by_batches_too(tmp_path):
+    path = tmp_path / "c.jsonl.gz"
+    whole = gzip.compress(b"".join(b'{"_id": "%d", "text": "%d"}\n' % (i, random.getrandbits(64)) for i in range(50_000)))
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match="cannot be read on") as one_by_one:
+        list(read_corpus(path))
+    with pytest.raises(DatasetError, match="cannot be read on") as together:
+        list(read_corpus(path).batches(1000, 1 << 20))
+    assert str(together.value) == str(one_by_one.value)
