@@ -35,6 +35,16 @@ class Allowed:
     counts: Int64s
     documents: Int32s | None = None
 
+    def n_of(self, n_docs: int) -> int:
+        """Return how many of the ``n_docs`` of the segment are allowed."""
+        return int(self.counts.sum()) if len(self.counts) else n_docs
+
+    def among(self, found: Mask) -> Int32s:
+        """Return the positions, ascending, of allowed documents that ``found`` (n_docs,) bool holds too."""
+        if self.documents is not None:
+            return self.documents[found[self.documents]]
+        return np.flatnonzero(found & self.mask if len(self.mask) else found).astype(np.int32)
+
 
 EVERYTHING = Allowed(read_only(np.empty(0, np.bool_)), read_only(np.empty(0, np.int64)))
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from ...index.arrays import Floats, Int32s, Mask
 from ...index.errors import RepresentationError
-from ...index.kernels import read_only
 from ...index.kernels.dot_products import LANES
 from ...index.multivector.field import TokenField
 from ...index.multivector.reads import RecordReads
@@ -32,15 +31,17 @@ from ..hits import NO_HITS, NO_SCORE, Hits, ReadCounts, Scores, best
 from ..kernels.centroids import best_touched, gather, probe, score_codes
 from ..kernels.maxsim import score_documents
 from ..workers import Workers
-from .allowed import CountedMasks
+from .allowed import Allowed, CountedMasks
 from .calibration_record import calibrated_options
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
 from .early_reads import EarlyReads
 from .lanes import Lanes, lanes_of
 from .stored_tokens import StoreScorer
 
-_EVERYTHING = read_only(np.empty(0, np.bool_))
 MAX_STAMP = (1 << 31) - 1
+GROWING_DOCS = 100_000
+"""Documents up to which depths stay as they are: the more there are, the more come between an answer and its place among
+centroids. `tests/bench/token_growth.py` measures it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ class CentroidOptions:
         Centroids that each query token probes.
     n_gathered, n_candidates, n_exact : int or None
         Documents that are scored over the centroids of their tokens, over their codes, and again over tokens at 8 bits; each
-        at least the answers asked for. None: for ``k`` answers 1024 or 20 k, 512 or 10 k, 32 or 2 k. 0 exact ones: none.
+        at least the answers asked for. None: for ``k`` answers 1024 or 20 k, 512 or 10 k, 32 or 2 k; the first two grow with
+        the square root of the documents that may be found beyond `GROWING_DOCS`. 0 exact ones: none.
     target_recall : float in (0, 1] or None
         In place of the numbers above: the cheapest settings that reached this recall when the field was calibrated.
     unreadable : "error" or "keep"
@@ -93,10 +95,11 @@ class CentroidOptions:
         """The numbers of centroids and documents, by option name."""
         return {name: getattr(self, name) for name in ("n_probe", "n_gathered", "n_candidates", "n_exact")}
 
-    def depths(self, k: int) -> tuple[int, int, int]:
-        """Return how many documents are gathered, scored over codes, and scored again for ``k`` answers."""
-        n_candidates = max(k, max(512, 10 * k) if self.n_candidates is None else self.n_candidates)
-        n_gathered = max(1024, 20 * k) if self.n_gathered is None else self.n_gathered
+    def depths(self, k: int, n_docs: int) -> tuple[int, int, int]:
+        """Return how many of ``n_docs`` are gathered, scored over codes, and scored again for ``k`` answers."""
+        growth = max(1.0, n_docs / GROWING_DOCS) ** 0.5
+        n_candidates = max(k, int(growth * max(512, 10 * k)) if self.n_candidates is None else self.n_candidates)
+        n_gathered = int(growth * max(1024, 20 * k)) if self.n_gathered is None else self.n_gathered
         n_exact = max(32, 2 * k) if self.n_exact is None else max(k, self.n_exact) if self.n_exact else 0
         return max(n_candidates, n_gathered), n_candidates, n_exact
 
@@ -245,8 +248,13 @@ class CentroidSearcher:
         if codec is None or not len(tokens):
             return NO_HITS
         lanes = lanes_of(tokens, codec)
-        n_gathered, n_candidates, n_exact = options.depths(k)
-        candidates = self._candidates(lanes, codec, n_gathered, k, masks, options.n_probe)
+        counted = self._masks.of(masks, [WINDOW] * len(self.field.segments))
+        n_docs = sum(each.n_of(segment.n_docs) for segment, each in zip(self.field.segments, counted, strict=True))
+        n_gathered, n_candidates, n_exact = options.depths(k, n_docs)
+        if n_docs > n_gathered:
+            candidates = self._candidates(lanes, codec, n_gathered, k, counted, options.n_probe)
+        else:
+            candidates = self._all(counted)
         if len(candidates) > n_candidates:
             candidates = np.sort(best(candidates, self._score_centroids(lanes, candidates, codec), n_candidates)[0])
         scorer = StoreScorer(lambda: lanes, codec, reads)
@@ -257,19 +265,13 @@ class CentroidSearcher:
         return best(candidates, scores, k)
 
     def _candidates(
-        self, lanes: Sequence[Lanes], codec: Codec, n: int, k: int, masks: Sequence[Mask | None], n_probe: int
+        self, lanes: Sequence[Lanes], codec: Codec, n: int, k: int, counted: Sequence[Allowed], n_probe: int
     ) -> Int32s:  # fmt: skip
-        """Return about ``n`` doc_nums, ascending: all that are allowed when they are few, else those that centroids lead to.
-
-        Probing is widened while fewer than ``k`` documents are met.
-        """
-        segments = self.field.segments
-        counted = zip(segments, self._masks.of(masks, [WINDOW] * len(segments)), strict=True)
-        live = sum(int(each.counts.sum()) if len(each.counts) else segment.n_docs for segment, each in counted)
+        """Return about ``n`` doc_nums, ascending, that centroids lead to; probing is widened while fewer than ``k`` are met."""
         stamps, totals, touched = (
             self._scratch.take(name, self.field.n_total, np.int32) for name in ("stamps", "totals", "touched")
         )
-        while live > n:
+        while True:
             n_probe = min(n_probe, codec.n_centroids)
             n_touched = 0
             round_ = _next_round(self._scratch, stamps, LANES * len(lanes))
@@ -278,22 +280,25 @@ class CentroidSearcher:
                 probe(lane.dots, n_probe, nearest, values)
                 scales = (lane.weights * np.float32(codec.centroid_scale)).astype(np.float32)
                 mark = round_ + 1 + LANES * i
-                for segment, mask in zip(segments, masks, strict=True):
+                for segment, each in zip(self.field.segments, counted, strict=True):
                     part = segment.part
                     n_touched = gather(
                         nearest, values, scales, part.list_starts, part.list_documents, segment.base,
-                        _EVERYTHING if mask is None else read_only(mask), round_, mark, stamps, totals, touched, n_touched,
+                        each.mask, round_, mark, stamps, totals, touched, n_touched,
                     )  # fmt: skip
             if n_touched >= k:
                 return best_touched(touched, n_touched, totals, n)
             if n_probe == codec.n_centroids:  # there are no other documents with tokens
-                break
+                return self._all(counted)
             n_probe *= 4
+
+    def _all(self, counted: Sequence[Allowed]) -> Int32s:
+        """Return the doc_nums, ascending, of all allowed documents with tokens."""
         found = [
-            segment.base + np.flatnonzero(filled if mask is None else filled & mask)
-            for segment, filled, mask in zip(segments, self._filled, masks, strict=True)
+            (segment.base + each.among(filled)).astype(np.int32)
+            for segment, filled, each in zip(self.field.segments, self._filled, counted, strict=True)
         ]
-        return np.concatenate([np.empty(0, np.int64), *found]).astype(np.int32)
+        return np.concatenate([np.empty(0, np.int32), *found])
 
     def _score_centroids(self, lanes: Sequence[Lanes], doc_nums: Int32s, codec: Codec) -> Floats:
         scores = np.zeros(len(doc_nums), np.float32)

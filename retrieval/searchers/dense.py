@@ -22,9 +22,11 @@ from ...index.kernels import read_only
 from ...index.kernels.dense import products
 from ...index.query_bank import read_bank
 from ...index.representations.dense import DenseVectors
+from ...index.sparse.inverted import WINDOW
 from ..hits import NO_HITS, Hits, best
 from ..kernels.dense import inner_products, rank
 from ..workers import Workers
+from .allowed import Allowed, CountedMasks
 from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order
 from .dense_scan import Query, Target, Told
 from .explanation import FieldExplanation, sentence_matches
@@ -151,7 +153,7 @@ class DenseSearcher:
         self, field: DenseField, encoder: DenseVectorEncoder | None = None, *, bank: Callable[[], DenseVectors] | None = None
     ) -> None:
         self.field, self.encoder = checked_field(field, DenseField, "dense vectors"), encoder
-        self._workers, self._scratch = Workers(), Scratch()
+        self._workers, self._scratch, self._masks = Workers(), Scratch(), CountedMasks()
         self._normaliser = BankNormaliser(field, bank or self._bank, lambda queries, k: self.search(queries, k).doc_nums)
 
     def check(self, options: DenseOptions) -> None:
@@ -194,7 +196,7 @@ class DenseSearcher:
         check_k(k)
         chosen = options or DEFAULTS
         chosen.check(self.field)
-        targets = Targets.of(self.field, self.field.masks() if allowed is None else allowed, chosen)
+        targets = Targets.of(self.field, self._counted(self.field.masks() if allowed is None else allowed), chosen)
         vectors = read_only(queries.vectors)
 
         def answer(number: int) -> tuple[Int32s, Floats]:
@@ -242,11 +244,14 @@ class DenseSearcher:
     def warm(self) -> None:
         """Compile the kernels that the field's structure needs, and read the graphs."""
         zeros, m = read_only(np.zeros(self.field.config.dim, np.float32)), self.field.config.vectors_per_doc
-        for segment in self.field.segments:
-            Query(self.field, zeros, self._scratch).best([Target.of(segment, segment.live, m)], 1)
+        for segment, documents in zip(self.field.segments, self._counted(self.field.masks()), strict=True):
+            Query(self.field, zeros, self._scratch).best([Target.of(segment, documents, m)], 1)
         if self.field.n_docs:
             self.search(DenseVectors(zeros[None]), 1)
         inner_products(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), np.empty(1, np.float32))
+
+    def _counted(self, masks: Sequence[Mask | None]) -> list[Allowed]:
+        return self._masks.of(masks, [WINDOW] * len(self.field.segments))
 
     def _normalised_best(
         self, query: Floats, targets: Targets, k: int, options: DenseOptions, *, everywhere: bool
@@ -356,13 +361,13 @@ class Targets:
     flat: list[Target]
 
     @classmethod
-    def of(cls, field: DenseField, masks: Sequence[Mask | None], options: DenseOptions) -> Targets:
-        """Sort a field's segments, of which ``masks`` allow some documents."""
+    def of(cls, field: DenseField, allowed: Sequence[Allowed], options: DenseOptions) -> Targets:
+        """Sort a field's segments, with the documents that are allowed of each."""
         m, most = field.config.vectors_per_doc, field.n_total if options.algorithm == "exhaustive" else FEW_DOCS
         few: list[Int32s] = []
         found = cls(NO_DOCS, [], [])
-        for segment, mask in zip(field.segments, masks, strict=True):
-            target = Target.of(segment, mask, m)
+        for segment, documents in zip(field.segments, allowed, strict=True):
+            target = Target.of(segment, documents, m)
             if target.n_allowed <= most:
                 few.append(target.doc_nums())
             else:

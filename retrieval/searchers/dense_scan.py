@@ -16,9 +16,9 @@ from ...index.kernels import read_only
 from ...index.kernels.dense import unpacked
 from ..kernels.dense import NO_FLOOR, best_numbers, choose_lists, fill_table, scan_codes, scan_rows, search_graph
 from ..kernels.topk import Keys, new_keys
+from .allowed import Allowed
 from .common import Scratch
 
-EVERYTHING = read_only(np.empty(0, np.bool_))
 ONE_LIST = read_only(np.zeros(1, np.int64))
 SPREAD = np.float32(0.3)
 """Share of its spread that the best document of a list reaches beyond the centroid. With 0, a near list of vectors that differ
@@ -41,8 +41,7 @@ class Target(NamedTuple):
     Attributes
     ----------
     segment : DenseSegment
-    mask : (n_docs,) bool, or None
-        None: all.
+    documents : Allowed
     allowed : (n_vectors,) bool, or (0,)
         The same by vector; (0,): all.
     n_allowed : int
@@ -50,22 +49,22 @@ class Target(NamedTuple):
     """
 
     segment: DenseSegment
-    mask: Mask | None
+    documents: Allowed
     allowed: Mask
     n_allowed: int
 
     @classmethod
-    def of(cls, segment: DenseSegment, mask: Mask | None, m: int) -> Target:
+    def of(cls, segment: DenseSegment, documents: Allowed, m: int) -> Target:
         """Bring a mask into the form that kernels take, for documents of m vectors."""
-        if mask is None:
-            return cls(segment, None, EVERYTHING, segment.part.n_docs)
-        allowed = read_only(mask if m == 1 else np.repeat(mask, m))
-        return cls(segment, mask, allowed, int(np.count_nonzero(mask)))
+        allowed = documents.mask if m == 1 or not len(documents.mask) else read_only(np.repeat(documents.mask, m))
+        return cls(segment, documents, allowed, documents.n_of(segment.n_docs))
 
     def doc_nums(self) -> Int32s:
         """doc_nums of the allowed documents, ascending."""
-        positions = np.arange(self.segment.n_docs) if self.mask is None else np.flatnonzero(self.mask)
-        return (positions + self.segment.base).astype(np.int32)
+        found, mask = self.documents.documents, self.documents.mask
+        if found is None:
+            found = np.flatnonzero(mask).astype(np.int32) if len(mask) else np.arange(self.segment.n_docs, dtype=np.int32)
+        return found + np.int32(self.segment.base)
 
 
 class Query:

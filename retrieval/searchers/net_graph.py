@@ -61,7 +61,7 @@ def walk(segment: NetSegment, score: Score, mask: Mask | None, k: int, effort: E
     A segment without a graph, or with few allowed documents, is scored whole; so is one of which a walk found fewer than k.
     """
     n_docs, neighbours = segment.n_docs, segment.part.neighbours
-    n_allowed = n_docs if mask is None else int(mask.sum())
+    n_allowed = n_docs if mask is None else int(np.count_nonzero(mask))
     if neighbours is None or n_allowed * WALKED_SHARE <= n_docs:
         return _whole(segment, score, mask)
     seen, n_left = np.zeros(n_docs, np.bool_), max(effort.n_candidates, k)

@@ -171,6 +171,23 @@ def test_probing_is_widened_until_there_are_enough(field, queries):
     assert np.diff(hits.offsets).tolist() == [250] * len(queries)
 
 
+def test_default_depths_grow_with_the_square_root_of_documents():
+    assert CentroidOptions().depths(10, 300) == CentroidOptions().depths(10, 100_000) == (1024, 512, 32)
+    assert CentroidOptions().depths(100, 400_000) == (4000, 2000, 200)
+    assert CentroidOptions(n_gathered=50, n_candidates=20, n_exact=0).depths(10, 10**7) == (50, 20, 0)
+
+
+def test_few_allowed_documents_are_all_scored(divided, queries):
+    """Where a mask leaves few enough to be listed, and where it does not."""
+    for share in (100, 4):
+        masks = [np.arange(segment.n_docs) % share == 3 for segment in divided.segments]
+        for mask in masks:
+            mask.flags.writeable = False
+        found, wanted = (searcher(divided).search(queries, 100, masks) for searcher in (CentroidSearcher, MaxSimSearcher))
+        for number in range(len(queries)):
+            assert sorted(found.query(number)[0].tolist()) == sorted(wanted.query(number)[0].tolist())
+
+
 @pytest.mark.parametrize("searcher", [CentroidSearcher, MaxSimSearcher])
 def test_documents_and_queries_without_tokens_are_left_out(tmp_path, searcher):
     rng = np.random.default_rng(5)
