@@ -211,13 +211,15 @@ def n_tiles(builder: Any, n: Any, size: int) -> Any:
 
 
 def add_dots(
-    builder: Any, start: tuple[Any, Any], rows: Sequence[Any], n_words: Any, packed: Any, nbits: int, used: int | None = None
+    builder: Any, start: tuple[Any, Any], rows: Sequence[Any], n_words: Any, packed: Any, nbits: int, used: int | None = None,
+    step: int = 1,
 ) -> list[tuple[Any, Any]]:  # fmt: skip
     """Emit the loop over rows of ``n_words`` packed words; returns both halves of each row's 32 sums.
 
     Rows that go together load the lanes once, and their sums do not wait for each other. A word holds the codes of
     ``32 / nbits`` dimensions: plane ``c`` of it, its bits ``c * nbits`` onwards of each byte, those of dimensions
-    ``c * 4 * n_words + 4 * word`` and the next three. ``used``: bits of a code that can be set, where not all can.
+    ``c * 4 * n_words + 4 * word`` and the next three. ``used``: bits of a code that can be set, where not all can. ``step``:
+    words whose products are added together as `add_planes` adds those of planes; it divides ``n_words``.
     """
     mask = constant(((1 << nbits) - 1) * 0x01010101)
     sums = [[place(builder, INTS) for _ in range(2)] for _ in rows]
@@ -225,22 +227,27 @@ def add_dots(
         for address, value in zip(pair, start, strict=True):
             builder.store(value, address)
     plane_bytes = builder.mul(n_words, I64(4 * LANES))
-    with cgutils.for_range(builder, n_words) as loop:
-        offset = builder.mul(loop.index, I64(4))
-        words = [splat(builder, load(builder, builder.add(row, offset), I32)) for row in rows]
-        at = builder.add(packed, builder.mul(loop.index, I64(4 * LANES)))
-        places = [builder.add(at, builder.mul(plane_bytes, I64(plane))) for plane in range(8 // nbits)]
+    with cgutils.for_range(builder, builder.udiv(n_words, I64(step))) as loop:
+        first = builder.mul(loop.index, I64(step))
+        numbers = [builder.add(first, I64(i)) for i in range(step)]
+        words = [
+            [splat(builder, load(builder, builder.add(row, builder.mul(at, I64(4))), I32)) for at in numbers] for row in rows
+        ]
+        starts = [builder.add(packed, builder.mul(at, I64(4 * LANES))) for at in numbers]
+        places = [builder.add(at, builder.mul(plane_bytes, I64(plane))) for at in starts for plane in range(8 // nbits)]
         lanes = [[load(builder, builder.add(each, I64(64 * half)), INTS) for each in places] for half in range(2)]
-        for word, pair in zip(words, sums, strict=True):
-            shifted = [builder.lshr(word, constant(plane * nbits)) if plane else word for plane in range(8 // nbits)]
+        for own, pair in zip(words, sums, strict=True):
+            shifted = [builder.lshr(word, constant(c * nbits)) if c else word for word in own for c in range(8 // nbits)]
             codes = [builder.and_(each, mask) for each in shifted] if nbits < 8 else shifted
             for address, vectors in zip(pair, lanes, strict=True):
                 builder.store(add_planes(builder, builder.load(address), codes, vectors, used or nbits), address)
     return [(builder.load(low), builder.load(high)) for low, high in sums]
 
 
-def dot_rows(context: Any, rows: Any, n: Any, n_words: Any, packed: Any, start: Any, out: Any, used: int = 8) -> Any:
-    """Type and generate the products of rows, bytes below ``2 ** used``, with a block of lanes."""
+def dot_rows(
+    context: Any, rows: Any, n: Any, n_words: Any, packed: Any, start: Any, out: Any, used: int = 8, step: int = 1
+) -> Any:  # fmt: skip
+    """Type and generate the products of rows, bytes below ``2 ** used``, with a block of lanes, ``step`` words at once."""
     signature = types.void(*[types.int64] * 6)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -250,7 +257,7 @@ def dot_rows(context: Any, rows: Any, n: Any, n_words: Any, packed: Any, start: 
         with cgutils.for_range(builder, n_tiles(builder, n, size)) as loop:
             numbers = tile_of(builder, loop.index, n, size)
             places = [builder.add(rows, builder.mul(number, n_bytes)) for number in numbers]
-            for number, pair in zip(numbers, add_dots(builder, first, places, n_words, packed, 8, used), strict=True):
+            for number, pair in zip(numbers, add_dots(builder, first, places, n_words, packed, 8, used, step), strict=True):
                 target = builder.add(out, builder.mul(number, I64(4 * LANES)))
                 for half, sums in enumerate(pair):
                     store(builder, sums, builder.add(target, I64(64 * half)))

@@ -35,7 +35,14 @@ def _emit_dot_rows_7(context: Any, rows: Any, n: Any, n_words: Any, packed: Any,
     return dot_rows(context, rows, n, n_words, packed, start, out, used=7)
 
 
+def _emit_dot_rows_tame(context: Any, rows: Any, n: Any, n_words: Any, packed: Any, start: Any, out: Any) -> Any:
+    from .dot_emitters import dot_rows
+
+    return dot_rows(context, rows, n, n_words, packed, start, out, used=7, step=2)
+
+
 _dot_rows, _dot_rows_7 = Intrinsic(_emit_dot_rows), Intrinsic(_emit_dot_rows_7)
+_dot_rows_tame = Intrinsic(_emit_dot_rows_tame)
 
 
 def _dot_rows_compiled(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int32s) -> None:
@@ -48,6 +55,13 @@ def _dot_rows_compiled(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int
 def _dot_rows_7_compiled(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int32s) -> None:
     if len(rows):
         _dot_rows_7(
+            rows.ctypes.data, len(rows), rows.shape[1] // 4, packed.ctypes.data, start.ctypes.data, out.ctypes.data
+        )  # fmt: skip
+
+
+def _dot_rows_tame_compiled(rows: Bytes, packed: SignedBytes, start: Int32s, out: Int32s) -> None:
+    if len(rows):
+        _dot_rows_tame(
             rows.ctypes.data, len(rows), rows.shape[1] // 4, packed.ctypes.data, start.ctypes.data, out.ctypes.data
         )  # fmt: skip
 
@@ -71,6 +85,42 @@ All arrays C-contiguous, ``dim`` a multiple of 4; sums do not overflow for ``dim
 
 dot_rows_7 = kernel_or(dot_rows_plain)(_dot_rows_7_compiled)
 """The same of rows whose bytes are below 128: one product instead of two on processors with AVX2."""
+
+dot_rows_tame = kernel_or(dot_rows_plain)(_dot_rows_tame_compiled)
+"""The same of such rows with lanes from `tamed`, ``dim`` a multiple of 8: AVX2 widens the sums of four products, not of two."""
+
+MOST_OF_FOUR = 258
+"""What four signed bytes of one sign may add up to: times 127 it fits 16 bits."""
+
+
+def tamed(vectors: SignedBytes) -> tuple[SignedBytes, Int32s]:
+    """Divide vectors into ones whose sums of four products with bytes below 128 fit 16 bits, and the rest, which is little.
+
+    Parameters
+    ----------
+    vectors : (n, dim) int8
+        ``dim`` a multiple of 8.
+
+    Returns
+    -------
+    tame : (n, dim) int8
+    rest : (n_rest, 3) int32
+        Vector, dimension, and what is to be added there, in this order.
+    """
+    n, dim = vectors.shape
+    fours = vectors.reshape(n, dim // 8, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(n, dim // 8, 2, 4).astype(np.int32)
+    for sign in (1, -1):
+        while True:
+            excess = np.maximum(sign * fours, 0).sum(axis=-1) - MOST_OF_FOUR
+            where = np.nonzero(excess > 0)
+            if not len(where[0]):
+                break
+            largest = (sign * fours[where]).argmax(axis=-1)
+            fours[(*where, largest)] -= sign * np.minimum(sign * fours[(*where, largest)], excess[where])
+    tame = fours.reshape(n, dim // 8, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(n, dim)
+    rest = vectors - tame
+    where = np.nonzero(rest)
+    return tame.astype(np.int8), np.stack([*where, rest[where]], axis=1).astype(np.int32)
 
 
 def pack_lanes(vectors: SignedBytes) -> SignedBytes:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ...index.kernels import sum_kernel
 from ...index.kernels.dot_emitters import ROW_BITS
-from ...index.kernels.dot_products import LANES, dot_rows_7
+from ...index.kernels.dot_products import LANES, dot_rows_7, dot_rows_tame
 from ...index.kernels.dot_products import dot_rows as dot_rows_8
 from . import kernel
 
@@ -29,9 +29,11 @@ SIGNS, MIDDLES = np.int32(-2139062144), np.int32(0x40404040)  # 0x80808080
 TOP = (1 << (ROW_BITS - 1)) - 1
 """Largest size of a rounded activation; rows come with one more added: `ROW_BITS` bits in all."""
 OFFSET = TOP + 1
+NOWHERE = np.float32(-1e30)
+"""Score of a key that there is not."""
 TOP_SHARE = 2 * TOP + 1
 """What the largest weight of attention is rounded to."""
-dot_rows = dot_rows_7 if ROW_BITS == 7 else dot_rows_8
+dot_rows, dot_layer = (dot_rows_7, dot_rows_tame) if ROW_BITS == 7 else (dot_rows_8, dot_rows_8)
 
 
 class Linear(NamedTuple):
@@ -43,12 +45,16 @@ class Linear(NamedTuple):
     starts : (n_layers, n_out / 32, 32) int32
         Minus `OFFSET` times the sum of each output's weights: activations come with it added.
     scales, bias : (n_layers, n_out) float32
+    rest_starts, rest : (n_layers, n_out / 32 + 1) int32, (n_rest, 3) int32
+        What ``packed`` lacks of the weights of each block, see `dot_products.tamed`: input, lane, and the difference.
     """
 
     packed: SignedBytes
     starts: Int32s
     scales: Floats
     bias: Floats
+    rest_starts: Int32s
+    rest: Int32s
 
 
 class Layers(NamedTuple):
@@ -70,38 +76,45 @@ class Layers(NamedTuple):
 
 
 @kernel
-def largest_size(row: Floats, word: Int32s) -> np.float32:
+def largest_size(row: Floats) -> np.float32:
     """Largest absolute value of a row, at least 1e-30. Floats without sign are ordered as their bits, which vectorise."""
-    bits = row.view(np.int32)
     top = np.int32(0)
-    for d in range(len(bits)):
-        top = max(top, bits[d] & np.int32(0x7FFFFFFF))
-    word[0] = top
-    return max(word.view(np.float32)[0], np.float32(1e-30))
+    for d in range(len(row)):
+        top = max(top, np.int32(np.float32(row[d]).view(np.int32) & np.int32(0x7FFFFFFF)))
+    return max(np.int32(top).view(np.float32), np.float32(1e-30))
 
 
 @kernel
-def largest_number(row: Floats, word: Int32s) -> np.float32:
+def largest_number(row: Floats) -> np.float32:
     """Largest number of a row: bits of negative floats are turned over, so that all are ordered as integers."""
-    bits = row.view(np.int32)
     top = np.int32(-(1 << 31))
-    for d in range(len(bits)):
-        top = max(top, bits[d] ^ ((bits[d] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
-    word[0] = top ^ ((top >> np.int32(31)) & np.int32(0x7FFFFFFF))
-    return np.float32(word.view(np.float32)[0])
+    for d in range(len(row)):
+        bits = np.float32(row[d]).view(np.int32)
+        top = max(top, np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))))
+    return np.int32(top ^ ((top >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
 @kernel
 def round_rows(x: Floats, n: int, first: int, last: int, rows: Bytes, steps: Floats) -> None:
     """Round columns ``first`` to ``last`` of ``n`` rows of ``x`` to bytes, `OFFSET` added, each row by a step of its own."""
-    word, middle = np.empty(1, np.int32), np.float32(OFFSET + 0.5)
+    middle = np.float32(OFFSET + 0.5)
     for t in range(n):
-        row, out = x[t][first:last], rows[t]
-        top = largest_size(row, word)
+        row, out = x[t, first:last], rows[t]
+        top = largest_size(row)
         steps[t] = top / np.float32(TOP)
         inverse = np.float32(TOP) / top
         for d in range(len(row)):
             out[d] = np.uint8(np.int32(row[d] * inverse + middle))
+
+
+@kernel
+def block_sums(rows: Bytes, layer: Linear, number: int, block: int, sums: Int32s) -> None:
+    """Products of rounded rows with one block of a layer's weights, (n, 32)."""
+    dot_layer(rows, layer.packed[number, block], layer.starts[number, block], sums)
+    for i in range(layer.rest_starts[number, block], layer.rest_starts[number, block + 1]):
+        d, lane, more = layer.rest[i, 0], layer.rest[i, 1], layer.rest[i, 2]
+        for t in range(len(rows)):
+            sums[t, lane] += np.int32(rows[t, d]) * more
 
 
 @kernel
@@ -111,7 +124,7 @@ def linear(x: Floats, layer: Linear, number: int, scratch: Bytes, out: Floats) -
     round_rows(x, len(x), 0, x.shape[1], rows, steps)
     sums = np.empty((len(x), LANES), np.int32)
     for block in range(layer.packed.shape[1]):
-        dot_rows(rows, layer.packed[number, block], layer.starts[number, block], sums)
+        block_sums(rows, layer, number, block, sums)
         at = LANES * block
         scales, bias = layer.scales[number, at : at + LANES], layer.bias[number, at : at + LANES]
         for t in range(len(x)):
@@ -161,27 +174,22 @@ def gelu(x: Floats) -> None:
 
 
 @kernel
-def exponentials(x: Floats, bits: Int32s) -> None:
-    """``exp(x)`` of a row of numbers <= 0, in place, to 4e-6 of their value; ``bits`` is scratch as long as ``x``.
+def exponential(x: np.float32) -> np.float32:
+    """``exp(x)`` of a number <= 0, to 4e-6 of its value.
 
-    ``2^z`` is ``2^round(z)``, made of exponent bits, times a polynomial of the rest.
+    It is ``2^round(z)``, made of exponent bits, times a polynomial of the rest.
     """
-    powers = bits.view(np.float32)
-    for i in range(len(x)):
-        z = max(x[i], np.float32(-80)) * np.float32(1.4426950408889634)
-        whole = np.floor(z + np.float32(0.5))
-        bits[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-        x[i] = z - whole
-    for i in range(len(x)):
-        f = x[i]
-        p = np.float32(1.5403530e-4)
-        p = p * f + np.float32(1.3333558e-3)
-        p = p * f + np.float32(9.6181291e-3)
-        p = p * f + np.float32(5.5504109e-2)
-        p = p * f + np.float32(2.4022651e-1)
-        p = p * f + np.float32(6.9314718e-1)
-        p = p * f + np.float32(1)
-        x[i] = p * powers[i]
+    z = max(x, np.float32(-80)) * np.float32(1.4426950408889634)
+    whole = np.floor(z + np.float32(0.5))
+    f = z - whole
+    p = np.float32(1.5403530e-4)
+    p = p * f + np.float32(1.3333558e-3)
+    p = p * f + np.float32(9.6181291e-3)
+    p = p * f + np.float32(5.5504109e-2)
+    p = p * f + np.float32(2.4022651e-1)
+    p = p * f + np.float32(6.9314718e-1)
+    p = p * f + np.float32(1)
+    return p * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @kernel
@@ -231,15 +239,16 @@ def attend(mixed: Floats, n_keys: int, n_heads: int, out: Floats) -> None:
     """Attention of all tokens to the first ``n_keys``: mixed (n, 3 hidden), queries, keys and values; out (n, hidden)."""
     n, hidden = out.shape
     dim = hidden // n_heads
-    n_blocks, n_wide = (n_keys + LANES - 1) // LANES, (n_keys + 3) // 4 * 4
+    n_blocks = (n_keys + LANES - 1) // LANES
+    n_wide = n_blocks * LANES  # loops of whole vectors are several times as fast as their remainders
     key_words, key_starts = np.empty((n_blocks, dim // 4, LANES), np.int32), np.empty((n_blocks, LANES), np.int32)
     value_words = np.empty(((dim + LANES - 1) // LANES, n_wide // 4, LANES), np.int32)
     key_lanes = key_words.view(np.int8).reshape(n_blocks, dim // 4, LANES, 4)
     value_lanes = value_words.view(np.int8).reshape(len(value_words), n_wide // 4, LANES, 4)
-    key_steps, value_steps = np.zeros(n_blocks * LANES, np.float32), np.empty(dim, np.float32)
+    key_steps, value_steps = np.zeros(n_wide, np.float32), np.empty(dim, np.float32)
     rows, steps, zeros = np.empty((n, dim), np.uint8), np.empty(n, np.float32), np.zeros(LANES, np.int32)
-    scores, bits = np.empty((n, n_blocks * LANES), np.float32), np.empty(n_keys, np.int32)
-    shares, totals = np.zeros((n, n_wide), np.uint8), np.empty(n, np.float32)
+    scores = np.empty((n, n_wide), np.float32)
+    shares, totals = np.empty((n, n_wide), np.uint8), np.empty(n, np.float32)
     sums = np.empty((n, LANES), np.int32)
     root = np.float32(1 / np.sqrt(dim))
     for head in range(n_heads):
@@ -255,7 +264,8 @@ def attend(mixed: Floats, n_keys: int, n_heads: int, out: Floats) -> None:
                     key = LANES * block + j
                     scores[t, key] = np.float32(sums[t, j]) * (steps[t] * root * key_steps[key])
         for t in range(n):
-            totals[t] = softmax(scores[t][:n_keys], bits, shares[t])
+            scores[t, n_keys:] = NOWHERE
+            totals[t] = softmax(scores[t], shares[t])
         for block in range(len(value_lanes)):
             dot_rows(shares, value_lanes[block], zeros, sums)
             for t in range(n):
@@ -264,17 +274,13 @@ def attend(mixed: Floats, n_keys: int, n_heads: int, out: Floats) -> None:
 
 
 @kernel
-def softmax(scores: Floats, bits: Int32s, shares: Bytes) -> np.float32:
+def softmax(scores: Floats, shares: Bytes) -> np.float32:
     """Weights of one row as bytes, the largest `TOP_SHARE`; returns their sum."""
-    top, half = largest_number(scores, bits), np.float32(0.5)
+    top, count = largest_number(scores), np.int32(0)
     for j in range(len(scores)):
-        scores[j] -= top
-    exponentials(scores, bits)
-    count = np.int32(0)
-    for j in range(len(scores)):
-        share = np.int32(scores[j] * np.float32(TOP_SHARE) + half)
+        share = np.int32(exponential(scores[j] - top) * np.float32(TOP_SHARE) + np.float32(0.5))
         shares[j] = np.uint8(share)
-        count += share
+        count = np.int32(count + share)
     return np.float32(count)
 
 
@@ -337,7 +343,7 @@ def pool_terms(x: Floats, layer: Linear, rows_of_terms: SignedBytes, margin: flo
     sums = np.empty((len(x), LANES), np.int32)
     tops, tokens = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
     for block in range(layer.packed.shape[1]):
-        dot_rows(rows, layer.packed[0, block], layer.starts[0, block], sums)
+        block_sums(rows, layer, 0, block, sums)
         tops[:] = np.float32(-1e30)
         for t in range(len(x)):
             for j in range(LANES):

@@ -14,7 +14,15 @@ from llvmlite import ir
 
 from lexmax.index.kernels import JIT_OFF, dot_emitters, read_only
 from lexmax.index.kernels.checksums import SOUND, Checked
-from lexmax.index.kernels.dot_products import LANES, dot_rows, dot_rows_7, dot_rows_plain, pack_lanes
+from lexmax.index.kernels.dot_products import (
+    LANES,
+    dot_rows,
+    dot_rows_7,
+    dot_rows_plain,
+    dot_rows_tame,
+    pack_lanes,
+    tamed,
+)
 from lexmax.index.kernels.lists import count_documents, list_documents
 from lexmax.retrieval.kernels.centroids import (
     STEP,
@@ -64,6 +72,32 @@ def test_dot_rows_agree_with_arithmetic(seed, dim, n):
     assert np.array_equal(plain, out)
     dot_rows_7(rows >> 1, packed, start, out)
     assert np.array_equal(out[:n], (rows >> 1).astype(np.int64) @ vectors.T.astype(np.int64) + start)
+
+
+@examples
+@given(seed=seeds, dim=st.sampled_from([8, 32, 96, 128]), n=st.integers(0, 9))
+def test_products_of_tame_vectors_and_their_rest_agree_with_arithmetic(seed, dim, n):
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 128, (n, dim)).astype(np.uint8)
+    rows[:1] = 127
+    vectors, _ = lanes(rng, dim)
+    vectors[1] = np.where(rng.random(dim) < 0.5, vectors[1], 0)
+    tame, rest = tamed(vectors)
+    start, out = rng.integers(-9, 9, LANES).astype(np.int32), np.empty((n, LANES), np.int32)
+    dot_rows_tame(rows, pack_lanes(tame)[0], start, out)
+    for lane, d, more in rest:
+        out[:, lane] += rows[:, d].astype(np.int32) * more
+    assert np.array_equal(out, rows.astype(np.int64) @ vectors.T.astype(np.int64) + start)
+
+
+def test_few_of_ordinary_weights_are_not_tame():
+    weights = np.clip(np.rint(np.random.default_rng(0).normal(0, 38, (64, 384))), -127, 127).astype(np.int8)
+    tame, rest = tamed(weights)
+    assert 0 < len(rest) < weights.size / 1000
+    again = tame.astype(np.int32)
+    again[rest[:, 0], rest[:, 1]] += rest[:, 2]
+    assert np.array_equal(again, weights)
+    assert not len(tamed(tame)[1])
 
 
 def test_lanes_are_packed_four_dimensions_side_by_side():

@@ -18,7 +18,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from ....index.arrays import Floats
 from ....index.errors import RepresentationError
 from ....index.kernels import read_only
-from ....index.kernels.dot_products import LANES, SignedBytes, pack_lanes
+from ....index.kernels.dot_emitters import ROW_BITS
+from ....index.kernels.dot_products import LANES, SignedBytes, pack_lanes, tamed
 from ...kernels.bert import OFFSET, Layers, Linear, layer_norm, pool_terms, run_layers
 from ...models import is_shipped
 from ...workers import Workers
@@ -229,11 +230,19 @@ def _rounded(weight: Floats) -> tuple[SignedBytes, Floats]:
 def _stacked(layers: Sequence[tuple[Floats, Floats]]) -> Linear:
     parts = [(*_rounded(weight), bias) for weight, bias in layers]
     sums = np.stack([codes.sum(axis=1, dtype=np.int32) for codes, _, _ in parts])
+    whole = np.empty((0, 3), np.int32)
+    divided = [tamed(codes) if ROW_BITS == 7 else (codes, whole) for codes, _, _ in parts]
+    ends = np.cumsum([len(rest) for _, rest in divided])
+    blocks = np.arange(sums.shape[1] // LANES + 1) * LANES
+    starts = [np.searchsorted(rest[:, 0], blocks) + end - len(rest) for (_, rest), end in zip(divided, ends, strict=True)]
+    rests = np.concatenate([rest for _, rest in divided])
     return Linear(
-        packed=read_only(np.stack([pack_lanes(codes) for codes, _, _ in parts])),
+        packed=read_only(np.stack([pack_lanes(codes) for codes, _ in divided])),
         starts=read_only((-OFFSET * sums).astype(np.int32).reshape(len(parts), -1, LANES)),
         scales=read_only(np.stack([scales for _, scales, _ in parts])),
         bias=read_only(np.stack([bias for _, _, bias in parts])),
+        rest_starts=read_only(np.stack(starts).astype(np.int32)),
+        rest=read_only(np.stack([rests[:, 1], rests[:, 0] % LANES, rests[:, 2]], axis=1)),
     )
 
 
