@@ -1,4 +1,4 @@
-"""A BERT encoder in 8-bit integers (arXiv 1810.04805), one text at a time: no padding, no framework, no Python between layers.
+"""A BERT encoder in 8-bit integers (arXiv 1810.04805): no padding, no framework, no Python between layers.
 
 Every matrix product is one of unsigned bytes with signed ones (`index.kernels.lanes`). Weights have a scale for each output.
 Activations are rounded to bytes token by token, by the largest of each token, so that one token's outliers cost the others
@@ -285,8 +285,12 @@ def softmax(scores: Floats, shares: Bytes) -> np.float32:
 
 
 @kernel
-def run_layers(x: Floats, layers: Layers, n_keys: int, n_heads: int, epsilon: float) -> None:
-    """Run all layers over one text's embeddings (n, hidden), in place; its first ``n_keys`` tokens are attended to."""
+def run_layers(x: Floats, layers: Layers, ends: Int32s, n_keys: Int32s, n_heads: int, epsilon: float) -> None:
+    """Run all layers over the embeddings (n, hidden) of some texts, end to end, in place.
+
+    ``ends`` (n_texts,) int32 is where each text ends, ``n_keys`` how many of its first tokens are attended to. Short texts go
+    together, as weights are then read once for all; each gets the numbers that it gets alone.
+    """
     n, hidden = x.shape
     mixed, context = np.empty((n, 3 * hidden), np.float32), np.empty((n, hidden), np.float32)
     wide, added = np.empty((n, layers.widened.bias.shape[1]), np.float32), np.empty((n, hidden), np.float32)
@@ -294,7 +298,10 @@ def run_layers(x: Floats, layers: Layers, n_keys: int, n_heads: int, epsilon: fl
     for number in range(len(layers.norms)):
         norms = layers.norms[number]
         linear(x, layers.attended, number, scratch, mixed)
-        attend(mixed, n_keys, n_heads, context)
+        first = 0
+        for i in range(len(ends)):
+            attend(mixed[first : ends[i]], n_keys[i], n_heads, context[first : ends[i]])
+            first = ends[i]
         linear(context, layers.joined, number, scratch, added)
         add(x, added)
         layer_norm(x, norms[0, 0], norms[0, 1], epsilon)

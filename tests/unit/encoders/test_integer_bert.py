@@ -10,6 +10,7 @@ import torch
 
 from lexmax import load_encoder
 from lexmax.index.errors import RepresentationError
+from lexmax.retrieval.encoders.networks import integer_bert
 from lexmax.retrieval.encoders.networks.integer_bert import IntegerBert, IntegerVocabulary
 from lexmax.retrieval.encoders.networks.masked_lm import MaskedLanguageModel
 from lexmax.retrieval.encoders.networks.token_network import TokenNetwork, TokenRow
@@ -84,6 +85,15 @@ def test_threads_change_nothing(network):
     finally:
         torch.set_num_threads(before)
     assert all(np.array_equal(a, b) for a, b in zip(one, four, strict=True))
+
+
+@pytest.mark.parametrize("together", [1, 40, 128])
+def test_short_texts_that_go_together_get_what_they_get_alone(network, together, monkeypatch):
+    monkeypatch.setattr(integer_bert, "TOGETHER", together)
+    integers = IntegerBert(network.base_model, Path("m"))
+    attended = [max(1, len(ids) // 2) for ids in texts()]
+    alone = [integers.states([ids], [n])[0] for ids, n in zip(texts(), attended, strict=True)]
+    assert all(np.array_equal(a, b) for a, b in zip(alone, integers.states(texts(), attended), strict=True))
 
 
 def test_pooled_logits_are_exact_for_the_features(network):
