@@ -146,7 +146,8 @@ class Corpus(Iterator[Document]):
             last = records.name, 0
             while chunk := self._chunk(items, min(size, n_docs - len(places)), last):
                 last = chunk[-1][:2]
-                columns = records.columns([item for _, _, item in chunk]) if self._resolved else None
+                settled = self._resolved or isinstance(chunk[0][2], Document)
+                columns = records.columns([item for _, _, item in chunk]) if settled else None
                 if columns is not None:
                     places += [(path, line) for path, line, _ in chunk]
                     self.place = Place(*places[-1])
@@ -244,17 +245,19 @@ class _Records:
         return document
 
     def columns(self, items: Sequence[Item]) -> DocumentColumns | None:
-        """Return documents of records that have strings under the keys of id, title and text, and nothing else; else None."""
-        fields = self.fields
+        """Return documents as columns, and of records that have strings for id, title and text alone; None for others."""
+        kinds, fields = set(map(type, items)), self.fields
+        records: Sequence[Any] = items
+        if kinds == {Document}:
+            return DocumentColumns.of(records)
         titles_of, texts_of = fields.title or (), fields.text or ()
         if self._open or fields.metadata is not None or len(titles_of) > 1 or len(texts_of) != 1:
             return None
-        records: Sequence[Any] = items
-        if set(map(type, items)) != {dict} or not self.fields.plain.issuperset(chain.from_iterable(records)):
+        if kinds != {dict} or not fields.plain.issuperset(chain.from_iterable(records)):
             return None
         id_key, text_key, title_key = fields.id, texts_of[0], titles_of[0] if titles_of else None
         doc_ids, texts = [each.get(id_key) for each in records], [each.get(text_key) for each in records]
-        titles = [each.get(title_key) or "" for each in records]
+        titles = ["" if (title := each.get(title_key)) is None else title for each in records]
         if {*map(type, doc_ids), *map(type, titles), *map(type, texts)} != {str} or "" in doc_ids:
             return None
         return DocumentColumns(doc_ids, titles, texts)

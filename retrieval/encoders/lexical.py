@@ -130,7 +130,7 @@ class LexicalEncoder:
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         numbers: defaultdict[str, int] = defaultdict(count().__next__)
         try:
-            ids = np.fromiter(map(numbers.__getitem__, chain.from_iterable(rows)), np.int32, int(lengths.sum()))
+            ids = np.array(list(map(numbers.__getitem__, chain.from_iterable(rows))), np.int32)
         except TypeError as problem:
             raise TypeError(f"token_lists are lists of words: {problem}") from None
         _check_words(numbers.keys())

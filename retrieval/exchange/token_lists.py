@@ -17,7 +17,7 @@ from ..fields import FieldEncoder
 from ..progress import Progress
 from .importing import write_index
 
-BATCH_DOCUMENTS = 1 << 15
+BATCH_DOCUMENTS = 1 << 16
 
 
 def import_tokens(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError, MissingDependencyError
 from lexmax.retrieval.corpora import lines, tables
+from lexmax.retrieval.corpora.objects import as_documents
 from lexmax.retrieval.corpora.reading import BadRecord, BadRecords, Fields, read_corpus
 
 GOOD = b'{"_id": "d1", "title": "Cats", "text": "Cats purr."}'
@@ -345,6 +346,7 @@ MIXED = [
     b'{"_id": "n", "title": null, "text": "no title"}',
     b'{"_id": "t", "title": "no text"}',
     b'{"_id": "", "text": "no id"}',
+    b'{"_id": "z", "title": 0, "text": "a number as title"}',
     *(b'{"_id": "b%d", "text": "more words %d"}' % (i, i) for i in range(40)),
 ]
 
@@ -365,7 +367,7 @@ def test_batches_have_the_documents_and_places_that_reading_one_by_one_has(tmp_p
     assert [place for _, places in batches for place in places] == [place for _, place in expected][n_before:]
     assert max(len(columns) for columns, _ in batches) <= n_docs
     assert together == one_by_one
-    assert together.n_records == 4
+    assert together.n_records == 6
     assert corpus.fields == Fields(id="_id", title=("title",), text=("text",))
 
 
@@ -386,3 +388,15 @@ def test_a_stream_that_breaks_off_is_told_with_its_line_by_batches_too(tmp_path)
     with pytest.raises(DatasetError, match="cannot be read on") as together:
         list(read_corpus(path).batches(1000, 1 << 20))
     assert str(together.value) == str(one_by_one.value)
+
+
+def test_batches_of_documents_and_of_what_else_is_no_record(tmp_path):
+    path = tmp_path / "c.tsv"
+    path.write_text("".join(f"d{i}\ttitle\ttext {i}\n" for i in range(30)))
+    documents = list(read_corpus(path))
+    ((columns, places),) = read_corpus(path).batches(100, 1 << 20)
+    assert list(columns) == documents
+    assert places == [(str(path), i + 1) for i in range(30)]
+    mixed = [*documents, "a string", {"id": "x", "text": "a dict"}, *documents[:1]]
+    batches = list(as_documents(mixed).batches(20, 1 << 20))
+    assert [document for columns, _ in batches for document in columns] == list(as_documents(mixed))
