@@ -103,9 +103,10 @@ def _item(position: int, item: Any) -> Item:
                 return _foreign(position, item, text)
     except ValueError as error:
         return error
+    hint = "; lists of words are for import_tokens" if isinstance(item, list) else ""
     raise TypeError(
         f"{NAME}[{position}] is of type {type(item).__name__}: Document, str, dict, (id, text), or an object with text and "
-        "metadata is expected"
+        f"metadata is expected{hint}"
     )
 
 

@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexmax import Retriever, build_index
@@ -135,6 +135,7 @@ TEXTS = st.lists(
 
 
 @pytest.mark.parametrize("tokenizer", ["words", "whitespace"])
+@settings(deadline=None)  # the first example loads kernels
 @given(texts=TEXTS)
 def test_counts_of_documents_are_those_of_their_words(tokenizer, texts):
     encoder = LexicalEncoder(tokenizer=tokenizer, stemmer="none", stop_words="none")
@@ -147,11 +148,12 @@ def test_counts_of_documents_are_those_of_their_words(tokenizer, texts):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"tokenizer": "whitespace"}, {"stemmer": "turkish"}, {"min_length": 2, "stop_words": ["st"]}]
+    "chosen", [{}, {"tokenizer": "whitespace"}, {"stemmer": "turkish"}, {"min_length": 2, "stop_words": ["st"]}]
 )
+@settings(deadline=None)
 @given(texts=TEXTS)
-def test_lists_of_words_are_counted_as_their_text(settings, texts):
-    encoder = LexicalEncoder(**settings)
+def test_lists_of_words_are_counted_as_their_text(chosen, texts):
+    encoder = LexicalEncoder(**chosen)
     lists = [text.split(" ") for text in texts]
     found, expected = encoder.encode_tokens(iter(lists)), encoder.encode_documents(texts)
     assert found.vocabulary == expected.vocabulary

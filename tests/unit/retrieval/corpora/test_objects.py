@@ -72,6 +72,8 @@ def test_malformed_items_are_named(item, reason):
 def test_unknown_items():
     with pytest.raises(TypeError, match=r"documents\[1\] is of type float"):
         list(as_documents(["x", 1.5]))
+    with pytest.raises(TypeError, match=r"documents\[0\] is of type list.* import_tokens"):
+        list(as_documents([["cats", "purr"]]))
 
 
 def test_arrow():
