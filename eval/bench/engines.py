@@ -112,7 +112,8 @@ def open_lexmax(folder: Path, *, n_threads: int = 1) -> Opened:
 
     def rounded(query: Query) -> Query:
         integers = integer_query(field, prepare(query), 0)
-        return Query(integers.terms, integers.weights)
+        known = integers.weights > 0
+        return Query(integers.terms[known], integers.weights[known])
 
     def documents(hits: Hits) -> npt.NDArray[np.int64]:
         return hits.doc_nums.astype(np.int64)
@@ -121,7 +122,6 @@ def open_lexmax(folder: Path, *, n_threads: int = 1) -> Opened:
         LEXMAX: way("auto"),
         f"{LEXMAX}-blockmax": way("blockmax"),
         f"{LEXMAX}-scan": way("scan"),
-        f"{LEXMAX}-maxscore": way("maxscore"),
         f"{LEXMAX}-exhaustive": oracle.search,
     }
     threaded = {f"{LEXMAX}-{n_threads}-threads": n_threads} if n_threads > 1 else {}

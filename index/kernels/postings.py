@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import kernel
+from . import kernel, kernel_or
 from .checksums import is_unread, verify_span
+from .handles import array_at
 from .rows import rank_bytes
 
 BLOCK = 8
@@ -28,10 +29,10 @@ I32 = npt.NDArray[np.int32]
 
 
 class PostingArrays(NamedTuple):
-    """What query kernels read of a segment; `index.inverted` draws the picture.
+    """What query kernels read of a segment; `index.inverted` draws the picture, and `opened` knows order and types.
 
     All are read-only but ``states``; the last three are those of `checksums.Checked`, for what is verified as it is read:
-    slots, impacts, dense and forward. ``origins`` (4,) are the bytes of the content that these four begin at.
+    slots, impacts, dense, forward and columns. ``origins`` (5,) are the bytes of the content that these five begin at.
     """
 
     starts: I64
@@ -43,12 +44,33 @@ class PostingArrays(NamedTuple):
     kth: U8
     dense_rows: I32
     dense: U8
+    column_of: I32
+    columns: U8
     forward_indptr: I64
     forward: U8
     origins: I64
     content: U8
     checksums: U32
     states: U8
+
+
+U8_AT, U16_AT, I32_AT, U32_AT, I64_AT = (array_at(kind) for kind in ("uint8", "uint16", "int32", "uint32", "int64"))
+U8_ROWS_AT, STATES_AT = array_at("uint8", 2), array_at("uint8", writable=True)
+
+
+def _opened_plain(packed: Any) -> PostingArrays:
+    """Do what `opened` does with the arrays themselves."""
+    return PostingArrays(*packed)
+
+
+@kernel_or(_opened_plain)
+def opened(packed: Any) -> PostingArrays:
+    """Return the arrays of a segment from `inverted.InvertedIndex.packed`."""
+    return PostingArrays(
+        I64_AT(packed, 0), U16_AT(packed, 3), U8_AT(packed, 6), I64_AT(packed, 9), U16_AT(packed, 12), U32_AT(packed, 15),
+        U8_ROWS_AT(packed, 18), I32_AT(packed, 21), U8_ROWS_AT(packed, 24), I32_AT(packed, 27), U8_ROWS_AT(packed, 30),
+        I64_AT(packed, 33), U8_AT(packed, 36), I64_AT(packed, 39), U8_AT(packed, 42), U32_AT(packed, 45), STATES_AT(packed, 48),
+    )  # fmt: skip
 
 
 @kernel
@@ -186,18 +208,71 @@ def block_maxima(
 
 
 @kernel
-def verify_lists(arrays: PostingArrays, ranks: I64) -> None:
-    """Verify what a search reads of some terms: postings and block maxima."""
-    starts, dense_rows, width, states = arrays.starts, arrays.dense_rows, arrays.dense.shape[1], arrays.states
-    slots_at, impacts_at, dense_at = arrays.origins[0], arrays.origins[1], arrays.origins[2]
+def fill_columns(terms: I64, starts: I64, slots: U16, impacts: U8, run_starts: I64, run_windows: U16, run_offsets: U32,
+                 window: int, width: int) -> U8:  # fmt: skip
+    """(len(terms), width) impact of each listed term in each document, 0 where it has none: what postings say, spread out."""
+    columns = np.zeros((len(terms), width), np.uint8)
+    for i in range(len(terms)):
+        t = terms[i]
+        for r in range(run_starts[t], run_starts[t + 1]):
+            first, end = run_span(starts, run_starts, run_offsets, t, r)
+            base = np.int64(run_windows[r]) * window
+            for p in range(first, end):
+                columns[i, base + slots[p]] = impacts[p]
+    return columns
+
+
+@kernel
+def verify_postings(arrays: PostingArrays, ranks: I64) -> None:
+    """Verify the postings of some terms before they are read."""
+    starts, states, slots_at, impacts_at = arrays.starts, arrays.states, arrays.origins[0], arrays.origins[1]
     for i in range(len(ranks)):
-        first, end, row = starts[ranks[i]], starts[ranks[i] + 1], np.int64(dense_rows[ranks[i]])
+        first, end = starts[ranks[i]], starts[ranks[i] + 1]
         if is_unread(states, slots_at + 2 * first, slots_at + 2 * end):
             verify_span(arrays, slots_at + 2 * first, slots_at + 2 * end)
         if is_unread(states, impacts_at + first, impacts_at + end):
             verify_span(arrays, impacts_at + first, impacts_at + end)
-        if row >= 0 and is_unread(states, dense_at + width * row, dense_at + width * (row + 1)):
-            verify_span(arrays, dense_at + width * row, dense_at + width * (row + 1))
+
+
+@kernel
+def verify_maxima(arrays: PostingArrays, ranks: I64) -> None:
+    """Verify the block maxima of some terms, of those that have any."""
+    dense_rows, width, states, at = arrays.dense_rows, arrays.dense.shape[1], arrays.states, arrays.origins[2]
+    for i in range(len(ranks)):
+        row = np.int64(dense_rows[ranks[i]])
+        if row >= 0 and is_unread(states, at + width * row, at + width * (row + 1)):
+            verify_span(arrays, at + width * row, at + width * (row + 1))
+
+
+@kernel
+def verify_columns(arrays: PostingArrays, ranks: I64) -> None:
+    """Verify the columns of some terms, which all have one."""
+    column_of, width, states, at = arrays.column_of, arrays.columns.shape[1], arrays.states, arrays.origins[4]
+    for i in range(len(ranks)):
+        first = at + width * np.int64(column_of[ranks[i]])
+        if is_unread(states, first, first + width):
+            verify_span(arrays, first, first + width)
+
+
+@kernel
+def unpack_documents(packed: Any, documents: I32) -> tuple[I64, U32, U8]:
+    """Rows of some documents, verified: offsets (n + 1,), ranks and impacts (n_entries,)."""
+    arrays = opened(packed)
+    verify_rows(arrays, 0, documents, 1)
+    indptr = np.zeros(len(documents) + 1, np.int64)
+    for i in range(len(documents)):
+        d = np.int64(documents[i])
+        indptr[i + 1] = indptr[i] + arrays.forward_indptr[d + 1] - arrays.forward_indptr[d]
+    width, rows = rank_bytes(len(arrays.starts) - 1), arrays.forward
+    ranks, impacts = np.empty(indptr[-1], np.uint32), np.empty(indptr[-1], np.uint8)
+    for i in range(len(documents)):
+        n, start = indptr[i + 1] - indptr[i], (width + 1) * arrays.forward_indptr[np.int64(documents[i])]
+        for j in range(n):
+            rank = np.uint32(0)
+            for byte in range(width):
+                rank |= np.uint32(rows[start + width * j + byte]) << np.uint32(8 * byte)
+            ranks[indptr[i] + j], impacts[indptr[i] + j] = rank, rows[start + width * n + j]
+    return indptr, ranks, impacts
 
 
 @kernel

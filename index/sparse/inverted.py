@@ -8,11 +8,14 @@ Arrays of ``inverted.lex``; T distinct terms, P postings, n documents, windows o
     run_starts (T+1,) i64 | run_windows (R,) u16 | run_offsets (R,) u32   where each window's postings begin
     kth (T, 4) u8                    1st, 10th, 100th and 1000th largest impact
     dense_rows (T,) i32 | dense (F, blocks / 2) u8   block maxima of the F frequent terms, 4 bits each; -1: none
+    column_of (T,) i32 | columns (C, n padded to 64) u8   impacts of the C most frequent terms by document; -1: none
     forward_indptr (n+1,) i64 | forward u8     document rows, packed as `kernels.rows` says
     counts (P,) u8 to u32 | lengths (n,) u32    BM25 only: what the impacts were computed from
     weights (P,) f32                  other fields, and only while the field's scale does not fit them (see `weighing`)
 
-A term that is not frequent needs no block maxima: adding the impacts of its postings to their blocks is a bound too.
+A term that is not frequent needs no block maxima: adding the impacts of its postings to their blocks is a bound too. A scan
+adds a column with vector instructions, 64 documents at a time, and then needs no postings of its term. Files that earlier
+versions wrote have no columns.
 """
 
 from __future__ import annotations
@@ -27,13 +30,16 @@ import numpy.typing as npt
 
 from ..array_files import ArrayFile, ArrayFileWriter
 from ..arrays import Floats, Int32s, Int64s, is_indptr, joined_offsets, picks_of
+from ..kernels import is_interpreted, read_only
 from ..kernels import postings as kernels
-from ..kernels import read_only
+from ..kernels.checksums import CHUNK_BITS, SOUND
+from ..kernels.handles import handle_of
 from ..kernels.postings import BLOCK, KTH, PostingArrays
 from ..kernels.rows import PAD, pack_rows, rank_bytes, unpack_rows
 from .quantize import Impacts
 
 KIND = "inverted"
+_READ = ("slots", "impacts", "dense", "forward", "columns")
 WINDOW = 32768
 """Documents of a window: its 16-bit scores fill 64 KiB, which a second-level cache holds."""
 WINDOW_STEP = 512
@@ -43,6 +49,10 @@ MAX_COUNTED_TERM = 1 << 26
 COUNTS = ("uint8", "uint16", "uint32")
 DENSE_SHARE = 0.02
 """A term in more than this share of the documents gets a dense row of block maxima."""
+COLUMN_SHARE = 0.125
+"""A term in more than this share of the documents gets a column: from here on it is faster than the term's postings."""
+COLUMN_STEP = 64
+"""Columns are padded to a multiple of so many documents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +127,17 @@ def invert(rows: ImpactRows) -> dict[str, npt.NDArray[Any]]:
     n_blocks = -(-n_docs // window) * (window // BLOCK)
     kth = kernels.kth_impacts(starts, impacts, KTH)
     dense = kernels.block_maxima(frequent, starts, slots, impacts, run_starts, run_windows, run_offsets, kth, window, n_blocks)
+    common = np.flatnonzero(np.diff(starts) > max(COLUMN_SHARE * n_docs, BLOCK))
+    column_of = np.full(len(terms), -1, np.int32)
+    column_of[common] = np.arange(len(common))
+    columns = kernels.fill_columns(
+        common, starts, slots, impacts, run_starts, run_windows, run_offsets, window, _padded(n_docs)
+    )  # fmt: skip
     arrays: dict[str, npt.NDArray[Any]] = {
         "shape": np.array([n_docs, window], np.int64), "terms": terms, "starts": starts, "run_starts": run_starts,
         "run_windows": run_windows, "run_offsets": run_offsets, "kth": kth, "dense_rows": dense_rows,
         "forward_indptr": rows.indptr, "slots": slots, "impacts": impacts, "dense": dense,
+        "column_of": column_of, "columns": columns,
         "forward": pack_rows(rows.indptr, ranks, rows.impacts, rank_bytes(len(terms))),
     }  # fmt: skip
     if rows.counts is not None and rows.lengths is not None:
@@ -161,6 +178,7 @@ class InvertedIndex:
         n_terms, n_windows = len(self.terms), -(-self.n_docs // window)
         slots = file.unverified("slots", "uint16", (None,))
         run_windows = file.array("run_windows", "uint16", (None,))
+        column_of, columns = self._columns(n_terms)
         self.arrays = PostingArrays(
             starts=file.array("starts", "int64", (n_terms + 1,)),
             slots=slots,
@@ -171,14 +189,27 @@ class InvertedIndex:
             kth=file.array("kth", "uint8", (n_terms, len(KTH))),
             dense_rows=file.array("dense_rows", "int32", (n_terms,)),
             dense=file.unverified("dense", "uint8", (None, n_windows * (window // BLOCK) // 2)),
+            column_of=column_of,
+            columns=columns,
             forward_indptr=file.array("forward_indptr", "int64", (self.n_docs + 1,)),
             forward=file.unverified("forward", "uint8", (len(slots) * (rank_bytes(n_terms) + 1) + PAD,)),
-            origins=read_only(np.array([file.origin(name) for name in ("slots", "impacts", "dense", "forward")])),
+            origins=read_only(np.array([file.origin(name) if name in file else 0 for name in _READ])),
             **file.checked._asdict(),
         )
-        self.packed = tuple(self.arrays)
-        """The arrays as kernels take them that are called for each query."""
+        self._handle = handle_of(self.arrays)
         self._validate(n_windows)
+
+    @property
+    def packed(self) -> Any:
+        """The arrays as kernels take them that are called for each query: see `kernels.postings.opened`."""
+        return tuple(self.arrays) if is_interpreted() else self._handle
+
+    def _columns(self, n_terms: int) -> tuple[Int32s, Impacts]:
+        """Read ``column_of`` and ``columns``; a file without them is read as one in which no term is frequent enough."""
+        width = _padded(self.n_docs)
+        if "columns" in self.file:
+            return self.file.array("column_of", "int32", (n_terms,)), self.file.unverified("columns", "uint8", (None, width))
+        return read_only(np.full(n_terms, -1, np.int32)), read_only(np.empty((0, width), np.uint8))
 
     @property
     def counts(self) -> npt.NDArray[Any] | None:
@@ -237,6 +268,13 @@ class InvertedIndex:
         self.file.require(not len(ranks) or int(ranks.max()) < len(self.terms), f"ranks below {len(self.terms)}")
         return ranks, impacts
 
+    def rows_of(self, documents: Int32s) -> ImpactRows:
+        """Rows of some documents, terms and impacts alone, verified; ``documents`` (n,) ascending."""
+        indptr, ranks, impacts = kernels.unpack_documents(self.packed, documents)
+        self.file.raise_damage()
+        self.file.require(not len(ranks) or int(ranks.max()) < len(self.terms), f"ranks below {len(self.terms)}")
+        return ImpactRows(indptr=indptr, terms=self.terms[ranks], impacts=impacts)
+
     def verify_rows(self, first: int, last: int) -> None:
         """Verify the rows of the documents ``first`` to ``last``, before a kernel that does not."""
         span = (rank_bytes(len(self.terms)) + 1) * self.arrays.forward_indptr[[first, last]]
@@ -273,6 +311,8 @@ class InvertedIndex:
         """Verify every checksum, and that all arrays are what a build of the document rows would write."""
         self.file.verify()
         for name, array in invert(self.rows()).items():
+            if name in ("column_of", "columns") and "columns" not in self.file:
+                continue  # an earlier version wrote it
             stored = self.file.array(name, array.dtype.name, array.shape)
             self.file.require(np.array_equal(stored, array), f"{name} that follow from the document rows")
 
@@ -281,8 +321,40 @@ class InvertedIndex:
         require(is_indptr(arrays.starts, n_postings) and is_indptr(arrays.run_starts, len(arrays.run_windows)))
         require(is_indptr(arrays.forward_indptr, n_postings))
         require(not n_terms or -1 <= arrays.dense_rows.min() <= arrays.dense_rows.max() < len(arrays.dense))
+        require(not n_terms or -1 <= arrays.column_of.min() <= arrays.column_of.max() < len(arrays.columns))
         require(not n_terms or (self.terms[0] >= 0 and np.all(self.terms[1:] > self.terms[:-1])), "ascending terms")
         require(_are_runs(arrays, n_windows))
+
+
+class MemoryIndex:
+    """An inverted part that is not kept: rows of some documents, inverted in memory.
+
+    Attributes
+    ----------
+    terms, window, arrays, packed
+        As those of `InvertedIndex`; there is nothing to verify.
+    """
+
+    def __init__(self, rows: ImpactRows) -> None:
+        arrays = invert(rows)
+        self.terms: Int32s = arrays["terms"]
+        self.window = int(arrays["shape"][1])
+        longest = max(array.nbytes for array in arrays.values())
+        arrays |= {
+            "origins": np.zeros(len(_READ), np.int64), "content": np.empty(0, np.uint8), "checksums": np.empty(0, np.uint32),
+            "states": np.full((longest >> CHUNK_BITS) + 2, SOUND, np.uint8),
+        }  # fmt: skip
+        self.arrays = PostingArrays(*(arrays[name] for name in PostingArrays._fields))
+        self._handle = handle_of(self.arrays)
+
+    @property
+    def packed(self) -> Any:
+        """As `InvertedIndex.packed`."""
+        return tuple(self.arrays) if is_interpreted() else self._handle
+
+
+def _padded(n_docs: int) -> int:
+    return -(-n_docs // COLUMN_STEP) * COLUMN_STEP
 
 
 def _are_runs(arrays: PostingArrays, n_windows: int) -> bool:

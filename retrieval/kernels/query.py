@@ -8,11 +8,11 @@ import numpy.typing as npt
 from ...index.kernels.postings import I32, I64, KTH, U8
 from ...index.kernels.sorting import sort
 from . import Integer, kernel
-from .topk import Keys, cut
+from .topk import HEAP_K, Keys
 
 MAX_WEIGHT = 255
-MIN_TOP_WEIGHT = 32
-"""The heaviest term keeps at least this many levels, even when 16-bit sums then do not suffice."""
+MIN_TOP_WEIGHT = 64
+"""The heaviest term keeps at least this many levels, even when 16-bit sums might then not suffice."""
 MAX_NARROW_SCORE = 65_535
 MAX_SCORE = 2**31 - 1
 SHARES = 2.0**24
@@ -22,11 +22,11 @@ Floats = npt.NDArray[np.float32]
 
 
 @kernel
-def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float, bool]:
+def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float | np.float64, bool | np.bool_]:
     """Fill ``integers`` with the weights rounded to 1..255, 0 where ``tops``, the reach of the term, is 0.
 
-    As fine as 16-bit sums allow, but never below 32 levels for the heaviest term where 31-bit sums allow that. Whole numbers
-    that fit are kept as they are.
+    As fine as 16-bit sums allow, but never below 64 levels for the heaviest term where 31-bit sums allow that. Whole numbers up
+    to 255 are kept as they are.
 
     Returns
     -------
@@ -52,25 +52,18 @@ def weigh(weights: Floats, tops: I64, integers: I64) -> tuple[float, bool]:
         if tops[i] > 0:
             shares += np.int64(np.rint(np.float64(weights[i]) / top * SHARES)) * tops[i]
     reach = max(np.float64(shares), 1.0) * top / SHARES
-    scale = np.float64(MAX_WEIGHT) / top
-    if whole and top <= MAX_WEIGHT and reach <= MAX_NARROW_SCORE:
-        scale = np.float64(1.0)
-    while True:
-        total = round_weights(weights, tops, scale, integers)
-        if total <= MAX_NARROW_SCORE:
-            return scale, True
-        scale = min(scale * 0.98, MAX_NARROW_SCORE / reach)
-        if scale * top < MIN_TOP_WEIGHT:
-            break
-    scale = np.float64(MAX_WEIGHT) / top
+    scale = np.float64(1.0) if whole and top <= MAX_WEIGHT else np.float64(MAX_WEIGHT) / top
     total = round_weights(weights, tops, scale, integers)
+    while total > MAX_NARROW_SCORE and scale * top > MIN_TOP_WEIGHT and not (whole and scale == 1.0):
+        scale = max(min(scale * 0.98, MAX_NARROW_SCORE / reach), MIN_TOP_WEIGHT / top)
+        total = round_weights(weights, tops, scale, integers)
     if total > MAX_SCORE:
         scale *= np.float64(MAX_SCORE) / total
     while round_weights(weights, tops, scale, integers) > MAX_SCORE:  # rounded up
         if scale * top < 1:
             raise ValueError("the query has too many terms: its scores do not fit 31 bits; leave out the lightest terms")
         scale *= 0.99
-    return scale, False
+    return scale, total <= MAX_NARROW_SCORE
 
 
 @kernel
@@ -87,39 +80,37 @@ def round_weights(weights: Floats, tops: I64, scale: float, integers: I64) -> In
 
 @kernel
 def seed(kth: U8, ranks: I64, integers: I64, needed: Integer) -> Integer:
-    """Return a score that at least ``needed`` documents of the segment exceed, because one term alone gives it to them."""
+    """Return a score that at least ``needed`` documents of the segment exceed, because one term alone gives it to them.
+
+    ``ranks``, ``integers`` (n_terms,): terms that the segment has.
+    """
     column = 0
     while column < len(KTH) and KTH[column] < needed:
         column += 1
     best = np.int64(0)
     if column < len(KTH):
         for i in range(len(ranks)):
-            if ranks[i] >= 0:
-                best = max(best, np.int64(kth[ranks[i], column]) * integers[i])
+            best = max(best, np.int64(kth[ranks[i], column]) * integers[i])
     return max(best - 1, np.int64(0))
 
 
 @kernel
-def count_postings(starts: I64, ranks: I64) -> Integer:
-    """Postings of all terms of a segment's query."""
-    n = np.int64(0)
-    for i in range(len(ranks)):
-        if ranks[i] >= 0:
-            n += starts[ranks[i] + 1] - starts[ranks[i]]
-    return n
-
-
-@kernel
-def finish(keys: Keys, n: Integer, k: Integer, divisor: float) -> tuple[I32, Floats]:
-    """doc_nums and float scores of the k best of ``keys[:n]``, best first."""
-    size = min(n, k)
-    if n > k:
-        cut(keys, n, k)
-    best = keys[:size].copy()
-    sort(best)
+def finish(keys: Keys, k: Integer, divisor: float) -> tuple[I32, Floats]:
+    """doc_nums and float scores of the k best of the ``keys``, best first; more than `topk.HEAP_K` keys ascend already."""
+    size = min(len(keys), k)
+    if len(keys) <= HEAP_K:
+        sort(keys)
     doc_nums, scores = np.empty(size, np.int32), np.empty(size, np.float32)
     for i in range(size):
-        key = best[size - 1 - i]
+        key = keys[len(keys) - 1 - i]
         doc_nums[i] = np.int64(0xFFFFFFFF) - (key & np.int64(0xFFFFFFFF))
         scores[i] = np.float64(key >> 32) / divisor
     return doc_nums, scores
+
+
+def answers(keys: Keys, k: int, divisor: float) -> tuple[I32, Floats]:
+    """doc_nums and float scores of the k best of ``keys``, best first."""
+    if len(keys) > HEAP_K:
+        keys.sort()  # NumPy's sort is vectorised
+    found: tuple[I32, Floats] = finish(keys, k, divisor)
+    return found

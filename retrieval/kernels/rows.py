@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...index.kernels.postings import I32, I64, PostingArrays, verify_rows
+from ...index.kernels.postings import I32, I64, PostingArrays, opened, verify_rows
 from ...index.kernels.rows import rank_bytes
 from . import Integer, kernel
 from .prefetch import LINE_BYTES, prefetch
@@ -37,12 +37,12 @@ def prefetch_rows(arrays: PostingArrays, d: Integer, end: Integer) -> None:
 
 
 @kernel
-def score_rows(packed: tuple[Any, ...], documents: I32, ranks: Ranks, weights: Accumulator, scores: I64) -> None:
+def score_rows(packed: Any, documents: I32, ranks: Ranks, weights: Accumulator, scores: I64) -> None:
     """Fill ``scores`` (n,) with those of some of a segment's documents: positions in any order, the same more than once.
 
-    ``packed`` is as in `search.search_windows`; ``ranks``, ``weights`` (n_terms,) are the query; no score may pass 2**32 - 1.
+    ``packed`` is as in `search.scan_windows`; ``ranks``, ``weights`` (n_terms,) are the query; no score may pass 2**32 - 1.
     """
-    arrays = PostingArrays(*packed)
+    arrays = opened(packed)
     verify_rows(arrays, 0, documents, 1)
     for i in range(len(documents)):
         if i + 2 * AHEAD < len(documents):
@@ -55,15 +55,15 @@ def score_rows(packed: tuple[Any, ...], documents: I32, ranks: Ranks, weights: A
 
 @kernel
 def search_rows(
-    packed: tuple[Any, ...], base: Integer, documents: I32, ranks: Ranks, integers: Ranks, keys: Keys, n: Integer, k: Integer,
-    floor: Integer, shared_threshold: I64, accumulator: Accumulator,
+    packed: Any, base: Integer, documents: I32, ranks: Ranks, integers: Ranks, keys: Keys, n: Integer, k: Integer,
+    floor: Integer, shared_threshold: I64,
 ) -> tuple[Integer, Integer]:  # fmt: skip
     """Push those of a segment's ascending ``documents`` that can be among the k best: for filters that leave few.
 
-    Parameters and results are those of `search.search_windows`; ``accumulator`` gives the type of weights alone.
+    Parameters and results are those of `search.scan_windows`.
     """
-    arrays = PostingArrays(*packed)
-    terms, weights = known_terms(ranks, integers, accumulator)
+    arrays = opened(packed)
+    terms, weights = known_terms(ranks, integers)
     if len(terms) == 0:
         return n, floor
     verify_rows(arrays, 0, documents, 1)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...index.kernels import kernel_or
 from . import Integer, kernel
 
 Ranks = npt.NDArray[np.int64]
@@ -15,7 +16,12 @@ Accumulator = npt.NDArray[Any]
 Allowed = npt.NDArray[np.bool_]
 
 
-@kernel
+def _largest_of_array(scores: Any) -> Any:
+    """Do what `largest` does."""
+    return np.int64(scores.max())
+
+
+@kernel_or(_largest_of_array)
 def largest(scores: Accumulator) -> Integer:
     """Return the maximum of a non-empty array."""
     top = scores[0]
@@ -25,9 +31,9 @@ def largest(scores: Accumulator) -> Integer:
 
 
 @kernel
-def known_terms(ranks: Ranks, integers: Ranks, accumulator: Accumulator) -> tuple[Ranks, Accumulator]:
-    """Terms of the query that the segment has, and their weights in the accumulator's type."""
-    terms, weights = np.empty(len(ranks), np.int64), np.empty(len(ranks), accumulator.dtype)
+def known_terms(ranks: Ranks, integers: Ranks) -> tuple[Ranks, Ranks]:
+    """Terms of the query that the segment has, and their weights."""
+    terms, weights = np.empty(len(ranks), np.int64), np.empty(len(ranks), np.int64)
     n = 0
     for i in range(len(ranks)):
         if ranks[i] >= 0 and integers[i] > 0:

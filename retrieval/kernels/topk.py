@@ -1,7 +1,7 @@
 """The k best (score, doc_num) pairs under a fixed order: score descending, then doc_num ascending.
 
 A pair is one int64 key, ``score << 32 | (2**32 - 1 - doc_num)``, so the order of keys is the order of answers. Up to
-``HEAP_K`` the keys are a binary min-heap; for larger k a buffer of 2k keys that is cut to k when it is full.
+``HEAP_K`` the keys are a binary min-heap; for larger k a buffer of 2k keys and some that is cut to k when it is full.
 """
 
 from __future__ import annotations
@@ -12,12 +12,20 @@ import numpy.typing as npt
 from . import Integer, kernel
 
 HEAP_K = 64
+SPARE = 64
+"""Keys that the buffer holds beyond 2k, so that as many can be added unseen."""
 Keys = npt.NDArray[np.int64]
 
 
-def new_keys(k: Integer) -> Keys:
+@kernel
+def buffer_size(k: Integer) -> Integer:
+    """Keys that are held for k answers."""
+    return k if k <= HEAP_K else 2 * k + SPARE
+
+
+def new_keys(k: int) -> Keys:
     """Return a key buffer for k answers."""
-    return np.zeros(k if k <= HEAP_K else 2 * k, np.int64)
+    return np.zeros(k if k <= HEAP_K else 2 * k + SPARE, np.int64)
 
 
 @kernel

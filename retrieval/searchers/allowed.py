@@ -29,11 +29,24 @@ class Allowed:
         Allowed documents of each window.
     documents : (n,) int32, ascending, or None
         Their positions, where they are few.
+    is_kept : bool
+        The same object stands for the mask in later searches.
     """
 
     mask: Mask
     counts: Int64s
     documents: Int32s | None = None
+    is_kept: bool = False
+
+    def count(self, n_docs: int) -> int:
+        """Allowed documents, of so many."""
+        return int(self.counts.sum()) if len(self.mask) else n_docs
+
+    def positions(self, n_docs: int) -> Int32s:
+        """Their positions, ascending."""
+        if self.documents is not None:
+            return self.documents
+        return np.flatnonzero(self.mask).astype(np.int32) if len(self.mask) else np.arange(n_docs, dtype=np.int32)
 
     def n_of(self, n_docs: int) -> int:
         """Return how many of the ``n_docs`` of the segment are allowed."""
@@ -46,14 +59,15 @@ class Allowed:
         return np.flatnonzero(found & self.mask if len(self.mask) else found).astype(np.int32)
 
 
-EVERYTHING = Allowed(read_only(np.empty(0, np.bool_)), read_only(np.empty(0, np.int64)))
+EVERYTHING = Allowed(read_only(np.empty(0, np.bool_)), read_only(np.empty(0, np.int64)), is_kept=True)
 
 
-def counted(mask: Mask, window: int) -> Allowed:
+def counted(mask: Mask, window: int, *, is_kept: bool = False) -> Allowed:
     """Count what a mask allows, in windows of so many documents."""
     counts = np.add.reduceat(mask.view(np.uint8), np.arange(0, len(mask), window), dtype=np.int64)
     few = int(counts.sum()) <= FEW * len(mask)
-    return Allowed(read_only(mask), read_only(counts), read_only(np.flatnonzero(mask).astype(np.int32)) if few else None)
+    documents = read_only(np.flatnonzero(mask).astype(np.int32)) if few else None
+    return Allowed(read_only(mask), read_only(counts), documents, is_kept)
 
 
 class CountedMasks:
@@ -78,7 +92,7 @@ class CountedMasks:
             if kept is not None and kept[0] is mask:
                 self._kept.move_to_end(id(mask))
                 return kept[1]
-        found = counted(mask, window)
+        found = counted(mask, window, is_kept=True)
         with self._lock:
             self._kept[id(mask)] = mask, found
             if len(self._kept) > MAX_KEPT:

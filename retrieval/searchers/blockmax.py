@@ -6,7 +6,8 @@ that it scores, and the number of those grows with k. `kernels.search` chooses f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -19,22 +20,22 @@ from ...index.representations.sparse import SparseVectors
 from ...index.sparse.field import SparseField
 from ..hits import Hits
 from ..kernels import Integer
-from ..kernels.query import count_postings, finish, seed
+from ..kernels.query import answers
 from ..kernels.rows import score_rows, search_rows
-from ..kernels.scan import NS_POSTING
-from ..kernels.search import AUTO, BLOCKMAX, MAXSCORE, SCAN, scan_windows, search_windows
+from ..kernels.search import AUTO, BLOCKMAX, SCAN, scan_cost, scan_windows, search_alone, search_windows
 from ..kernels.topk import Keys, new_keys
 from ..workers import Workers
 from .allowed import EVERYTHING, Allowed, CountedMasks, counted
-from .common import Scratch, check_k, checked_doc_nums, checked_field, in_order, parts
+from .common import Scratch, WindowScores, check_k, checked_doc_nums, checked_field, in_order, parts
+from .filtered import FilteredIndexes
 from .queries import IntegerQuery, prepare
 
-ALGORITHMS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN, "maxscore": MAXSCORE}
+ALGORITHMS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN}
 _SLACK_BLOCKS = (1 << 16) // BLOCK
 NS_ROW, NS_ROW_TERM = 40.0, 2.0
 """What scoring a document from its row costs, and each term of the query beside. It steers, and never changes an answer."""
-HEAVY_POSTINGS = 1_000_000
-"""From here on a single query is worth waking threads for: a plain scan would take half a millisecond."""
+NS_HEAVY = 400_000.0
+"""A single query whose scan takes longer is worth waking threads for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class SparseOptions:
 
     Attributes
     ----------
-    algorithm : "auto", "blockmax", "scan", "maxscore" or "exhaustive"
+    algorithm : "auto", "blockmax", "scan" or "exhaustive"
         "auto" chooses per segment. All give the same answers with alpha at 1; "exhaustive" is the slow oracle.
     alpha : float in (0, 1]
         1: exact. Less: bounds count at this share, so fewer blocks and documents are scored. No part of "exhaustive".
@@ -73,9 +74,11 @@ class BlockMaxSearcher:
     def __init__(self, field: SparseField) -> None:
         self.field = checked_field(field, SparseField, "sparse vectors")
         self._n_deleted = [segment.n_deleted for segment in field.segments]
-        self._scratch, self._workers, self._masks = Scratch(), Workers(), CountedMasks()
+        self._scores, self._scratch, self._workers, self._masks = WindowScores(), Scratch(), Workers(), CountedMasks()
         self._whole = self._windows(1)
-        self._beyond_scans = False
+        self._filtered = FilteredIndexes(field)
+        self._is_alone = len(field.segments) == 1 and field.collection is None
+        self._live = self._counted(self.field.masks())
 
     def search(
         self, queries: SparseVectors, k: int, allowed: Sequence[Mask | None] | None = None,
@@ -94,7 +97,7 @@ class BlockMaxSearcher:
         options : SparseOptions
             Every algorithm but "exhaustive", which is `ExhaustiveSearcher`.
         n_threads : int
-            Queries answered in parallel; a single query that has many postings is cut into parts of its windows instead.
+            Queries answered in parallel; a single query that takes long is cut into parts of its windows instead.
 
         Returns
         -------
@@ -110,15 +113,25 @@ class BlockMaxSearcher:
         if options.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, not {options.algorithm!r}")
         k = min(k, max(1, self.field.n_docs))
-        masks = self.field.masks() if allowed is None else allowed
-        documents = self._masks.of(masks, [segment.inverted.window for segment in self.field.segments])
         filtered = allowed is not None
-        threads_each = n_threads if len(queries) == 1 else 1
+        documents = self._counted(allowed) if allowed is not None else self._live
+        small = self._filtered.of(documents) if filtered and options.algorithm == "auto" else None
+        if small is None and len(queries) == n_threads == 1 and self._is_alone:
+            alone = self._alone(queries, k, documents, filtered, options)
+            if alone is not None:
+                return Hits.of([alone])
 
         def answer(number: int) -> tuple[Int32s, Floats]:
-            return self._one(prepare(self.field, queries, number), k, documents, filtered, options, threads_each)
+            query = prepare(self.field, queries, number)
+            if small is not None:
+                return small.search(query, k, self._scores)
+            return self._one(query, k, documents, filtered, options, n_threads if len(queries) == 1 else 1)
 
-        return Hits.of(self._workers.map(answer, len(queries), n_threads))
+        begun = time.perf_counter()
+        hits = Hits.of(self._workers.map(answer, len(queries), n_threads))
+        if filtered and small is None:
+            self._filtered.pay(documents, time.perf_counter() - begun)
+        return hits
 
     def score(self, queries: SparseVectors, doc_nums: Sequence[Int32s], n_threads: int = 1) -> list[Floats]:
         """Score given documents, from their rows: for any candidates, exactly the scores of `search` with ``alpha`` = 1.
@@ -165,7 +178,11 @@ class BlockMaxSearcher:
             for algorithm in ALGORITHMS:
                 for allowed in (whole, filtered, few):
                     self._one(replace(query, narrow=narrow), 1, allowed, True, SparseOptions(algorithm=algorithm))
+        self.search(vector, 1)
         self.score(vector, [np.array([segment.base], np.int32)])
+
+    def _counted(self, masks: Sequence[Mask | None]) -> list[Allowed]:
+        return self._masks.of(masks, [segment.inverted.window for segment in self.field.segments])
 
     def _score(self, query: IntegerQuery, doc_nums: Int32s) -> Floats:
         """Scores of ascending doc_nums."""
@@ -178,71 +195,86 @@ class BlockMaxSearcher:
             segment.inverted.file.raise_damage()
         return query.floats(scores)
 
+    def _alone(
+        self, queries: SparseVectors, k: int, allowed: Sequence[Allowed], filtered: bool, options: SparseOptions
+    ) -> tuple[Int32s, Floats] | None:
+        """Answer one query from the only segment, in one kernel; None where the scan is not what is wanted or chosen."""
+        algorithm, these = ALGORITHMS[options.algorithm], allowed[0]
+        if algorithm == BLOCKMAX or these.documents is not None or is_interpreted():
+            return None
+        segment, scores = self.field.segments[0], self._scores
+        inverted = segment.inverted
+        keys, scale, done = search_alone(
+            inverted.packed, inverted.terms, inverted.window, segment.n_docs, segment.base, queries.terms.copy(),
+            queries.weights.copy(), these.mask, these.counts, k, 0 if filtered else k + self._n_deleted[0], algorithm,
+            scores.narrow, scores.wide,
+        )  # fmt: skip
+        inverted.file.raise_damage()
+        return answers(keys, k, scale * self.field.scale) if done else None
+
     def _one(
         self, query: IntegerQuery, k: int, allowed: Sequence[Allowed], filtered: bool, options: SparseOptions,
         n_threads: int = 1,
     ) -> tuple[Int32s, Floats]:  # fmt: skip
-        segments = self.field.segments
         shared_threshold = np.zeros(1, np.int64)
-        if not filtered:  # how many documents a filter leaves out is unknown; deleted ones are counted
-            for segment, n_deleted, ranks in zip(segments, self._n_deleted, query.ranks, strict=True):
-                reached = seed(segment.inverted.arrays.kth, ranks, query.weights, k + n_deleted)
-                shared_threshold[0] = max(shared_threshold[0], reached)
         n_threads = n_threads if n_threads > 1 and self._is_heavy(query) else 1
         windows = self._whole if n_threads == 1 else self._windows(n_threads)
 
-        def search(numbers: Iterator[int]) -> Keys:
+        def search(numbers: Iterable[int]) -> Keys:
             keys = new_keys(k)
             n: Integer = 0
             floor: Integer = 0
             for number in numbers:
-                n, floor = self._search(*windows[number], query, allowed, keys, n, k, floor, shared_threshold, options)
+                n, floor = self._search(
+                    *windows[number], query, allowed, filtered, keys, n, k, floor, shared_threshold, options
+                )  # fmt: skip
             return keys[:n]
 
-        found = self._workers.share(search, len(windows), n_threads)
-        keys = found[0] if len(found) == 1 else np.concatenate(found)
-        return finish(keys, len(keys), k, query.divisor)
+        if n_threads == 1:
+            keys = search(range(len(windows)))
+        else:
+            keys = np.concatenate(self._workers.share(search, len(windows), n_threads))
+        return answers(keys, k, query.divisor)
 
     def _search(
-        self, i: int, first: int, last: int, query: IntegerQuery, allowed: Sequence[Allowed], keys: Keys, n: Integer, k: int,
-        floor: Integer, shared_threshold: Int64s, options: SparseOptions,
+        self, i: int, first: int, last: int, query: IntegerQuery, allowed: Sequence[Allowed], filtered: bool, keys: Keys,
+        n: Integer, k: int, floor: Integer, shared_threshold: Int64s, options: SparseOptions,
     ) -> tuple[Integer, Integer]:  # fmt: skip
         """Search windows ``first`` to ``last`` - 1 of segment ``i``, in the way that looks cheapest."""
         segment, these, ranks = self.field.segments[i], allowed[i], query.ranks[i]
         packed, window = segment.inverted.packed, segment.inverted.window
         algorithm = SCAN if is_interpreted() and options.algorithm == "auto" else ALGORITHMS[options.algorithm]
-        kind = np.uint16 if query.narrow else np.uint32
-        accumulator = self._scratch.take("accumulator", 1 << 16, kind)
-        done = False
         if these.documents is not None and algorithm == AUTO:
             span = np.searchsorted(these.documents, [first * window, last * window])
             documents = these.documents[span[0] : span[1]]
-            n_postings = int(count_postings(segment.inverted.arrays.starts, ranks)) * (last - first) / len(these.counts)
-            if (NS_ROW + NS_ROW_TERM * len(ranks)) * len(documents) <= NS_POSTING * n_postings:
-                n, floor = search_rows(
-                    packed, segment.base, documents, ranks, query.weights, keys, n, k, floor, shared_threshold, accumulator
-                )
-                done = True
-        elif algorithm == SCAN or (algorithm == AUTO and not self._beyond_scans):
-            n, floor, done = scan_windows(
-                packed, window, first, last, segment.n_docs, segment.base, ranks, query.weights, these.mask, these.counts,
-                keys, n, k, floor, shared_threshold, algorithm, accumulator,
-            )  # fmt: skip
-            self._beyond_scans = not done
+            part = (last - first) / len(these.counts)
+            if (NS_ROW + NS_ROW_TERM * len(ranks)) * len(documents) <= part * scan_cost(packed, segment.n_docs, ranks):
+                found = search_rows(
+                    packed, segment.base, documents, ranks, query.weights, keys, n, k, floor, shared_threshold
+                )  # fmt: skip
+                segment.inverted.file.raise_damage()
+                return found
+        here = (
+            packed, window, first, last, segment.n_docs, segment.base, ranks, query.weights, these.mask, these.counts,
+        )  # fmt: skip
+        narrow, wide = self._scores.narrow, self._scores.wide
+        needed = 0 if filtered else k + self._n_deleted[i]  # how many documents a filter leaves out is unknown
+        n, floor, done = scan_windows(*here, keys, n, k, floor, shared_threshold, needed, algorithm, narrow, wide)
         if not done:
-            bounds = self._scratch.take("bounds", (last - first) * window // BLOCK + _SLACK_BLOCKS, kind)
-            n, floor = search_windows(
-                packed, window, first, last, segment.n_docs, segment.base, ranks, query.weights, these.mask, these.counts,
-                keys, n, k, floor, shared_threshold, options.alpha, algorithm, accumulator, bounds,
+            n_bounds = (last - first) * window // BLOCK + _SLACK_BLOCKS
+            bounds = self._scratch.take("bounds", n_bounds, np.uint16 if query.narrow else np.uint32)
+            n, floor, done = search_windows(
+                *here, keys, n, k, floor, shared_threshold, options.alpha, algorithm, bounds
             )  # fmt: skip
+        if not done:
+            n, floor, _ = scan_windows(*here, keys, n, k, floor, shared_threshold, needed, SCAN, narrow, wide)
         segment.inverted.file.raise_damage()
         return n, floor
 
     def _is_heavy(self, query: IntegerQuery) -> bool:
-        """Whether a query has so many postings that threads share it."""
+        """Whether threads share a query."""
         pairs = zip(self.field.segments, query.ranks, strict=True)
-        n_postings = sum(count_postings(segment.inverted.arrays.starts, ranks) for segment, ranks in pairs)
-        return int(n_postings) > HEAVY_POSTINGS
+        return sum(scan_cost(segment.inverted.packed, segment.n_docs, ranks) for segment, ranks in pairs) > NS_HEAVY
 
     def _windows(self, n_threads: int) -> list[tuple[int, int, int]]:
         """Segment numbers with their windows, from the first on, before the last: whole, or one part per thread.

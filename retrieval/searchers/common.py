@@ -85,6 +85,13 @@ class Scratch(threading.local):
         return array if len(array) == n else array[:n]
 
 
+class WindowScores(threading.local):
+    """Accumulators of a scan, (65,536,) uint16 and uint32, for each thread."""
+
+    def __init__(self) -> None:
+        self.narrow, self.wide = np.zeros(1 << 16, np.uint16), np.zeros(1 << 16, np.uint32)
+
+
 def single(queries: VectorsT, number: int) -> VectorsT:
     """Return one query of a batch, as a batch."""
     return queries.select(np.array([number], np.int64))

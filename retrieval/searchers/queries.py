@@ -13,15 +13,16 @@ from ...index.sparse.field import SparseField
 from ..kernels.query import weigh
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True)
 class IntegerQuery:
     """One query with integer weights.
 
     Attributes
     ----------
     terms : (n_terms,) int32
-        Ascending; terms that no document has are left out.
+        Ascending.
     weights : (n_terms,) int64, 1..255
+        0 of terms that no document has.
     ranks : sequence of (n_terms,) int64
         Per segment, the rank of each term, -1 where it has no postings.
     scale : float
@@ -37,7 +38,7 @@ class IntegerQuery:
     ranks: Sequence[Int64s]
     scale: float
     divisor: float
-    narrow: bool
+    narrow: bool | np.bool_
 
     def floats(self, scores: Int64s) -> Floats:
         """Integer scores -> scores in units of query weight x document weight."""
@@ -65,9 +66,4 @@ def prepare(field: SparseField, queries: SparseVectors, number: int) -> IntegerQ
     integers = np.empty(len(terms), np.int64)
     reaches, ranks = field.look_up(terms)
     scale, narrow = weigh(weights, reaches, integers)
-    if len(integers) and not integers.all():
-        known = integers > 0
-        terms, integers, ranks = terms[known], integers[known], [found[known] for found in ranks]
-    return IntegerQuery(
-        terms=terms, weights=integers, ranks=ranks, scale=scale, divisor=scale * field.scale, narrow=narrow
-    )  # fmt: skip
+    return IntegerQuery(terms, integers, ranks, scale, scale * field.scale, narrow)

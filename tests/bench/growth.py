@@ -27,16 +27,17 @@ from lexmax.index.representations.sparse import SparseVectors
 from lexmax.index.sparse.field import SparseField
 from lexmax.retrieval.searchers.blockmax import BlockMaxSearcher, SparseOptions
 
-WAYS = ("auto", "blockmax", "scan", "maxscore")
+WAYS = ("auto", "blockmax", "scan")
 KEPT = {"1 % kept": 0.01, "0.1 % kept": 0.001}
 KS = (10, 100, 1000)
 
 
 def build(work: Path, sizes: list[int]) -> None:
-    """Generate and build, one size after the other; the rows are removed when the index is there."""
+    """Generate and build, one size after the other; rows that are there are used, and removed when the index is there."""
     for n_docs in sizes:
         folder = work / str(n_docs)
-        Rows(*generate_documents(Recipe(n_docs=n_docs))).save(folder / "rows")
+        if not (folder / "rows" / "impacts.npy").exists():
+            Rows(*generate_documents(Recipe(n_docs=n_docs))).save(folder / "rows")
         facts = build_apart(LEXMAX, folder / "rows", folder / "index")
         for file in (folder / "rows").iterdir():
             file.unlink()
@@ -117,9 +118,7 @@ def plot(rows: list[dict], path: str) -> None:
     FigureCanvasAgg(figure)
     for line, kind in zip(figure.subplots(len(kinds), len(ks), squeeze=False, sharex=True), kinds, strict=True):
         for axes, k in zip(line, ks, strict=True):
-            for way, color in zip(
-                ("auto", "blockmax", "scan", "maxscore"), ("black", "tab:red", "tab:blue", "tab:green"), strict=True
-            ):
+            for way, color in zip(("auto", "blockmax", "scan"), ("black", "tab:red", "tab:blue"), strict=True):
                 points = [row for row in rows if (row["queries"], row["k"], row["way"]) == (kind, k, way)]
                 sizes = [row["documents"] for row in points]
                 label, width = ("the choice", 2.5) if way == "auto" else (way, 1.2)

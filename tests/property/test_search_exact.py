@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lexmax import SparseVectors
+from lexmax.index.sparse import inverted as inverted_module
 from lexmax.retrieval.kernels.query import weigh
 from lexmax.retrieval.searchers.blockmax import BlockMaxSearcher, SparseOptions
 from lexmax.retrieval.searchers.exhaustive import ExhaustiveSearcher
 from lexmax.retrieval.searchers.queries import prepare
 
-ALGORITHMS = ("auto", "blockmax", "scan", "maxscore")
+ALGORITHMS = ("auto", "blockmax", "scan")
 
 
 def brute_force(field, queries, number, k, allowed=None):
@@ -152,7 +153,7 @@ def check_parts(field, queries, k, allowed=None):
 @pytest.mark.parametrize("seed", range(int(os.environ.get("LEXMAX_EXAMPLES", "120")) // 10))
 def test_windows_in_parallel(tmp_path, monkeypatch, seed):
     monkeypatch.setattr("lexmax.index.sparse.inverted.WINDOW", 512)
-    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.HEAVY_POSTINGS", -1)
+    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.NS_HEAVY", -1)
     rng = np.random.default_rng(seed)
     n = int(rng.integers(600, 6000))
     documents = random_vectors(rng, n, int(rng.integers(2, 40)), 8, levels=int(rng.choice([0, 1, 2, 255])))
@@ -165,7 +166,7 @@ def test_windows_in_parallel(tmp_path, monkeypatch, seed):
 
 def test_an_error_in_a_thread_of_a_query_is_raised(tmp_path, monkeypatch):
     monkeypatch.setattr("lexmax.index.sparse.inverted.WINDOW", 512)
-    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.HEAVY_POSTINGS", -1)
+    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.NS_HEAVY", -1)
     field = make_field(tmp_path / "idx", rows(*[{0: 1.0}] * 5000))
     searcher = BlockMaxSearcher(field)
 
@@ -178,9 +179,9 @@ def test_an_error_in_a_thread_of_a_query_is_raised(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-def test_non_essential_terms_over_many_windows(tmp_path, monkeypatch, filtered):
+def test_frequent_and_rare_terms_over_many_windows(tmp_path, monkeypatch, filtered):
     monkeypatch.setattr("lexmax.index.sparse.inverted.WINDOW", 1024)
-    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.HEAVY_POSTINGS", -1)
+    monkeypatch.setattr("lexmax.retrieval.searchers.blockmax.NS_HEAVY", -1)
     rng = np.random.default_rng(5)
     documents = [
         {**{int(t): float(w) for t, w in zip(rng.zipf(1.2, 20) % 200, rng.gamma(1.5, 1, 20) + 0.01, strict=True)}}
@@ -204,6 +205,49 @@ def test_sums_beyond_sixteen_bits_are_exact(tmp_path):
     assert not query.narrow
     assert int(query.weights.sum()) * 255 > 65_535
     check(field, queries, 10)
+
+
+@pytest.mark.parametrize("n_docs", [8, 2000])
+@pytest.mark.parametrize("n_heavy", [0, 1, 3])
+def test_a_window_whose_sums_may_pass_sixteen_bits_is_added_again(tmp_path, n_docs, n_heavy):
+    """The query fits 16 bits by its answers but not by the bounds of its terms, or not at all."""
+    rng = np.random.default_rng(n_docs)
+    documents = [dict.fromkeys(rng.choice(400, 12, replace=False).tolist(), 1.0) for _ in range(n_docs)]
+    for d in range(n_heavy):
+        documents[d] = dict.fromkeys(range(400), 1.0)
+    for d, document in enumerate(documents):
+        document |= ({400: 0.5} if d % 2 else {}) | ({401: 0.25} if d % 3 else {})
+    field = make_field(tmp_path / "idx", rows(*documents))
+    assert (field.segments[0].inverted.arrays.column_of >= 0).sum() == (2 if n_docs > 8 else 0)
+    check(field, rows(dict.fromkeys(range(402), 9.0), {400: 3.0}, {400: 3.0, 401: 2.0, 7: 1.0}), 10)
+
+
+def test_columns_hold_what_postings_do_and_files_without_them_are_searched(tmp_path, monkeypatch):
+    documents = random_vectors(np.random.default_rng(2), 700, 30, 8)
+    field = make_field(tmp_path / "idx", documents)
+    arrays, inverted = field.segments[0].inverted.arrays, field.segments[0].inverted
+    frequent = np.flatnonzero(arrays.column_of >= 0)
+    assert 0 < len(frequent) < len(inverted.terms)
+    for rank in frequent.tolist():
+        postings = slice(*arrays.starts[rank : rank + 2].tolist())
+        assert np.diff(arrays.starts)[rank] > 700 / 8
+        column = arrays.columns[arrays.column_of[rank]]
+        assert np.count_nonzero(column) == postings.stop - postings.start
+        assert np.array_equal(column[np.flatnonzero(column)], arrays.impacts[postings])
+
+    def invert_as_before(rows, invert=inverted_module.invert):
+        return {name: array for name, array in invert(rows).items() if name not in ("column_of", "columns")}
+
+    monkeypatch.setattr(inverted_module, "invert", invert_as_before)
+    before = make_field(tmp_path / "before", documents)
+    monkeypatch.undo()
+    assert "columns" not in before.segments[0].inverted.file
+    before.segments[0].inverted.check()
+    queries = random_vectors(np.random.default_rng(3), 5, 30, 8)
+    check(before, queries, 10)
+    new, old = BlockMaxSearcher(field).search(queries, 10), BlockMaxSearcher(before).search(queries, 10)
+    assert np.array_equal(new.doc_nums, old.doc_nums)
+    assert np.array_equal(new.scores, old.scores)
 
 
 @pytest.mark.parametrize("n_terms", [33_000, 40_000, 70_000])
@@ -286,8 +330,7 @@ def test_a_filter_gives_k_results_when_k_match(tmp_path):
     "options",
     [
         SparseOptions(alpha=0.7, algorithm="blockmax"),
-        SparseOptions(alpha=0.7, algorithm="maxscore"),
-        SparseOptions(alpha=0.001, algorithm="maxscore"),
+        SparseOptions(alpha=0.9),
     ],
     ids=lambda options: f"{options.algorithm}-{options.alpha}",
 )
@@ -339,7 +382,7 @@ def test_bad_arguments_are_refused(tmp_path):
         searcher.search(rows({0: 1.0}), 0)
     with pytest.raises(ValueError, match="alpha"):
         SparseOptions(alpha=0)
-    with pytest.raises(ValueError, match="algorithm must be one of auto, blockmax, scan, maxscore, exhaustive"):
+    with pytest.raises(ValueError, match="algorithm must be one of auto, blockmax, scan, exhaustive"):
         SparseOptions(algorithm="magic")
     with pytest.raises(ValueError, match="leave out alpha"):
         SparseOptions(algorithm="exhaustive", alpha=0.5)

@@ -30,7 +30,7 @@ from lexmax.index.documents import Document
 from lexmax.index.errors import DatasetError, RepresentationError
 from lexmax.index.sparse.vocabulary import Vocabulary
 
-OURS = {"lexmax", "lexmax-blockmax", "lexmax-scan", "lexmax-maxscore", "lexmax-exhaustive"}
+OURS = {"lexmax", "lexmax-blockmax", "lexmax-scan", "lexmax-exhaustive"}
 SMALL = Recipe(n_docs=600, n_queries=20, n_terms=4000, n_topics=40)
 
 
