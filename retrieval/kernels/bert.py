@@ -189,7 +189,8 @@ def exponential(x: np.float32) -> np.float32:
     p = p * f + np.float32(2.4022651e-1)
     p = p * f + np.float32(6.9314718e-1)
     p = p * f + np.float32(1)
-    return p * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    power: np.float32 = p * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return power
 
 
 @kernel
