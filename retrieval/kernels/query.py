@@ -95,16 +95,22 @@ def seed(kth: U8, ranks: I64, integers: I64, needed: Integer) -> Integer:
 
 
 @kernel
-def finish(keys: Keys, k: Integer, divisor: float) -> tuple[I32, Floats]:
-    """doc_nums and float scores of the k best of the ``keys``, best first; more than `topk.HEAP_K` keys ascend already."""
-    size = min(len(keys), k)
-    if len(keys) <= HEAP_K:
-        sort(keys)
-    doc_nums, scores = np.empty(size, np.int32), np.empty(size, np.float32)
-    for i in range(size):
+def write(keys: Keys, divisor: float, doc_nums: I32, scores: Floats) -> None:
+    """Write doc_nums and float scores of the best of the ascending ``keys``, best first, as many as fit."""
+    for i in range(min(len(keys), len(doc_nums))):
         key = keys[len(keys) - 1 - i]
         doc_nums[i] = np.int64(0xFFFFFFFF) - (key & np.int64(0xFFFFFFFF))
         scores[i] = np.float64(key >> 32) / divisor
+
+
+@kernel
+def finish(keys: Keys, k: Integer, divisor: float) -> tuple[I32, Floats]:
+    """doc_nums and float scores of the k best of the ``keys``, best first; more than `topk.HEAP_K` keys ascend already."""
+    if len(keys) <= HEAP_K:
+        sort(keys)
+    size = min(len(keys), k)
+    doc_nums, scores = np.empty(size, np.int32), np.empty(size, np.float32)
+    write(keys, divisor, doc_nums, scores)
     return doc_nums, scores
 
 

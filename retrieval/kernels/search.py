@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from ...index.kernels.postings import BLOCK, I32, I64, look_up, opened, verify_maxima, verify_postings
+from ...index.kernels.sorting import sort
 from . import Integer, kernel
 from .accumulation import NS_CELL, NS_POSTING
 from .blockmax import search_blocks
 from .bounds import bound_blocks, drop_blocks
-from .query import Floats, seed, weigh
+from .query import Floats, seed, weigh, write
 from .scan import scan_segment
 from .scores import Accumulator, Allowed, known_terms
-from .topk import Keys, buffer_size, raise_threshold
+from .topk import Keys, buffer_size, cut, raise_threshold
 
 AUTO, BLOCKMAX, SCAN = 0, 1, 2
 NS_DENSE_BOUND, NS_RARE_BOUND = 0.025, 1.8
@@ -157,6 +158,51 @@ def search_alone(
         np.zeros(1, np.int64), needed, algorithm, narrow, wide,
     )  # fmt: skip
     return keys[:n], scale, done
+
+
+@kernel
+def search_several(
+    packed: Any, terms: I32, window: Integer, n_docs: Integer, base: Integer, indptr: I64, wanted: I32, weights: Floats,
+    allowed: Allowed, counts: I64, k: Integer, needed: Integer, algorithm: Integer, narrow: Accumulator, wide: Accumulator,
+    first: Integer, scale: float, sizes: I64, doc_nums: I32, scores: Floats,
+) -> None:  # fmt: skip
+    """Do the same for queries ``first`` to ``first + len(sizes)`` of a batch, without coming back to Python between them.
+
+    Parameters
+    ----------
+    indptr, wanted, weights
+        CSR of the batch.
+    scale : float
+        The field's: impact / weight.
+    sizes : (n,), doc_nums, scores : (n, k)
+        What was found; sizes of -1 where the scan is not chosen.
+    """
+    for i in range(len(sizes)):
+        span = slice(indptr[first + i], indptr[first + i + 1])
+        keys, query_scale, done = search_alone(
+            packed,
+            terms,
+            window,
+            n_docs,
+            base,
+            wanted[span],
+            weights[span],
+            allowed,
+            counts,
+            k,
+            needed,
+            algorithm,
+            narrow,
+            wide,
+        )
+        sizes[i] = -1
+        if done:
+            if len(keys) > k:
+                cut(keys, len(keys), k)
+                keys = keys[:k]
+            sort(keys)
+            sizes[i] = len(keys)
+            write(keys, query_scale * scale, doc_nums[i], scores[i])
 
 
 @kernel

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ..hits import Hits
 from ..kernels import Integer
 from ..kernels.query import answers
 from ..kernels.rows import score_rows, search_rows
-from ..kernels.search import AUTO, BLOCKMAX, SCAN, scan_cost, scan_windows, search_alone, search_windows
+from ..kernels.search import AUTO, BLOCKMAX, SCAN, scan_cost, scan_windows, search_alone, search_several, search_windows
 from ..kernels.topk import Keys, new_keys
 from ..workers import Workers
 from .allowed import EVERYTHING, Allowed, CountedMasks, counted
@@ -34,6 +34,10 @@ ALGORITHMS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN}
 _SLACK_BLOCKS = (1 << 16) // BLOCK
 NS_ROW, NS_ROW_TERM = 40.0, 2.0
 """What scoring a document from its row costs, and each term of the query beside. It steers, and never changes an answer."""
+CHUNK = 16
+"""Queries of a batch that one kernel answers."""
+MAX_CHUNK_K = 10_000
+"""For larger k it is one, to save memory."""
 NS_HEAVY = 400_000.0
 """A single query whose scan takes longer is worth waking threads for."""
 
@@ -116,8 +120,10 @@ class BlockMaxSearcher:
         filtered = allowed is not None
         documents = self._counted(allowed) if allowed is not None else self._live
         small = self._filtered.of(documents) if filtered and options.algorithm == "auto" else None
-        if small is None and len(queries) == n_threads == 1 and self._is_alone:
-            alone = self._alone(queries, k, documents, filtered, options)
+        if small is None and self._is_alone and self._is_scan(documents[0], options):
+            if len(queries) > 1:
+                return self._several(queries, k, documents[0], filtered, options, n_threads)
+            alone = self._alone(queries, k, documents[0], filtered, options) if n_threads == 1 else None
             if alone is not None:
                 return Hits.of([alone])
 
@@ -178,7 +184,8 @@ class BlockMaxSearcher:
             for algorithm in ALGORITHMS:
                 for allowed in (whole, filtered, few):
                     self._one(replace(query, narrow=narrow), 1, allowed, True, SparseOptions(algorithm=algorithm))
-        self.search(vector, 1)
+        for queries in (vector, vector.select(np.zeros(2, np.int64))):
+            self.search(queries, 1)
         self.score(vector, [np.array([segment.base], np.int32)])
 
     def _counted(self, masks: Sequence[Mask | None]) -> list[Allowed]:
@@ -195,22 +202,49 @@ class BlockMaxSearcher:
             segment.inverted.file.raise_damage()
         return query.floats(scores)
 
+    def _is_scan(self, allowed: Allowed, options: SparseOptions) -> bool:
+        """Whether the scan is asked for, or may be chosen: neither block-max nor the rows of few documents."""
+        return options.algorithm != "blockmax" and allowed.documents is None and not is_interpreted()
+
     def _alone(
-        self, queries: SparseVectors, k: int, allowed: Sequence[Allowed], filtered: bool, options: SparseOptions
+        self, queries: SparseVectors, k: int, allowed: Allowed, filtered: bool, options: SparseOptions
     ) -> tuple[Int32s, Floats] | None:
-        """Answer one query from the only segment, in one kernel; None where the scan is not what is wanted or chosen."""
-        algorithm, these = ALGORITHMS[options.algorithm], allowed[0]
-        if algorithm == BLOCKMAX or these.documents is not None or is_interpreted():
-            return None
+        """Answer one query from the only segment, in one kernel; None where the scan is not chosen."""
         segment, scores = self.field.segments[0], self._scores
         inverted = segment.inverted
         keys, scale, done = search_alone(
             inverted.packed, inverted.terms, inverted.window, segment.n_docs, segment.base, queries.terms.copy(),
-            queries.weights.copy(), these.mask, these.counts, k, 0 if filtered else k + self._n_deleted[0], algorithm,
-            scores.narrow, scores.wide,
+            queries.weights.copy(), allowed.mask, allowed.counts, k, 0 if filtered else k + self._n_deleted[0],
+            ALGORITHMS[options.algorithm], scores.narrow, scores.wide,
         )  # fmt: skip
         inverted.file.raise_damage()
         return answers(keys, k, scale * self.field.scale) if done else None
+
+    def _several(
+        self, queries: SparseVectors, k: int, allowed: Allowed, filtered: bool, options: SparseOptions, n_threads: int
+    ) -> Hits:
+        """Answer a batch from the only segment, some queries in one kernel: threads then need not wait for Python."""
+        segment, needed = self.field.segments[0], 0 if filtered else k + self._n_deleted[0]
+        inverted, n_each = segment.inverted, CHUNK if k <= MAX_CHUNK_K else 1
+        rows = queries.indptr.copy(), queries.terms.copy(), queries.weights.copy()
+
+        def search(chunk: int) -> list[tuple[Int32s, Floats]]:
+            first, scores = chunk * n_each, self._scores
+            n = min(n_each, len(queries) - first)
+            sizes, doc_nums, found = np.empty(n, np.int64), np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+            search_several(
+                inverted.packed, inverted.terms, inverted.window, segment.n_docs, segment.base, *rows, allowed.mask,
+                allowed.counts, k, needed, ALGORITHMS[options.algorithm], scores.narrow, scores.wide, first, self.field.scale,
+                sizes, doc_nums, found,
+            )  # fmt: skip
+            inverted.file.raise_damage()
+            return [
+                (doc_nums[i, :size], found[i, :size]) if size >= 0
+                else self._one(prepare(self.field, queries, first + i), k, [allowed], filtered, options)
+                for i, size in enumerate(sizes.tolist())
+            ]  # fmt: skip
+
+        return Hits.of(list(chain.from_iterable(self._workers.map(search, -(-len(queries) // n_each), n_threads))))
 
     def _one(
         self, query: IntegerQuery, k: int, allowed: Sequence[Allowed], filtered: bool, options: SparseOptions,

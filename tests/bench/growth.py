@@ -5,16 +5,19 @@
 
 ``build`` generates collections (some 100 postings a document) and builds an index of each, in a process of its own. ``time``
 interleaves the searches, one thread, and prints JSON lines: the best of the passes for each query, as medians and 99th
-percentiles of the thread's CPU time, on the wall for two threads; "times filtered" is the median of paired ratios to no filter.
-It ends when two ways find different documents.
+percentiles of the thread's CPU time, on the wall for two threads; "times filtered" is the median of paired ratios to no filter,
+when the filter has its own index. "times memory" is the scan over a reading of the query's postings and columns as fast
+as this machine reads 256 MiB. It ends when two ways find different documents.
 """
 
 import argparse
 import json
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from lexmax.eval.bench.build import build_apart
 from lexmax.eval.bench.engines import LEXMAX
@@ -68,6 +71,41 @@ def timed(work: Path, n_queries: int, n_passes: int, ks: list[int]) -> list[dict
     return rows
 
 
+def read_bytes(field: SparseField, asked: list[SparseVectors]) -> npt.NDArray[np.float64]:
+    """Bytes of postings and columns that a scan reads for each query."""
+    totals = []
+    for query in asked:
+        total = 0
+        for segment in field.segments:
+            arrays, ranks = segment.inverted.arrays, segment.inverted.ranks(query.terms)
+            ranks = ranks[ranks >= 0]
+            listed = ranks[arrays.column_of[ranks] < 0]
+            total += arrays.columns.shape[1] * (len(ranks) - len(listed))
+            total += 3 * int((arrays.starts[listed + 1] - arrays.starts[listed]).sum())
+        totals.append(total)
+    return np.array(totals, np.float64)
+
+
+@cache
+def stream_bytes_per_us() -> float:
+    """How fast one thread reads 256 MiB from end to end."""
+    import numba
+
+    @numba.njit(nogil=True, fastmath=True)
+    def total(values):
+        found = np.uint64(0)
+        for i in range(len(values)):
+            found += values[i]
+        return found
+
+    values, best = np.ones(1 << 25, np.uint64), 0.0
+    for _ in range(6):
+        begun = time.perf_counter()
+        total(values)
+        best = max(best, values.nbytes / (time.perf_counter() - begun) / 1e6)
+    return best
+
+
 def compare(field: SparseField, searcher: BlockMaxSearcher, asked: list[SparseVectors], k: int, n_passes: int) -> list[dict]:
     """Interleave all searches of one kind of queries and one k."""
     searches = {way: way_of(searcher, way) for way in WAYS}
@@ -76,6 +114,9 @@ def compare(field: SparseField, searcher: BlockMaxSearcher, asked: list[SparseVe
     for name, share in KEPT.items():
         masks = [read_only(rng.random(segment.n_docs) < share) for segment in field.segments]
         searches[name] = lambda query, k, masks=masks: searcher.search(query, k, masks)
+        for query in asked * 50:  # until searches with the filter have paid for its index
+            if searches[name](query, k) and searcher._filtered.of(searcher._counted(masks)) is not None:
+                break
     streams = interleave(searches, dict.fromkeys(searches, asked), k, n_passes)
     found = []
     for name, stream in streams.items():
@@ -86,6 +127,8 @@ def compare(field: SparseField, searcher: BlockMaxSearcher, asked: list[SparseVe
         us = stream.wall_us if name == "2 threads" else stream.cpu_us
         p50, p99 = np.percentile(us, [50, 99])
         row = {"way": name, "p50_us": round(p50, 1), "p99_us": round(p99, 1)}
+        if name == "scan":
+            row["times memory"] = round(float(np.median(us * stream_bytes_per_us() / read_bytes(field, asked))), 2)
         if name in KEPT:
             row["times filtered"] = round(float(np.median(streams["auto"].cpu_us / us)), 2)
         if name == "2 threads":
