@@ -178,23 +178,11 @@ def search_several(
         What was found; sizes of -1 where the scan is not chosen.
     """
     for i in range(len(sizes)):
-        span = slice(indptr[first + i], indptr[first + i + 1])
+        begin, end = indptr[first + i], indptr[first + i + 1]
         keys, query_scale, done = search_alone(
-            packed,
-            terms,
-            window,
-            n_docs,
-            base,
-            wanted[span],
-            weights[span],
-            allowed,
-            counts,
-            k,
-            needed,
-            algorithm,
-            narrow,
-            wide,
-        )
+            packed, terms, window, n_docs, base, wanted[begin:end], weights[begin:end], allowed, counts, k, needed, algorithm,
+            narrow, wide,
+        )  # fmt: skip
         sizes[i] = -1
         if done:
             if len(keys) > k:
