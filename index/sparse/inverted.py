@@ -40,8 +40,8 @@ from .quantize import Impacts
 
 KIND = "inverted"
 _READ = ("slots", "impacts", "dense", "forward", "columns")
-WINDOW = 32768
-"""Documents of a window: its 16-bit scores fill 64 KiB, which a second-level cache holds."""
+WINDOW = 65536
+"""Documents of a window, as many as 16-bit slots can tell: their 16-bit scores fill 128 KiB, which a second-level cache holds."""
 WINDOW_STEP = 512
 """Small segments have one window, of a multiple of this size."""
 MAX_COUNTED_TERM = 1 << 26
