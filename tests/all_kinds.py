@@ -115,7 +115,7 @@ def use(path: Path, queries: dict[str, Any]) -> list[Any]:
     for name, field in snapshot.fields.items():
         searcher = field_searcher(field)
         vectors = searcher.vectors(queries["vectors"][name])
-        for algorithm in [*queries["algorithms"], *(["graph"] if name == "nets" else [])]:
+        for algorithm in [*queries["algorithms"], *{"nets": ["graph"], "splade": ["blockmax"]}.get(name, [])]:
             banked = {"bank_beta": 5.0} if field.record.state.get("bank") else {}
             options = make_options(searcher, {"algorithm": algorithm, **banked})
             for allowed in (None, masks):

@@ -41,7 +41,7 @@ from .quantize import Impacts
 KIND = "inverted"
 _READ = ("slots", "impacts", "dense", "forward", "columns")
 WINDOW = 65536
-"""Documents of a window, as many as 16-bit slots can tell: their 16-bit scores fill 128 KiB, which a second-level cache holds."""
+"""Documents of a window, as many as slots can tell apart: their scores fill 128 KiB, which a second-level cache holds."""
 WINDOW_STEP = 512
 """Small segments have one window, of a multiple of this size."""
 MAX_COUNTED_TERM = 1 << 26
@@ -135,9 +135,8 @@ def invert(rows: ImpactRows) -> dict[str, npt.NDArray[Any]]:
     )  # fmt: skip
     arrays: dict[str, npt.NDArray[Any]] = {
         "shape": np.array([n_docs, window], np.int64), "terms": terms, "starts": starts, "run_starts": run_starts,
-        "run_windows": run_windows, "run_offsets": run_offsets, "kth": kth, "dense_rows": dense_rows,
-        "forward_indptr": rows.indptr, "slots": slots, "impacts": impacts, "dense": dense,
-        "column_of": column_of, "columns": columns,
+        "run_windows": run_windows, "run_offsets": run_offsets, "kth": kth, "dense_rows": dense_rows, "column_of": column_of,
+        "forward_indptr": rows.indptr, "slots": slots, "impacts": impacts, "dense": dense, "columns": columns,
         "forward": pack_rows(rows.indptr, ranks, rows.impacts, rank_bytes(len(terms))),
     }  # fmt: skip
     if rows.counts is not None and rows.lengths is not None:

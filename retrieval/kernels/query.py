@@ -112,11 +112,3 @@ def finish(keys: Keys, k: Integer, divisor: float) -> tuple[I32, Floats]:
     doc_nums, scores = np.empty(size, np.int32), np.empty(size, np.float32)
     write(keys, divisor, doc_nums, scores)
     return doc_nums, scores
-
-
-def answers(keys: Keys, k: int, divisor: float) -> tuple[I32, Floats]:
-    """doc_nums and float scores of the k best of ``keys``, best first."""
-    if len(keys) > HEAP_K:
-        keys.sort()  # NumPy's sort is vectorised
-    found: tuple[I32, Floats] = finish(keys, k, divisor)
-    return found

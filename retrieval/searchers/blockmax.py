@@ -20,7 +20,6 @@ from ...index.representations.sparse import SparseVectors
 from ...index.sparse.field import SparseField
 from ..hits import Hits
 from ..kernels import Integer
-from ..kernels.query import answers
 from ..kernels.rows import score_rows, search_rows
 from ..kernels.search import AUTO, BLOCKMAX, SCAN, scan_cost, scan_windows, search_alone, search_several, search_windows
 from ..kernels.topk import Keys, new_keys
@@ -28,7 +27,7 @@ from ..workers import Workers
 from .allowed import EVERYTHING, Allowed, CountedMasks, counted
 from .common import Scratch, WindowScores, check_k, checked_doc_nums, checked_field, in_order, parts
 from .filtered import FilteredIndexes
-from .queries import IntegerQuery, prepare
+from .queries import IntegerQuery, answers, prepare
 
 ALGORITHMS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN}
 _SLACK_BLOCKS = (1 << 16) // BLOCK

@@ -17,11 +17,10 @@ import numpy as np
 from ...index.arrays import Floats, Int32s
 from ...index.sparse.field import SparseField
 from ...index.sparse.inverted import ImpactRows, MemoryIndex
-from ..kernels.query import answers
 from ..kernels.search import search_weighed
 from .allowed import FEW, Allowed
 from .common import WindowScores
-from .queries import IntegerQuery
+from .queries import IntegerQuery, answers
 
 NS_INVERTED = 60.0
 """What inverting a posting costs. It steers, and never changes an answer."""

@@ -10,7 +10,8 @@ import numpy as np
 from ...index.arrays import Floats, Int32s, Int64s
 from ...index.representations.sparse import SparseVectors
 from ...index.sparse.field import SparseField
-from ..kernels.query import weigh
+from ..kernels.query import finish, weigh
+from ..kernels.topk import HEAP_K, Keys
 
 
 @dataclass(slots=True)
@@ -67,3 +68,11 @@ def prepare(field: SparseField, queries: SparseVectors, number: int) -> IntegerQ
     reaches, ranks = field.look_up(terms)
     scale, narrow = weigh(weights, reaches, integers)
     return IntegerQuery(terms, integers, ranks, scale, scale * field.scale, narrow)
+
+
+def answers(keys: Keys, k: int, divisor: float) -> tuple[Int32s, Floats]:
+    """doc_nums and float scores of the k best of ``keys``, best first."""
+    if len(keys) > HEAP_K:
+        keys.sort()  # NumPy's sort is vectorised
+    found: tuple[Int32s, Floats] = finish(keys, k, divisor)
+    return found

@@ -47,7 +47,7 @@ def answers_or_damage(path, queries):
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        *(("field-splade-*/inverted.lex", name) for name in ("slots", "impacts", "dense", "forward")),
+        *(("field-splade-*/inverted.lex", name) for name in ("slots", "impacts", "dense", "columns", "forward")),
         *(("field-colbert-*/multivector.lex", name) for name in ("levels", "scalars", "codes", "list_documents")),
         *(("field-colbert-*/tokens.lex", name) for name in ("records", "slots", "starts", "checks")),
         *(("field-slim-*/sparse_tokens.lex", name) for name in ("ranks", "impacts", "indptr")),
