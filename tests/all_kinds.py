@@ -51,8 +51,9 @@ BANKS = {"bytes": "bytes", "fde": "colbert"}
 
 
 def sparse_rows(rng: np.random.Generator, n: int, width: int) -> SparseVectors:
-    """``n`` rows of ``width`` random terms with weights of 16 levels."""
+    """``n`` rows of ``width`` random terms with weights of 16 levels; every second row has a term that gets a column."""
     terms = np.sort(rng.integers(0, N_TERMS - width, (n, width)), axis=1) + np.arange(width)
+    terms[::2, -1] = N_TERMS
     weights = rng.integers(1, 17, n * width).astype(np.float32)
     return SparseVectors(np.arange(0, n * width + 1, width, dtype=np.int64), terms.reshape(-1).astype(np.int32), weights)
 
@@ -65,7 +66,7 @@ def vectors_of(rng: np.random.Generator, n: int, width: int, n_tokens: int) -> d
     offsets = np.arange(0, n * n_tokens + 1, n_tokens, dtype=np.int64)
     rows = sparse_rows(rng, n * n_tokens, max(2, width // 8))
     return {
-        "bm25": SparseVectors(counts.indptr, counts.terms, counts.weights, [f"word{i}" for i in range(N_TERMS)]),
+        "bm25": SparseVectors(counts.indptr, counts.terms, counts.weights, [f"word{i}" for i in range(N_TERMS + 1)]),
         "splade": sparse_rows(rng, n, width),
         "colbert": MultiVectors(offsets, tokens),
         "slim": SparseMultiVectors(offsets, rows),
