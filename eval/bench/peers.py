@@ -27,12 +27,13 @@ BMP_BLOCKS = (8, 16, 32)
 SINDI_WINDOW, MAX_SINDI_TERMS = 50_000, 4096
 """Documents of a window, as its makers set it, and terms that a document may have."""
 SEISMIC_BUILD = {
-    "n_postings": 4000, "centroid_fraction": 0.2, "summary_energy": 0.5, "max_fraction": 4.0, "min_cluster_size": 2, "doc_cut": 15,
+    "n_postings": 4000, "centroid_fraction": 0.2, "summary_energy": 0.5, "max_fraction": 4.0, "min_cluster_size": 2,
+    "doc_cut": 15,
 }  # fmt: skip
 """What its makers found best on MS MARCO for SPLADE and recall of .99, with twice the memory of the vectors."""
 SEISMIC_SETTINGS = ((10, 0.9), (12, 0.8), (6, 0.8), (10, 0.7), (20, 0.8), (20, 0.7))
-"""(query_cut, heap_factor): the terms of a query that are looked up, and how soon a cluster is skipped. The first four are those
-that its makers tuned for recall of .95, .97 and, of two sizes, .99; the others go further."""
+"""(query_cut, heap_factor): the terms of a query that are looked up, and how soon a cluster is skipped. Its makers tuned the
+first four, for recall of .95, .97 and, of two sizes, .99; the others go further."""
 
 
 def build_bmp(rows: Rows, folder: Path, *, block_size: int) -> float:
