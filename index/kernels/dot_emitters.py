@@ -195,6 +195,8 @@ def tile_size(nbits: int, used: int | None = None) -> int:
     """Rows of codes that meet a block of lanes together: as many as registers hold the sums of, as measured."""
     if LEVEL == "avx2":  # sums of planes in 16 bits take registers too; widened codes of 8 bits are worth more rows
         return 1 if nbits < 8 else 2 if used == 7 else 4
+    if LEVEL == "avx512vnni" and nbits == 8:  # twice the registers
+        return 8
     return 4 if LEVEL in ("avx512vnni", "plain") else 2
 
 
