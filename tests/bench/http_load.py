@@ -60,7 +60,8 @@ class Load:
         self.texts = [record.get("query") or record["text"] for record in records]
         self._folder, self._options, self.port = folder, options, free_port()
         self._key = self._production() if options.production else None
-        bodies = [{"query": text, "k": options.k, "search": options.search} for text in self.texts]
+        asked = {"k": options.k, "search": options.search, "options": options_of(options.option)}
+        bodies = [{"query": text, **asked} for text in self.texts]
         self._requests = [self._request(json.dumps(body).encode()) for body in bodies]
 
     def _production(self) -> str:
@@ -140,7 +141,7 @@ class Load:
             for number in range(n_queries):
                 text, request = self.texts[number % len(self.texts)], self._requests[number % len(self.texts)]
                 start = time.perf_counter()
-                retriever.search(text, self._options.k, search=self._options.search)
+                retriever.search(text, self._options.k, search=self._options.search, options=options_of(self._options.option))
                 middle = time.perf_counter()
                 connection.ask(request)
                 served.append((time.perf_counter() - middle) * 1000)
@@ -172,6 +173,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("-k", type=int, default=10)
     parser.add_argument("--search", help="search expression of every request (default: the index's)")
+    parser.add_argument("--option", action="append", default=[], metavar="FIELD.NAME=NUMBER", help="of every request")
     parser.add_argument("--production", action="store_true", help="with keys, an access log and metrics")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -192,6 +194,7 @@ def main() -> None:
         "connections": options.connections,
         "k": options.k,
         "search": options.search,
+        "options": options.option,
         "production": options.production,
         "requests": len(latencies),
         "errors": errors,
@@ -203,6 +206,16 @@ def main() -> None:
         **overhead,
     }
     print(json.dumps(row))
+
+
+def options_of(given: list[str]) -> dict[str, dict[str, int]]:
+    """Options by field, as the server and `Retriever.search` take them."""
+    found: dict[str, dict[str, int]] = {}
+    for each in given:
+        field, _, setting = each.partition(".")
+        name, _, value = setting.partition("=")
+        found.setdefault(field, {})[name] = int(value)
+    return found
 
 
 def free_port() -> int:
