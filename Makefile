@@ -8,7 +8,7 @@ PIP_DOWNLOAD := $(BIN)/python -m pip --disable-pip-version-check download --quie
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4
 SPLADE_TINY := .venv/wheels/cognition/model
 
-.PHONY: demo test clean
+.PHONY: demo test peers clean
 
 demo: .venv/installed .venv/warmed
 	@mkdir -p .demo
@@ -44,6 +44,15 @@ test: .venv/installed-test
 	NUMBA_DISABLE_JIT=1 LEXMAX_EXAMPLES=10 $(PYTEST) tests/property -k "agree or ties or bits or limit"
 	NUMBA_BOUNDSCHECK=1 LEXMAX_EXAMPLES=30 $(PYTEST) tests/property
 
+# fast-plaid needs a torch of its own, which brings gigabytes of CUDA; the other peers come with lexmax[bench]
+peers: .venv/installed-test .peers/fast-plaid/installed
+	@echo "lexmax bench multivector --docs 4000 --fast-plaid-python .peers/fast-plaid/bin/python"
+
+.peers/fast-plaid/installed:
+	@$(PYTHON) -m venv .peers/fast-plaid
+	@.peers/fast-plaid/bin/python -m pip --disable-pip-version-check install --quiet numpy torch==2.7.1 fast-plaid==1.7.0.271
+	@touch $@
+
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (the first time takes some minutes)"
@@ -64,4 +73,4 @@ test: .venv/installed-test
 	@touch $@
 
 clean:
-	rm -rf .venv .demo .numba_cache build *.egg-info
+	rm -rf .venv .demo .peers .numba_cache build *.egg-info

@@ -20,7 +20,7 @@ def add_commands(comparisons: Any) -> None:
     _add_multivector(_command(
         comparisons, "multivector", _multivector, "engines for late interaction over token vectors",
         "Time lexmax, its oracle and every other installed engine on the same token vectors and queries.",
-        "lexmax bench multivector --npz tokens.npz --fast-plaid-python fp/bin/python --plot speed.png",
+        "lexmax bench multivector --npz tokens.npz --fast-plaid-python .peers/fast-plaid/bin/python --plot speed.png",
     ))  # fmt: skip
     _add_codecs(_command(
         comparisons, "codecs", _codecs, "codecs of token vectors: recall and error against bytes",
@@ -100,7 +100,11 @@ def _add_multivector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dim", type=int, default=128, help="of generated token vectors (default 128)")
     parser.add_argument("--k", type=int, nargs="+", default=[10, 100], help="depths (default 10 100)")
     parser.add_argument("--threads", type=int, default=2, help="threads that share all queries in a last pass (default 2)")
-    parser.add_argument("--fast-plaid-python", metavar="PATH", help="interpreter of an environment that has fast-plaid")
+    parser.add_argument(
+        "--fast-plaid-python",
+        metavar="PATH",
+        help="interpreter of an environment that has fast-plaid; make peers makes .peers/fast-plaid",
+    )
     parser.add_argument("--work", metavar="DIR", help="keep indexes here, and take those that are here already")
     _add_common(parser)
 
