@@ -103,7 +103,7 @@ def _add_multivector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fast-plaid-python",
         metavar="PATH",
-        help="interpreter of an environment that has fast-plaid; make peers makes .peers/fast-plaid",
+        help="interpreter of an environment with fast-plaid: make peers",
     )
     parser.add_argument("--work", metavar="DIR", help="keep indexes here, and take those that are here already")
     _add_common(parser)

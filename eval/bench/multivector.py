@@ -89,9 +89,7 @@ class MultiVectorBench:
         if unknown:
             raise ValueError(f"unknown engine {', '.join(unknown)}; there are {', '.join(ENGINES)}, {FAST_PLAID}")
         if FAST_PLAID in (self.engines or ()) and not self.fast_plaid_python:
-            raise ValueError(
-                "fast-plaid needs the interpreter of an environment that has it (--fast-plaid-python; make peers makes one)"
-            )
+            raise ValueError("fast-plaid needs an environment of its own: make peers, then --fast-plaid-python")
 
     @property
     def recipe(self) -> TokenRecipe:
@@ -179,9 +177,7 @@ def _engines(bench: MultiVectorBench, tokens: TokenSet, say: Say) -> dict[str, T
     if bench.fast_plaid_python:
         known[FAST_PLAID] = fast_plaid(bench.fast_plaid_python)
     elif bench.engines is None:
-        say(
-            "fast-plaid is left out: name the interpreter of its own environment with --fast-plaid-python (make peers makes one)"
-        )
+        say("fast-plaid is left out: make peers, and name its interpreter with --fast-plaid-python")
     chosen = {}
     for name, engine in known.items():
         if not (bench.engines is None or name in bench.engines or name == LEXMAX):
