@@ -84,12 +84,11 @@ def push_window(
         threshold = max(threshold, raise_threshold(shared_threshold, exceeded_by(scores, size, k)))
     if threshold >= (np.int64(1) << (8 * scores.itemsize)) - 1:
         return n, floor
+    scores[size : size + LANES] = 0  # a damaged posting may have written there
     for first in range(0, size, LANES):
         bits = passing(scores, first, threshold)
         if bits == 0:
             continue
-        if first + LANES > size:
-            bits &= (np.int64(1) << (size - first)) - 1
         if k > HEAP_K:
             if n + LANES > len(keys):
                 floor = max(floor, cut(keys, n, k))
