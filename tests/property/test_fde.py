@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 from corpora import documents
 from fde_oracles import oracle
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from token_vectors import TOKEN_ENCODER, token_vectors
 
@@ -25,6 +25,7 @@ CONFIGS = [
 ]  # fmt: skip
 
 
+@example(seed=351, chosen=CONFIGS[2], n_docs=19, cut=5, deleted=set(), compacted=False, k=4)
 @settings(max_examples=N_EXAMPLES, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), chosen=st.sampled_from(CONFIGS), n_docs=st.integers(1, 30), cut=st.integers(0, 30),
@@ -58,7 +59,8 @@ def test_search_is_the_oracles(seed, chosen, n_docs, cut, deleted, compacted, k)
             return
         searcher = field_searcher(field)
         asked = searcher.vectors(queries)
-        rows = np.array([oracle(field.encoding, vectors.row(i), is_query=False) for i in live])
+        buffered = [vectors.row(i).astype(np.float16).astype(np.float32) for i in live]  # a rounded token may change its cell
+        rows = np.array([oracle(field.encoding, row, is_query=False) for row in buffered])
         mean = getattr(field.encoding, "mean", 0)
         for options in (None, make_options(searcher, {"algorithm": "exhaustive"})):
             hits = searcher.search(asked, k, options=options)
@@ -68,7 +70,7 @@ def test_search_is_the_oracles(seed, chosen, n_docs, cut, deleted, compacted, k)
                 doc_nums, scores = hits.query(number)
                 found = [live.index(int(doc_id[1:])) for doc_id in snapshot.doc_ids(doc_nums.tolist())]
                 assert len(set(found)) == len(found) == min(k, len(live))
-                slack = 0.02 * (1 + np.abs(expected).max())  # tokens were buffered as 16-bit floats
+                slack = 0.02 * (1 + np.abs(expected).max())
                 assert np.allclose(scores, expected[found], atol=slack)
                 assert expected[found].min() >= np.sort(expected)[::-1][len(found) - 1] - 2 * slack
                 scored = searcher.score(asked, [doc_nums] * 3)[number]
