@@ -127,6 +127,7 @@ def warm_fields(job: str, folder: Path) -> None:
         if job == "tokens":
             _search(path, job, vectors_of, TokenStorage(place="pread"))
         collection.compact(reorder=job in ("bm25", "sparse", "sparse-tokens"))
+    _search(path, job, vectors_of, TokenStorage())  # one segment takes other kernels than several
 
 
 def _is_given(field: NewField) -> bool:

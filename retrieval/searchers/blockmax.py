@@ -14,7 +14,7 @@ from itertools import chain, pairwise
 import numpy as np
 
 from ...index.arrays import Floats, Int32s, Int64s, Mask
-from ...index.kernels import is_interpreted
+from ...index.kernels import is_interpreted, read_only
 from ...index.kernels.postings import BLOCK
 from ...index.representations.sparse import SparseVectors
 from ...index.sparse.field import SparseField
@@ -26,7 +26,7 @@ from ..kernels.topk import Keys, new_keys
 from ..workers import Workers
 from .allowed import EVERYTHING, Allowed, CountedMasks, counted
 from .common import Scratch, WindowScores, check_k, checked_doc_nums, checked_field, in_order, parts
-from .filtered import FilteredIndexes
+from .filtered import FilteredIndex, FilteredIndexes
 from .queries import IntegerQuery, answers, prepare
 
 ALGORITHMS = {"auto": AUTO, "blockmax": BLOCKMAX, "scan": SCAN}
@@ -178,11 +178,12 @@ class BlockMaxSearcher:
         query = prepare(self.field, vector, 0)
         whole = [EVERYTHING] * len(segments)
         filtered = [counted(np.ones(each.n_docs, np.bool_), each.inverted.window) for each in segments]
-        few = [replace(each, documents=np.empty(0, np.int32)) for each in filtered]
+        few = [replace(each, documents=read_only(np.zeros(1, np.int32))) for each in filtered]
         for narrow in (True, False):
             for algorithm in ALGORITHMS:
                 for allowed in (whole, filtered, few):
                     self._one(replace(query, narrow=narrow), 1, allowed, True, SparseOptions(algorithm=algorithm))
+        FilteredIndex(self.field, few).search(query, 1, self._scores)
         for queries in (vector, vector.select(np.zeros(2, np.int64))):
             self.search(queries, 1)
         self.score(vector, [np.array([segment.base], np.int32)])
