@@ -8,14 +8,18 @@ from numba.core import cgutils, types
 from numba.np.arrayobj import populate_array
 
 
-def array_at(kind: str, n_dimensions: int, writable: bool) -> Any:
-    """Make the function that types and generates an array of a NumPy type, whose place and shape stand in a handle."""
+def array_at(kind: str, n_dimensions: int, writable: bool, place: int) -> Any:
+    """Make the function that types and generates an array of a NumPy type, whose address and shape stand in a handle.
+
+    An array takes ``place`` numbers there.
+    """
     array_type = types.Array(getattr(types, kind), n_dimensions, "C", readonly=not writable)
 
     def emit(context: Any, handle: Any, number: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             numbers = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-            first = context.cast(builder, arguments[1], signature.args[1], types.intp)
+            number = context.cast(builder, arguments[1], signature.args[1], types.intp)
+            first = builder.mul(number, number.type(place))
             address, *shape = (
                 builder.load(builder.gep(numbers, [builder.add(first, first.type(i))])) for i in range(1 + n_dimensions)
             )

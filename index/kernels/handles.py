@@ -29,12 +29,12 @@ def _emitter(kind: str, n_dimensions: int, writable: bool) -> Callable[..., Any]
     def array(context: Any, handle: Any, number: Any) -> Any:
         from .handle_emitters import array_at
 
-        return array_at(kind, n_dimensions, writable)(context, handle, number)
+        return array_at(kind, n_dimensions, writable, PLACE)(context, handle, number)
 
     array.__name__ = f"array_at_{kind}_{n_dimensions}{'_writable' * writable}"
     return array
 
 
 def array_at(kind: str, n_dimensions: int = 1, *, writable: bool = False) -> Callable[[Any, Any], Any]:
-    """``array_at(kind)(handle, PLACE * i)``: the i-th array of a handle, which has that type; in compiled kernels alone."""
+    """``array_at(kind)(handle, i)``: the i-th array of a handle, which has that type; in compiled kernels alone."""
     return Intrinsic(_emitter(kind, n_dimensions, writable))

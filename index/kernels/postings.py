@@ -14,7 +14,7 @@ import numpy.typing as npt
 from . import kernel, kernel_or
 from .checksums import is_unread, verify_span
 from .handles import array_at
-from .rows import rank_bytes
+from .rows import rank_bytes, read_rank
 
 BLOCK = 8
 """Documents of a block; the best size measured for Block-Max Pruning on learned-sparse vectors."""
@@ -67,9 +67,9 @@ def _opened_plain(packed: Any) -> PostingArrays:
 def opened(packed: Any) -> PostingArrays:
     """Return the arrays of a segment from `inverted.InvertedIndex.packed`."""
     return PostingArrays(
-        I64_AT(packed, 0), U16_AT(packed, 3), U8_AT(packed, 6), I64_AT(packed, 9), U16_AT(packed, 12), U32_AT(packed, 15),
-        U8_ROWS_AT(packed, 18), I32_AT(packed, 21), U8_ROWS_AT(packed, 24), I32_AT(packed, 27), U8_ROWS_AT(packed, 30),
-        I64_AT(packed, 33), U8_AT(packed, 36), I64_AT(packed, 39), U8_AT(packed, 42), U32_AT(packed, 45), STATES_AT(packed, 48),
+        I64_AT(packed, 0), U16_AT(packed, 1), U8_AT(packed, 2), I64_AT(packed, 3), U16_AT(packed, 4), U32_AT(packed, 5),
+        U8_ROWS_AT(packed, 6), I32_AT(packed, 7), U8_ROWS_AT(packed, 8), I32_AT(packed, 9), U8_ROWS_AT(packed, 10),
+        I64_AT(packed, 11), U8_AT(packed, 12), I64_AT(packed, 13), U8_AT(packed, 14), U32_AT(packed, 15), STATES_AT(packed, 16),
     )  # fmt: skip
 
 
@@ -268,10 +268,8 @@ def unpack_documents(packed: Any, documents: I32) -> tuple[I64, U32, U8]:
     for i in range(len(documents)):
         n, start = indptr[i + 1] - indptr[i], (width + 1) * arrays.forward_indptr[np.int64(documents[i])]
         for j in range(n):
-            rank = np.uint32(0)
-            for byte in range(width):
-                rank |= np.uint32(rows[start + width * j + byte]) << np.uint32(8 * byte)
-            ranks[indptr[i] + j], impacts[indptr[i] + j] = rank, rows[start + width * n + j]
+            ranks[indptr[i] + j] = read_rank(rows, start + width * j, width)
+            impacts[indptr[i] + j] = rows[start + width * n + j]
     return indptr, ranks, impacts
 
 

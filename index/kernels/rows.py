@@ -43,6 +43,15 @@ def pack_rows(indptr: I64, ranks: U32, impacts: U8, width: int) -> U8:
 
 
 @kernel
+def read_rank(rows: U8, at: int | np.int64, width: int) -> np.uint32:
+    """Return the rank whose ``width`` bytes begin at byte ``at``."""
+    rank = np.uint32(0)
+    for byte in range(width):
+        rank |= np.uint32(rows[at + byte]) << np.uint32(8 * byte)
+    return rank
+
+
+@kernel
 def count_ranks(indptr: I64, rows: U8, width: int, documents: I64, n_terms: int) -> I64:
     """How many of the documents hold each rank, (n_terms,)."""
     counts = np.zeros(n_terms, np.int64)
@@ -50,9 +59,7 @@ def count_ranks(indptr: I64, rows: U8, width: int, documents: I64, n_terms: int)
         n = indptr[d + 1] - indptr[d]
         start = (width + 1) * indptr[d]
         for i in range(n):
-            rank = np.uint32(0)
-            for byte in range(width):
-                rank |= np.uint32(rows[start + width * i + byte]) << np.uint32(8 * byte)
+            rank = read_rank(rows, start + width * i, width)
             if rank < n_terms:
                 counts[rank] += 1
     return counts
@@ -68,9 +75,7 @@ def unpack_rows(indptr: I64, rows: U8, width: int, first: int, last: int) -> tup
         n = indptr[d + 1] - indptr[d]
         start = (width + 1) * indptr[d]
         for i in range(n):
-            rank = np.uint32(0)
-            for byte in range(width):
-                rank |= np.uint32(rows[start + width * i + byte]) << np.uint32(8 * byte)
-            ranks[at + i], impacts[at + i] = rank, rows[start + width * n + i]
+            ranks[at + i] = read_rank(rows, start + width * i, width)
+            impacts[at + i] = rows[start + width * n + i]
         at += n
     return ranks, impacts

@@ -121,15 +121,11 @@ def invert(rows: ImpactRows) -> dict[str, npt.NDArray[Any]]:
     terms, ranks = rows.ranks()
     starts, run_starts = kernels.count_postings(rows.indptr, ranks, len(terms), window)
     slots, impacts, run_windows, run_offsets = kernels.transpose(rows.indptr, ranks, rows.impacts, starts, run_starts, window)
-    frequent = np.flatnonzero(np.diff(starts) > max(DENSE_SHARE * n_docs, BLOCK))
-    dense_rows = np.full(len(terms), -1, np.int32)
-    dense_rows[frequent] = np.arange(len(frequent))
+    frequent, dense_rows = _in_more(starts, DENSE_SHARE * n_docs)
     n_blocks = -(-n_docs // window) * (window // BLOCK)
     kth = kernels.kth_impacts(starts, impacts, KTH)
     dense = kernels.block_maxima(frequent, starts, slots, impacts, run_starts, run_windows, run_offsets, kth, window, n_blocks)
-    common = np.flatnonzero(np.diff(starts) > max(COLUMN_SHARE * n_docs, BLOCK))
-    column_of = np.full(len(terms), -1, np.int32)
-    column_of[common] = np.arange(len(common))
+    common, column_of = _in_more(starts, COLUMN_SHARE * n_docs)
     columns = kernels.fill_columns(
         common, starts, slots, impacts, run_starts, run_windows, run_offsets, window, _padded(n_docs)
     )  # fmt: skip
@@ -144,6 +140,14 @@ def invert(rows: ImpactRows) -> dict[str, npt.NDArray[Any]]:
     if rows.weights is not None:
         arrays["weights"] = rows.weights
     return arrays
+
+
+def _in_more(starts: Int64s, n_docs: float) -> tuple[Int64s, Int32s]:
+    """Ranks of the terms in more than so many documents, at least a block's; and for each term its place among them or -1."""
+    chosen = np.flatnonzero(np.diff(starts) > max(n_docs, BLOCK))
+    place_of = np.full(len(starts) - 1, -1, np.int32)
+    place_of[chosen] = np.arange(len(chosen))
+    return chosen, place_of
 
 
 def write_inverted(path: Path, rows: ImpactRows) -> None:

@@ -113,15 +113,6 @@ def bound_blocks(
 
 
 @kernel
-def bound_window(
-    arrays: PostingArrays, window: Integer, w: Integer, ranks: Ranks, weights: Accumulator, bounds: Accumulator
-) -> None:
-    """Fill ``bounds[: window / 8]`` with what terms with block maxima bring the blocks of window ``w`` at most."""
-    bounds[: window // BLOCK] = 0
-    add_windows(arrays, window, w, w + 1, ranks, weights, bounds)
-
-
-@kernel
 def drop_blocks(bounds: Accumulator, allowed: Allowed) -> Integer:
     """Set the bounds of blocks without an allowed document to 0; returns the number of allowed documents."""
     eights = allowed[: len(allowed) // BLOCK * BLOCK].view(np.uint64)  # a document is a byte, 0 or 1

@@ -128,6 +128,20 @@ def scan_windows(
 
 
 @kernel
+def scan_all(
+    packed: Any, window: Integer, n_docs: Integer, base: Integer, ranks: I64, integers: I64, allowed: Allowed, counts: I64,
+    k: Integer, needed: Integer, algorithm: Integer, narrow: Accumulator, wide: Accumulator,
+) -> tuple[Keys, bool]:  # fmt: skip
+    """Do it for all windows and with nothing found before: keys of the k best among others, in no order, and ``done``."""
+    keys, n_windows, zero = np.empty(buffer_size(k), np.int64), (n_docs + window - 1) // window, np.int64(0)
+    n, _, done = scan_windows(
+        packed, window, 0, n_windows, n_docs, base, ranks, integers, allowed, counts, keys, zero, k, zero,
+        np.zeros(1, np.int64), needed, algorithm, narrow, wide,
+    )  # fmt: skip
+    return keys[:n], done
+
+
+@kernel
 def search_alone(
     packed: Any, terms: I32, window: Integer, n_docs: Integer, base: Integer, wanted: I32, weights: Floats,
     allowed: Allowed, counts: I64, k: Integer, needed: Integer, algorithm: Integer, narrow: Accumulator, wide: Accumulator,
@@ -152,12 +166,10 @@ def search_alone(
     ranks, reaches, integers = np.empty(len(wanted), np.int64), np.zeros(len(wanted), np.int64), np.empty(len(wanted), np.int64)
     look_up(terms, arrays.kth, wanted, ranks, reaches)
     scale, _ = weigh(weights, reaches, integers)
-    keys, n_windows, zero = np.empty(buffer_size(k), np.int64), (n_docs + window - 1) // window, np.int64(0)
-    n, _, done = scan_windows(
-        packed, window, 0, n_windows, n_docs, base, ranks, integers, allowed, counts, keys, zero, k, zero,
-        np.zeros(1, np.int64), needed, algorithm, narrow, wide,
+    keys, done = scan_all(
+        packed, window, n_docs, base, ranks, integers, allowed, counts, k, needed, algorithm, narrow, wide
     )  # fmt: skip
-    return keys[:n], scale, done
+    return keys, scale, done
 
 
 @kernel
@@ -204,14 +216,13 @@ def search_weighed(
     -------
     Keys of the k best among others, in no order; for doc_num their positions.
     """
-    arrays, zero = opened(packed), np.int64(0)
-    ranks, keys = np.empty(len(wanted), np.int64), np.empty(buffer_size(k), np.int64)
-    look_up(terms, arrays.kth, wanted, ranks, np.zeros(len(wanted), np.int64))
-    n, _, _ = scan_windows(
-        packed, window, 0, (n_docs + window - 1) // window, n_docs, zero, ranks, integers, np.empty(0, np.bool_),
-        np.empty(0, np.int64), keys, zero, k, zero, np.zeros(1, np.int64), k, SCAN, narrow, wide,
+    ranks = np.empty(len(wanted), np.int64)
+    look_up(terms, opened(packed).kth, wanted, ranks, np.zeros(len(wanted), np.int64))
+    keys, _ = scan_all(
+        packed, window, n_docs, np.int64(0), ranks, integers, np.empty(0, np.bool_), np.empty(0, np.int64), k, k, SCAN,
+        narrow, wide,
     )  # fmt: skip
-    return keys[:n]
+    return keys
 
 
 @kernel

@@ -25,7 +25,7 @@ def buffer_size(k: Integer) -> Integer:
 
 def new_keys(k: int) -> Keys:
     """Return a key buffer for k answers."""
-    return np.zeros(k if k <= HEAP_K else 2 * k + SPARE, np.int64)
+    return np.zeros(buffer_size(k), np.int64)
 
 
 @kernel

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, pairwise
 
 import numpy as np
@@ -81,7 +82,11 @@ class BlockMaxSearcher:
         self._whole = self._windows(1)
         self._filtered = FilteredIndexes(field)
         self._is_alone = len(field.segments) == 1 and field.collection is None
-        self._live = self._counted(self.field.masks())
+
+    @cached_property
+    def _live(self) -> list[Allowed]:
+        """What searches without a filter may find."""
+        return self._counted(self.field.masks())
 
     def search(
         self, queries: SparseVectors, k: int, allowed: Sequence[Mask | None] | None = None,
